@@ -1,0 +1,6 @@
+//! The connection before it is a request: sockets, TLS, PROXY protocol, guards.
+
+pub mod certificates;
+pub mod connection;
+pub mod listener;
+pub mod proxy_protocol;

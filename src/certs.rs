@@ -1,0 +1,1 @@
+//! `tollgate certs`: a development certificate and its local authority.

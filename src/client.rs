@@ -1,0 +1,1 @@
+//! Who is asking: the client address behind trusted proxies, and the request id.

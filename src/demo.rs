@@ -1,0 +1,1 @@
+//! `tollgate demo`: three small backends and a gateway over them.

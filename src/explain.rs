@@ -1,0 +1,1 @@
+//! `tollgate explain`: which route and policies a request would meet.

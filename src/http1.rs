@@ -1,0 +1,4 @@
+//! The HTTP/1.x wire grammar, strictly: what a head and a body must look like.
+
+pub mod body;
+pub mod head;

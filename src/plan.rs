@@ -1,0 +1,1 @@
+//! The configuration compiled: names resolved, live state carried over.

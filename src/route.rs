@@ -1,0 +1,1 @@
+//! Host, method and longest path prefix to one route.

@@ -1,0 +1,1 @@
+//! Composition root: listeners, runtime, signals, drain, upgrade.

@@ -1,0 +1,3 @@
+//! What the gateway tells its operator.
+
+pub mod access;
