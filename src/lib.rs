@@ -1,6 +1,7 @@
 //! Tollgate: a caching reverse proxy and rate-limit gateway.
 
 pub mod accept;
+pub mod banner;
 pub mod certs;
 pub mod client;
 pub mod config;
@@ -15,4 +16,5 @@ pub mod route;
 pub mod server;
 pub mod target;
 pub mod telemetry;
+pub mod upgrade;
 pub mod upstream;

@@ -1,1 +1,166 @@
-fn main() {}
+//! Arguments to one function per subcommand. The only exit.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use tollgate::accept::listener::ListenAddress;
+use tollgate::config::{self, Config, Problems};
+use tollgate::plan::PlanError;
+use tollgate::server::{self, ServeError, Source};
+use tollgate::upstream::Address;
+use tollgate::{certs, demo, explain, upgrade};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A caching reverse proxy and rate-limit gateway.
+#[derive(Parser)]
+#[command(name = "tollgate", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve, from a configuration file or in front of the given backends.
+    Run {
+        #[command(flatten)]
+        file: File,
+        /// A backend to serve in front of, without a file; may be given several times.
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
+        upstream: Vec<Address>,
+        /// Where to listen without a file.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", requires = "upstream")]
+        listen: ListenAddress,
+    },
+    /// Validate the configuration and print every problem in it. Exits with 2 if there is one.
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Start three small backends and a gateway over them, and say what to try.
+    Demo {
+        /// Where to listen.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+        listen: std::net::SocketAddr,
+    },
+    /// Make a development certificate, signed by a local authority that is made once.
+    Certs(certs::Arguments),
+    /// Say which route and policies a request would meet.
+    Explain {
+        #[command(flatten)]
+        file: File,
+        /// The request method.
+        method: http::Method,
+        /// An absolute URL.
+        url: String,
+        /// A request field, as in curl.
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+    },
+    /// Have the running gateway hand its sockets to a new process of the binary on disk.
+    Upgrade {
+        #[command(flatten)]
+        file: File,
+        /// The process to upgrade; else the configuration's `server.pid_file` says it.
+        #[arg(long)]
+        pid: Option<i32>,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Print the version.
+    Version,
+}
+
+#[derive(clap::Args)]
+struct File {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+}
+
+/// What an operator wrote is wrong.
+const EXIT_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    // SAFETY: the first thing this process does; it has opened nothing yet.
+    let inheritance = unsafe { upgrade::Inheritance::take() };
+    match run(Arguments::parse().command, inheritance) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let configuration = error.is::<Problems>()
+                || matches!(
+                    error.downcast_ref(),
+                    Some(ServeError::Configuration(_) | ServeError::Plan(_))
+                )
+                || error.is::<PlanError>();
+            eprintln!("{}", error_text(&error));
+            if configuration {
+                ExitCode::from(EXIT_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()> {
+    match command {
+        Command::Run {
+            file,
+            upstream,
+            listen,
+        } => {
+            let source = if upstream.is_empty() {
+                Source::File(file.config)
+            } else {
+                Source::Given(Box::new(Config::for_upstreams(&listen, &upstream)))
+            };
+            server::run(&source, inheritance)?;
+        }
+        Command::Check { file } => {
+            let config = config::load(&file.config)?;
+            server::check(&config)?;
+            println!("{}: no problems", file.config.display());
+        }
+        Command::Demo { listen } => demo::run(listen, inheritance)?,
+        Command::Certs(arguments) => print!("{}", certs::run(&arguments)?),
+        Command::Explain {
+            file,
+            method,
+            url,
+            headers,
+        } => {
+            let config = config::load(&file.config)?;
+            let plan = server::compile_once(&config)?;
+            print!("{}", explain::explain(&plan, &method, &url, &headers)?);
+        }
+        Command::Upgrade { file, pid } => {
+            let upgraded = server::request_upgrade(&file.config, pid)?;
+            println!("{upgraded}");
+        }
+        Command::Schema => {
+            let schema = serde_json::to_string_pretty(&config::schema::json());
+            println!("{}", schema.context("the schema is not JSON")?);
+        }
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "tollgate", &mut std::io::stdout());
+        }
+        Command::Version => println!("tollgate {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(())
+}
+
+/// Problems of the configuration speak for themselves, a line each; other errors name their causes.
+fn error_text(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => problems.to_string(),
+        None => format!("tollgate: {error:#}"),
+    }
+}

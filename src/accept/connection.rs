@@ -1,1 +1,438 @@
-//! (being written)
+//! The byte stream of one client connection, as pingora reads and writes it.
+//!
+//! Between requests the accept loop owns it and reads heads from it. During a request it hands
+//! pingora the bytes of that message and not one of the next, so what the ingress checked is
+//! what is forwarded. Knows framing; knows nothing of routes.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::downstream::Downstream;
+use super::socket::Socket;
+use crate::http1::body::BodyScanner;
+
+/// Bytes of later, pipelined requests that are kept while one is served. Beyond it the client
+/// is read no further until the answer is out.
+const MAX_PIPELINED: usize = 64 * 1024;
+
+/// Small writes gather up to this size: a head and the start of its body leave in one call.
+const WRITE_BUFFER: usize = 8 * 1024;
+
+/// Room that one read of heads asks for.
+const READ_SIZE: usize = 4 * 1024;
+
+/// Plaintext or TLS over one socket.
+#[derive(Debug)]
+pub enum Transport {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Which bytes a read may hand out.
+#[derive(Debug)]
+enum Message {
+    /// Every byte: HTTP/2, or a tunnel after 101.
+    Opaque,
+    /// The body of the request being served.
+    Body(BodyScanner),
+    /// The body is over (or there was none): what arrives belongs to later requests.
+    Ended,
+}
+
+/// One client connection.
+pub struct Connection {
+    transport: Transport,
+    /// Read from the socket and not yet handed out.
+    pending: BytesMut,
+    /// Written by pingora and not yet sent.
+    unsent: BytesMut,
+    message: Message,
+    /// The request asks to upgrade and no final answer has been written yet.
+    upgrade_wanted: bool,
+    proxy_digest: Arc<ProxyDigest>,
+    socket_digest: Arc<SocketDigest>,
+    downstream: Arc<Downstream>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("downstream", &self.downstream)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub fn new(transport: Transport, downstream: Arc<Downstream>) -> Self {
+        let fd = transport.fd();
+        let socket_digest = SocketDigest::from_raw_fd(fd);
+        // Preset, or pingora asks the kernel for each.
+        let _ = socket_digest.peer_addr.set(downstream.peer.map(Into::into));
+        let _ = socket_digest
+            .local_addr
+            .set(downstream.local.map(Into::into));
+        // The one slot of a pingora digest that is free for its user and reaches HTTP/2 too.
+        let nothing = ResponseHeader::build_no_case(200, Some(0)).expect("200 is a status");
+        let proxy_digest = ProxyDigest::new(Box::new(nothing), Some(Box::new(downstream.clone())));
+        Self {
+            transport,
+            pending: BytesMut::new(),
+            unsent: BytesMut::new(),
+            message: Message::Opaque,
+            upgrade_wanted: false,
+            proxy_digest: Arc::new(proxy_digest),
+            socket_digest: Arc::new(socket_digest),
+            downstream,
+        }
+    }
+
+    pub fn downstream(&self) -> &Arc<Downstream> {
+        &self.downstream
+    }
+
+    /// What has been read and belongs to no request yet.
+    pub fn pending(&self) -> &BytesMut {
+        &self.pending
+    }
+
+    /// Reads more bytes of a head. Returns how many; 0 is the end of the stream.
+    pub async fn read_more(&mut self) -> io::Result<usize> {
+        if self.pending.capacity() == self.pending.len() {
+            self.pending.reserve(READ_SIZE);
+        }
+        self.transport.read_buf(&mut self.pending).await
+    }
+
+    /// Takes the first `head` bytes as one request's head; the following reads hand out its
+    /// body and nothing more.
+    pub fn begin_request(&mut self, head: usize, body: BodyScanner, upgrade: bool) -> BytesMut {
+        let head = self.pending.split_to(head);
+        self.message = if body.done() {
+            Message::Ended
+        } else {
+            Message::Body(body)
+        };
+        self.upgrade_wanted = upgrade;
+        head
+    }
+
+    /// Drops `bytes` at the front of what has been read.
+    pub fn discard(&mut self, bytes: usize) {
+        self.pending.advance(bytes);
+    }
+
+    /// Gives the read buffer back while the connection idles.
+    pub fn release_buffers(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = BytesMut::new();
+        }
+        if self.unsent.is_empty() {
+            self.unsent = BytesMut::new();
+        }
+    }
+
+    /// Makes every byte from here on readable as it comes.
+    pub fn make_opaque(&mut self) {
+        self.message = Message::Opaque;
+    }
+
+    /// Writes a last answer and closes so that the client can still read it: the write side
+    /// first, then what the client still sends is read and dropped for a bounded time. Closing
+    /// with unread bytes would make the kernel send RST, which destroys the answer on its way.
+    pub async fn close_after(mut self: Box<Self>, answer: &[u8]) {
+        const LINGER: Duration = Duration::from_secs(2);
+        const LINGER_BYTES: usize = 256 * 1024;
+        let farewell = async {
+            self.transport.write_all(answer).await?;
+            self.transport.shutdown().await?;
+            let mut sink = [0; 4096];
+            let mut dropped = 0;
+            while dropped < LINGER_BYTES {
+                match self.transport.read(&mut sink).await? {
+                    0 => break,
+                    read => dropped += read,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // A client that is gone already needs no farewell: both errors mean the same here.
+        let _ = pingora_timeout::timeout(LINGER, farewell).await;
+    }
+
+    /// Reads pipelined bytes ahead until the socket has no more, for the sake of noticing that
+    /// the client is gone. Ready only at the end of the stream or on an error.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.pending.len() >= MAX_PIPELINED {
+                return Poll::Pending;
+            }
+            let mut chunk = [0; 1024];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.transport).poll_read(cx, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.pending.extend_from_slice(chunk.filled());
+        }
+    }
+
+    /// Fills `buf` with bytes of the body only; those of the next message go to `pending`.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Message::Body(scanner) = &mut self.message else {
+            unreachable!("called in a body only");
+        };
+        if self.pending.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            let mine = scanner.feed(read).map_err(malformed)?;
+            self.pending.extend_from_slice(&read[mine..]);
+            buf.set_filled(before + mine);
+        } else {
+            let offered = self.pending.len().min(buf.remaining());
+            let mine = scanner.feed(&self.pending[..offered]).map_err(malformed)?;
+            buf.put_slice(&self.pending[..mine]);
+            self.pending.advance(mine);
+        }
+        if scanner.done() {
+            self.message = Message::Ended;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was gathered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let sent = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.unsent))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Watches the heads that pingora writes: 101 turns the connection into a tunnel, any
+    /// other final answer settles that it stays HTTP.
+    fn note_answer(&mut self, written: &[u8]) {
+        if self.upgrade_wanted && written.starts_with(b"HTTP/1.") {
+            match written.get(9..12) {
+                Some(b"101") => {
+                    self.make_opaque();
+                    self.upgrade_wanted = false;
+                }
+                Some([b'1', ..]) => {}
+                _ => self.upgrade_wanted = false,
+            }
+        }
+    }
+}
+
+/// A violation of the body's framing ends the connection; nothing after it can be trusted.
+fn malformed(violation: crate::http1::Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, violation)
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match this.message {
+            Message::Ended => this.poll_ahead(cx),
+            Message::Body(_) => this.poll_body(cx, buf),
+            Message::Opaque if this.pending.is_empty() => {
+                Pin::new(&mut this.transport).poll_read(cx, buf)
+            }
+            Message::Opaque => {
+                let offered = this.pending.len().min(buf.remaining());
+                buf.put_slice(&this.pending.split_to(offered));
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.note_answer(buf);
+        if this.unsent.len() + buf.len() <= WRITE_BUFFER {
+            this.unsent.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        if this.unsent.is_empty() {
+            return Pin::new(&mut this.transport).poll_write(cx, buf);
+        }
+        let both = [IoSlice::new(&this.unsent), IoSlice::new(buf)];
+        let sent = ready!(Pin::new(&mut this.transport).poll_write_vectored(cx, &both))?;
+        let gathered = this.unsent.len();
+        this.unsent.advance(sent.min(gathered));
+        if sent > gathered {
+            Poll::Ready(Ok(sent - gathered))
+        } else {
+            // None of `buf` went yet: what was gathered goes first, then the caller tries again.
+            ready!(this.poll_send(cx))?;
+            Pin::new(&mut this.transport).poll_write(cx, buf)
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if let Some(first) = bufs.iter().find(|buf| !buf.is_empty()) {
+            this.note_answer(first);
+        }
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.transport).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // The client may be gone already; there is nobody left to tell.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> RawFd {
+        self.transport.fd()
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        None
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        let tls = self.downstream.tls.as_ref()?;
+        Some(if tls.h2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.proxy_digest.clone())
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket_digest.clone())
+    }
+}
+
+impl Peek for Connection {}
+
+impl Transport {
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Plain(socket) => socket.as_raw_fd(),
+            Self::Tls(tls) => tls.get_ref().0.as_raw_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,1 +1,115 @@
-//! (being written)
+//! What one request has learned so far. Filled from top to bottom as the request moves on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::RequestId;
+use crate::plan::{Plan, Route};
+use crate::target::Host;
+use crate::upstream::{Lease, Tried, Upstream};
+
+use super::refusal::Refusal;
+
+/// One request and its answer.
+pub struct Exchange {
+    pub began: Instant,
+    /// Pinned for the whole request: no request sees a new route with an old upstream.
+    pub plan: Arc<Plan>,
+    pub request_id: RequestId,
+    /// Who is asking, behind trusted proxies.
+    pub client: IpAddr,
+    pub https: bool,
+    /// Present once the request has been let in.
+    pub asked: Option<Asked>,
+    pub route: Option<Arc<Route>>,
+    pub attempt: Attempt,
+    /// The answer is ours, for this reason.
+    pub refusal: Option<Refusal>,
+    pub request_body_bytes: u64,
+    pub response_body_bytes: u64,
+    /// Status sent to the client; 0 while none was.
+    pub status: u16,
+    /// The client left before its answer was whole.
+    pub aborted: bool,
+    /// The backend broke off after its answer had begun, so the client's answer is cut short.
+    pub truncated: bool,
+}
+
+/// What is asked for, in canonical form.
+pub struct Asked {
+    /// `None` for HTTP/1.0 without a Host.
+    pub host: Option<Host>,
+    /// `*` for `OPTIONS *`.
+    pub path: Box<str>,
+    /// Without its `?`.
+    pub query: Option<Box<str>>,
+}
+
+/// The attempts to have a backend answer, and the one that is under way.
+#[derive(Default)]
+pub struct Attempt {
+    pub upstream: Option<Arc<Upstream>>,
+    /// Counts as load on its backend while it lives.
+    pub lease: Option<Lease>,
+    pub tried: Tried,
+    pub count: u32,
+    /// Where the latest attempt went, for the record; outlives the lease.
+    pub backend: Option<String>,
+    pub began: Option<Instant>,
+    pub connected: Option<Instant>,
+    /// Set when a response head has been accepted.
+    pub first_byte: Option<Instant>,
+    /// A pooled connection was used.
+    pub reused: bool,
+    /// Pooled connections that turned out to be closed already.
+    pub stale: u32,
+}
+
+impl Exchange {
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self {
+            began: Instant::now(),
+            plan,
+            request_id: RequestId::make(),
+            client: IpAddr::from([0, 0, 0, 0]),
+            https: false,
+            asked: None,
+            route: None,
+            attempt: Attempt::default(),
+            refusal: None,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            status: 0,
+            aborted: false,
+            truncated: false,
+        }
+    }
+}
+
+impl Exchange {
+    /// Why the answer is not simply the application's: a stable code for the record.
+    pub fn reason(&self) -> Option<&'static str> {
+        match &self.refusal {
+            Some(refusal) => Some(refusal.reason()),
+            None if self.truncated => Some("upstream_truncated"),
+            None if self.aborted => Some("client_left"),
+            None => None,
+        }
+    }
+}
+
+impl Attempt {
+    /// How long the connection took; `None` on a pooled one.
+    pub fn connect_time(&self) -> Option<Duration> {
+        if self.reused {
+            return None;
+        }
+        Some(self.connected?.duration_since(self.began?))
+    }
+
+    /// From the connection to the response head.
+    pub fn first_byte_time(&self) -> Option<Duration> {
+        Some(self.first_byte?.duration_since(self.connected?))
+    }
+}

@@ -1,0 +1,109 @@
+//! HTTP/1.x on one connection: reads each head, checks it, and hands the request to the full
+//! lane with exactly its own bytes. Requests are served in order, pipelined ones too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+
+use super::connection::Connection;
+use super::{Acceptor, Shutdown};
+use crate::http1::Malformed;
+use crate::http1::body::BodyScanner;
+use crate::http1::head::{HeadScanner, RequestHead};
+use crate::proxy::refusal::Refusal;
+
+/// What the wait for a head ended in.
+enum NextHead {
+    Request(RequestHead),
+    /// The connection speaks HTTP/2 with prior knowledge.
+    Http2,
+    /// The client is gone, or idled too long, or the gateway is ending.
+    Closed,
+    Refused(Refusal),
+}
+
+/// Serves the connection to its end.
+pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
+    let settings = &acceptor.settings;
+    let mut served = 0;
+    loop {
+        let began = Instant::now();
+        let head = match next_head(acceptor, &mut connection, served == 0, &shutdown).await {
+            NextHead::Request(head) => head,
+            NextHead::Http2 => return super::http2::serve(acceptor, connection, shutdown).await,
+            NextHead::Closed => return,
+            NextHead::Refused(refusal) => {
+                let answer = acceptor.refuse(&connection, refusal, began);
+                return connection.close_after(&answer).await;
+            }
+        };
+        served += 1;
+        let body = BodyScanner::new(head.framing);
+        let bytes = connection.begin_request(head.len, body, head.upgrade);
+        let mut session = ServerSession::new_http1(connection);
+        session.set_read_timeout(Some(settings.body_timeout));
+        session.set_write_timeout(Some(settings.send_timeout));
+        session.set_total_drain_timeout(Some(settings.body_timeout));
+        session.set_keepalive_reuses_remaining(Some(settings.keepalive_requests.saturating_sub(served)));
+        if let ServerSession::H1(session) = &mut session {
+            session.set_pipelined_prefix(bytes);
+        }
+        let Some(reused) = acceptor.proxy.process_new_http(session, &shutdown).await else {
+            return;
+        };
+        let (stream, _) = reused.consume();
+        connection = stream
+            .into_any()
+            .downcast()
+            .expect("pingora returns the stream that it was given");
+    }
+}
+
+/// Waits for one whole, valid head. `first`: nothing was served on this connection yet.
+async fn next_head(
+    acceptor: &Acceptor,
+    connection: &mut Connection,
+    first: bool,
+    shutdown: &Shutdown,
+) -> NextHead {
+    let settings = &acceptor.settings;
+    if connection.pending().is_empty() {
+        connection.release_buffers();
+        // A new connection owes us a request soon; one that has served may rest longer.
+        let patience = if first {
+            settings.header_timeout
+        } else {
+            settings.idle_timeout
+        };
+        let mut ending = shutdown.clone();
+        let read = tokio::select! {
+            biased;
+            read = pingora_timeout::timeout(patience, connection.read_more()) => read,
+            _ = ending.wait_for(|ending| *ending) => return NextHead::Closed,
+        };
+        match read {
+            Ok(Ok(1..)) => {}
+            // Nobody asked anything, so nobody is owed an answer.
+            Ok(Ok(0) | Err(_)) | Err(_) => return NextHead::Closed,
+        }
+    }
+    let deadline = Instant::now() + settings.header_timeout;
+    let mut scanner = HeadScanner::new();
+    let h2c = connection.downstream().listener.h2c;
+    loop {
+        match scanner.check(connection.pending(), &settings.limits) {
+            Ok(Some(head)) => return NextHead::Request(head),
+            Ok(None) => {}
+            Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
+            Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match pingora_timeout::timeout(left.max(Duration::from_millis(1)), connection.read_more()).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return NextHead::Closed,
+            Err(_) => return NextHead::Refused(Refusal::RequestTimeout),
+        }
+    }
+}

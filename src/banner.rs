@@ -1,0 +1,61 @@
+//! What an operator sees when the gateway starts: where it listens, what it serves, what is on.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use crate::accept::listener::ListenerSettings;
+use crate::config::Config;
+use crate::plan::Plan;
+
+/// Prints the banner to standard error, where a person may be looking; records say the rest.
+pub fn print(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
+    if std::io::stderr().is_terminal() {
+        eprint!("{}", text(config, plan, listeners));
+    }
+}
+
+/// The banner, a line a fact.
+pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -> String {
+    let mut text = format!("Tollgate {}\n", env!("CARGO_PKG_VERSION"));
+    for listener in listeners {
+        line(&mut text, "listens on", &describe(listener));
+    }
+    for upstream in plan.upstreams.values() {
+        line(&mut text, "upstream", &upstream.to_string());
+    }
+    line(&mut text, "routes", &plan.routes.len().to_string());
+    let trust = match config.clients.trusted_proxies.len() {
+        0 => "nobody; X-Forwarded-* of clients is dropped".to_owned(),
+        count => format!("{count} networks of proxies"),
+    };
+    line(&mut text, "trusts", &trust);
+    let access = format!(
+        "{} to {}; slow after {:?}",
+        config.log.access, config.log.output, config.log.slow_after
+    );
+    line(&mut text, "records", &access);
+    line(&mut text, "cache", "off");
+    line(&mut text, "limits", "off");
+    text
+}
+
+fn line(text: &mut String, what: &str, value: &str) {
+    writeln!(text, "  {what:<12}{value}").expect("a string takes every write");
+}
+
+fn describe(listener: &ListenerSettings) -> String {
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let mut text = format!("{scheme}://{}", listener.address);
+    let marks = [
+        (listener.h2c, "h2c"),
+        (listener.proxy_protocol, "PROXY protocol"),
+        (listener.redirect_https.is_some(), "redirects to https"),
+    ];
+    for (on, mark) in marks {
+        if on {
+            write!(text, "  ({mark})").expect("a string takes every write");
+        }
+    }
+    text
+}
