@@ -1,0 +1,139 @@
+//! The path that is forwarded and the place that is redirected to, from canonical parts.
+//!
+//! Pure text to text. Since host, path and query are canonical, none can bring a control character
+//! into a field.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::PathPrefix;
+
+/// The path without the prefix that matched it; always begins with `/`.
+pub fn strip_prefix<'p>(prefix: &PathPrefix, path: &'p str) -> &'p str {
+    match prefix.rest(path) {
+        None => path,
+        Some("") => "/",
+        Some(rest) => rest,
+    }
+}
+
+/// The path with the prefix that matched it replaced by another.
+pub fn replace_prefix(prefix: &PathPrefix, replacement: &PathPrefix, path: &str) -> String {
+    let Some(rest) = prefix.rest(path) else {
+        return path.to_owned();
+    };
+    let replacement = replacement.as_str();
+    let base = replacement.strip_suffix('/').unwrap_or(replacement);
+    let rest = match rest {
+        "" if base.is_empty() || base.len() < replacement.len() => "/",
+        rest => rest,
+    };
+    format!("{base}{rest}")
+}
+
+/// What the placeholders of a [`Template`] stand for; all canonical.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// With the port, if it is to be kept.
+    pub host: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+}
+
+/// Where a redirect goes: text with `{host}`, `{path}`, `{query}` and `{?query}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Host,
+    Path,
+    Query,
+    /// The query with its question mark, or nothing.
+    MarkedQuery,
+}
+
+/// Why a text is not a [`Template`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadTemplate {
+    #[error(
+        "unknown placeholder \"{{{0}}}\"; expected {{host}}, {{path}}, {{query}} or {{?query}}"
+    )]
+    Placeholder(String),
+    #[error("\"{0}\" has a brace without its partner")]
+    Brace(String),
+    #[error("\"{0}\" has a character that no URL has")]
+    Character(String),
+    #[error(
+        "\"{0}\" leads nowhere; expected https://…, http://… or a path that begins with / or {{path}}"
+    )]
+    Start(String),
+}
+
+impl FromStr for Template {
+    type Err = BadTemplate;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
+            return Err(BadTemplate::Character(text.to_owned()));
+        }
+        let starts = ["https://", "http://", "/", "{path}"];
+        if !starts.iter().any(|start| text.starts_with(start)) || text.starts_with("//") {
+            return Err(BadTemplate::Start(text.to_owned()));
+        }
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let brace = rest.find(['{', '}']).unwrap_or(rest.len());
+            if brace > 0 {
+                pieces.push(Piece::Text(rest[..brace].to_owned()));
+                rest = &rest[brace..];
+                continue;
+            }
+            let (name, tail) = rest
+                .strip_prefix('{')
+                .and_then(|rest| rest.split_once('}'))
+                .ok_or_else(|| BadTemplate::Brace(text.to_owned()))?;
+            pieces.push(match name {
+                "host" => Piece::Host,
+                "path" => Piece::Path,
+                "query" => Piece::Query,
+                "?query" => Piece::MarkedQuery,
+                _ => return Err(BadTemplate::Placeholder(name.to_owned())),
+            });
+            rest = tail;
+        }
+        Ok(Template { pieces })
+    }
+}
+
+impl Template {
+    /// Fills the template. The result is visible ASCII, fit for a `Location` field.
+    pub fn fill(&self, parts: &Parts<'_>) -> String {
+        let mut location = String::with_capacity(64 + parts.path.len());
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => location.push_str(text),
+                Piece::Host => location.push_str(parts.host),
+                Piece::Path if location.is_empty() => {
+                    // "//elsewhere/" alone would be another host (RFC 3986 4.2).
+                    location.push('/');
+                    location.push_str(parts.path.trim_start_matches('/'));
+                }
+                Piece::Path => location.push_str(parts.path),
+                Piece::Query => location.push_str(parts.query.unwrap_or_default()),
+                Piece::MarkedQuery => {
+                    if let Some(query) = parts.query {
+                        write!(location, "?{query}").expect("a String takes everything");
+                    }
+                }
+            }
+        }
+        location
+    }
+}

@@ -1,0 +1,235 @@
+//! What a host may look like, and when two of them are the same (RFC 9110 7.2, RFC 3986 3.2.2).
+//!
+//! Narrower than the RFC: no percent-encoding, no `IPvFuture`, no empty label, no empty port. None
+//! of those names a site that a certificate or a DNS zone could name, and each has been read
+//! differently by two programs in a row.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use thiserror::Error;
+
+/// The longest host name in bytes, without port (RFC 1035 2.3.4).
+pub const LONGEST_NAME: usize = 255;
+
+/// Why a host is refused. [`BadHost::reason`] is stable; the text is for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum BadHost {
+    #[error("the host is empty")]
+    Empty,
+    #[error("the host is longer than 255 bytes")]
+    TooLong,
+    #[error("the host is a list")]
+    List,
+    #[error("the host carries user information")]
+    UserInfo,
+    #[error("the host has a character that no host name has")]
+    Character,
+    #[error("the host has an empty label")]
+    EmptyLabel,
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
+    #[error("the bracketed address is not an IPv6 address")]
+    IpLiteral,
+}
+
+impl BadHost {
+    /// Every variant, for tables and tests.
+    pub const ALL: [BadHost; 8] = [
+        BadHost::Empty,
+        BadHost::TooLong,
+        BadHost::List,
+        BadHost::UserInfo,
+        BadHost::Character,
+        BadHost::EmptyLabel,
+        BadHost::Port,
+        BadHost::IpLiteral,
+    ];
+
+    /// Stable snake_case code.
+    pub fn reason(self) -> &'static str {
+        match self {
+            BadHost::Empty => "host_empty",
+            BadHost::TooLong => "host_too_long",
+            BadHost::List => "host_list",
+            BadHost::UserInfo => "host_user_info",
+            BadHost::Character => "host_character",
+            BadHost::EmptyLabel => "host_empty_label",
+            BadHost::Port => "host_port",
+            BadHost::IpLiteral => "host_ip_literal",
+        }
+    }
+
+    /// One English sentence, without a full stop.
+    pub fn detail(self) -> &'static str {
+        match self {
+            BadHost::Empty => "the host is empty",
+            BadHost::TooLong => "the host is longer than 255 bytes",
+            BadHost::List => "the host is a list",
+            BadHost::UserInfo => "the host carries user information",
+            BadHost::Character => "the host has a character that no host name has",
+            BadHost::EmptyLabel => "the host has an empty label",
+            BadHost::Port => "the port is not a number from 1 to 65535",
+            BadHost::IpLiteral => "the bracketed address is not an IPv6 address",
+        }
+    }
+}
+
+/// A valid `host[:port]`, borrowed as it was sent. Compares and prints only through [`Host`] or
+/// [`Authority::same_as`]: the raw text has several spellings of one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Authority<'a> {
+    name: Name<'a>,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Name<'a> {
+    /// ASCII letters, digits, `-`, `.`, `_`; no trailing dot; any case.
+    Registered(&'a str),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Authority<'a> {
+    /// Reads a whole `Host` value, `:authority` or authority of an absolute-form target.
+    ///
+    /// Does not allocate. The value must come without surrounding white space.
+    pub fn parse(text: &'a [u8]) -> Result<Self, BadHost> {
+        if text.is_empty() {
+            return Err(BadHost::Empty);
+        }
+        if let Some(rest) = text.strip_prefix(b"[") {
+            return Self::ip_literal(rest);
+        }
+        let (name, port) = match memchr::memchr(b':', text) {
+            Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
+            None => (text, None),
+        };
+        // The whole text: what comes after the colon of `user:password@host` is no port.
+        if let Some(&bad) = text
+            .iter()
+            .find(|&&byte| !is_name_byte(byte) && byte != b':')
+        {
+            return Err(match bad {
+                b',' => BadHost::List,
+                b'@' => BadHost::UserInfo,
+                _ => BadHost::Character,
+            });
+        }
+        let port = port.map(parse_port).transpose()?;
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        if name.is_empty() {
+            return Err(BadHost::Empty);
+        }
+        if name.len() > LONGEST_NAME {
+            return Err(BadHost::TooLong);
+        }
+        if name[0] == b'.' || name.ends_with(b".") || memchr::memmem::find(name, b"..").is_some() {
+            return Err(BadHost::EmptyLabel);
+        }
+        let name = std::str::from_utf8(name).expect("only ASCII name bytes are left");
+        Ok(Authority {
+            name: Name::Registered(name),
+            port,
+        })
+    }
+
+    /// `rest` is what follows the opening bracket.
+    fn ip_literal(rest: &[u8]) -> Result<Self, BadHost> {
+        let close = memchr::memchr(b']', rest).ok_or(BadHost::IpLiteral)?;
+        let address = std::str::from_utf8(&rest[..close])
+            .ok()
+            .and_then(|text| text.parse::<Ipv6Addr>().ok())
+            .ok_or(BadHost::IpLiteral)?;
+        let port = match &rest[close + 1..] {
+            [] => None,
+            [b':', port @ ..] => Some(parse_port(port)?),
+            [b',', ..] => return Err(BadHost::List),
+            _ => return Err(BadHost::Character),
+        };
+        Ok(Authority {
+            name: Name::V6(address),
+            port,
+        })
+    }
+
+    /// The port as it was written; `None` means the scheme's default.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether both name the same host and, a missing port being `default_port`, the same port.
+    pub fn same_as(&self, other: &Authority<'_>, default_port: u16) -> bool {
+        let names = match (self.name, other.name) {
+            (Name::Registered(a), Name::Registered(b)) => a.eq_ignore_ascii_case(b),
+            (Name::V6(a), Name::V6(b)) => a == b,
+            _ => false,
+        };
+        names && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
+    }
+}
+
+/// The canonical host of a request: lower case, no trailing dot, IPv6 in its shortest form within
+/// brackets, the port apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    name: Box<str>,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads `host[:port]`; the same rules as [`Authority::parse`].
+    pub fn parse(text: &[u8]) -> Result<Self, BadHost> {
+        Authority::parse(text).map(Host::from)
+    }
+
+    /// The name alone, what routes are looked up by: `shop.example`, `192.0.2.1`, `[2001:db8::1]`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port that was written, if any.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+impl From<Authority<'_>> for Host {
+    fn from(authority: Authority<'_>) -> Self {
+        let name = match authority.name {
+            Name::Registered(name) => name.to_ascii_lowercase(),
+            Name::V6(address) => format!("[{address}]"),
+        };
+        Host {
+            name: name.into_boxed_str(),
+            port: authority.port,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// One to five digits, 1 to 65535.
+fn parse_port(digits: &[u8]) -> Result<u16, BadHost> {
+    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BadHost::Port);
+    }
+    let port = digits
+        .iter()
+        .fold(0u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+    match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(BadHost::Port),
+    }
+}

@@ -1,0 +1,435 @@
+//! The path and query of a request in canonical form (RFC 3986 6.2.2), or why there is none.
+//!
+//! What has one meaning everywhere is rewritten: needless percent-encoding, hex case, dot segments.
+//! What two programs read differently is refused. What is merely unusual stays text: `%2F`, `%252e`,
+//! empty segments, `;` parameters.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+/// Why a target is refused. [`BadPath::reason`] is stable; the text is for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{}", self.detail())]
+pub enum BadPath {
+    NotAbsolute,
+    Fragment,
+    Control,
+    Character,
+    Backslash,
+    NotAscii,
+    PercentEncoding,
+    EncodedControl,
+    Overlong,
+    AboveRoot,
+    HiddenDotSegment,
+    Parameter,
+}
+
+impl BadPath {
+    /// Every variant, for tables and tests.
+    pub const ALL: [BadPath; 12] = [
+        BadPath::NotAbsolute,
+        BadPath::Fragment,
+        BadPath::Control,
+        BadPath::Character,
+        BadPath::Backslash,
+        BadPath::NotAscii,
+        BadPath::PercentEncoding,
+        BadPath::EncodedControl,
+        BadPath::Overlong,
+        BadPath::AboveRoot,
+        BadPath::HiddenDotSegment,
+        BadPath::Parameter,
+    ];
+
+    /// Stable snake_case code.
+    pub fn reason(self) -> &'static str {
+        self.row().0
+    }
+
+    /// One English sentence, without a full stop.
+    pub fn detail(self) -> &'static str {
+        self.row().1
+    }
+
+    fn row(self) -> (&'static str, &'static str) {
+        match self {
+            BadPath::NotAbsolute => ("path_not_absolute", "the path does not begin with a slash"),
+            BadPath::Fragment => ("target_fragment", "the target has a fragment"),
+            BadPath::Control => (
+                "target_control",
+                "the target has a control character or a space",
+            ),
+            BadPath::Character => (
+                "path_character",
+                "the path has a character that must be percent-encoded",
+            ),
+            BadPath::Backslash => ("path_backslash", "the path has a backslash"),
+            BadPath::NotAscii => (
+                "target_not_ascii",
+                "the target has a byte that is not ASCII",
+            ),
+            BadPath::PercentEncoding => (
+                "path_percent_encoding",
+                "a percent sign in the path is not followed by two hexadecimal digits",
+            ),
+            BadPath::EncodedControl => (
+                "target_encoded_control",
+                "the target has a percent-encoded control character",
+            ),
+            BadPath::Overlong => (
+                "path_overlong_utf8",
+                "the path has an overlong UTF-8 sequence",
+            ),
+            BadPath::AboveRoot => ("path_above_root", "the path climbs above its root"),
+            BadPath::HiddenDotSegment => (
+                "path_hidden_dot_segment",
+                "the path hides a dot segment behind a parameter or an encoded separator",
+            ),
+            BadPath::Parameter => ("path_parameter", "path parameters are not accepted here"),
+        }
+    }
+}
+
+/// What is done with a `;` in a path segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PathParameters {
+    /// `;x=1` is text and part of the segment.
+    #[default]
+    Keep,
+    /// A path with a `;` is refused.
+    Refuse,
+}
+
+impl std::str::FromStr for PathParameters {
+    type Err = UnknownPathParameters;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "keep" => Ok(PathParameters::Keep),
+            "refuse" => Ok(PathParameters::Refuse),
+            _ => Err(UnknownPathParameters(word.to_owned())),
+        }
+    }
+}
+
+/// A word that [`PathParameters`] does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown path_parameters \"{0}\"; expected keep or refuse")]
+pub struct UnknownPathParameters(String);
+
+/// The settings of canonicalisation; the same for a whole gateway, as every decision shares its
+/// result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathRules {
+    /// `//` becomes `/` before dot segments are resolved. Otherwise empty segments are text.
+    pub merge_slashes: bool,
+    pub parameters: PathParameters,
+}
+
+/// A canonical path and the query as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target<'a> {
+    path: Cow<'a, str>,
+    query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// Canonicalises an origin-form target, `/path?query`.
+    ///
+    /// The path: percent-encoded unreserved characters are decoded, hex digits upper-cased, dot
+    /// segments (plain or encoded) resolved, `[ ] ^ { | }` percent-encoded as browsers forget to.
+    /// The query: kept byte for byte, any visible ASCII; only `#`, white space, controls, bytes
+    /// above 0x7E and an encoded NUL are refused there.
+    ///
+    /// Applying it to its own result changes nothing. A canonical path is borrowed, not copied.
+    pub fn parse(raw: &'a [u8], rules: &PathRules) -> Result<Self, BadPath> {
+        let (path, query) = match memchr::memchr(b'?', raw) {
+            Some(mark) => (&raw[..mark], Some(&raw[mark + 1..])),
+            None => (raw, None),
+        };
+        let path = canonical_path(path, rules)?;
+        let query = query.map(check_query).transpose()?;
+        Ok(Target { path, query })
+    }
+
+    /// Canonicalises what follows the authority in an absolute-form target, where an empty path
+    /// means `/` (RFC 9110 4.2.3).
+    pub fn after_authority(raw: &'a [u8], rules: &PathRules) -> Result<Self, BadPath> {
+        match raw {
+            [] => Target::parse(b"/", rules),
+            [b'?', query @ ..] => Ok(Target {
+                path: Cow::Borrowed("/"),
+                query: Some(check_query(query)?),
+            }),
+            _ => Target::parse(raw, rules),
+        }
+    }
+
+    /// Begins with `/`, has no `.` or `..` segment.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What followed the first `?`; `Some("")` when nothing did.
+    pub fn query(&self) -> Option<&str> {
+        self.query
+    }
+
+    /// The path, taken out.
+    pub fn into_path(self) -> Cow<'a, str> {
+        self.path
+    }
+
+    /// Whether the path came as it is now, so that forwarding needs no rewrite.
+    pub fn is_as_sent(&self) -> bool {
+        matches!(self.path, Cow::Borrowed(_))
+    }
+}
+
+fn check_query(query: &[u8]) -> Result<&str, BadPath> {
+    if let Some(&bad) = query
+        .iter()
+        .find(|&&byte| !matches!(byte, 0x21..=0x7e) || byte == b'#')
+    {
+        return Err(match bad {
+            b'#' => BadPath::Fragment,
+            0x80.. => BadPath::NotAscii,
+            _ => BadPath::Control,
+        });
+    }
+    if memchr::memmem::find(query, b"%00").is_some() {
+        return Err(BadPath::EncodedControl);
+    }
+    Ok(std::str::from_utf8(query).expect("visible ASCII"))
+}
+
+fn canonical_path<'a>(raw: &'a [u8], rules: &PathRules) -> Result<Cow<'a, str>, BadPath> {
+    let Some(b'/') = raw.first() else {
+        return Err(match raw.first() {
+            Some(b'#') => BadPath::Fragment,
+            _ => BadPath::NotAbsolute,
+        });
+    };
+    let mut as_sent = true;
+    let mut depth = 0usize;
+    let mut segments = raw[1..].split(|&byte| byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let found = Segment::read(segment, rules)?;
+        let merged = rules.merge_slashes && segment.is_empty() && segments.peek().is_some();
+        match found.dots {
+            Dots::None if merged => as_sent = false,
+            Dots::None => {
+                depth += 1;
+                as_sent &= found.as_sent;
+            }
+            Dots::One => as_sent = false,
+            Dots::Two => {
+                depth = depth.checked_sub(1).ok_or(BadPath::AboveRoot)?;
+                as_sent = false;
+            }
+        }
+    }
+    if as_sent {
+        return Ok(Cow::Borrowed(
+            std::str::from_utf8(raw).expect("only ASCII segments are left"),
+        ));
+    }
+    Ok(Cow::Owned(rewrite(raw, rules)?))
+}
+
+/// Builds the canonical path of segments that were all found valid.
+fn rewrite(raw: &[u8], rules: &PathRules) -> Result<String, BadPath> {
+    let mut path = String::with_capacity(raw.len() + 8);
+    let mut segments = raw[1..].split(|&byte| byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match Segment::read(segment, rules)?.dots {
+            Dots::None if rules.merge_slashes && segment.is_empty() && !last => {}
+            Dots::None => {
+                path.push('/');
+                push_segment(&mut path, segment);
+            }
+            Dots::One | Dots::Two => {
+                if Segment::read(segment, rules)?.dots == Dots::Two {
+                    let parent = path.rfind('/').ok_or(BadPath::AboveRoot)?;
+                    path.truncate(parent);
+                }
+                if last {
+                    path.push('/');
+                }
+            }
+        }
+    }
+    Ok(path)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dots {
+    None,
+    One,
+    Two,
+}
+
+/// What one segment turned out to be.
+struct Segment {
+    dots: Dots,
+    /// Already canonical, byte for byte.
+    as_sent: bool,
+}
+
+impl Segment {
+    fn read(raw: &[u8], rules: &PathRules) -> Result<Segment, BadPath> {
+        let mut as_sent = true;
+        // Dots since the last separator, encoded ones included; `None` once something else came.
+        let mut dots = Some(0u32);
+        let mut has_encoded_separator = false;
+        let mut rest = raw;
+        while let [byte, tail @ ..] = rest {
+            rest = tail;
+            let mut decoded = *byte;
+            match CLASS[usize::from(*byte)] {
+                Class::Plain => {}
+                Class::Encode => as_sent = false,
+                Class::Refuse(why) => return Err(why),
+                Class::Percent => {
+                    let [high, low, tail @ ..] = rest else {
+                        return Err(BadPath::PercentEncoding);
+                    };
+                    decoded = hex(*high)
+                        .zip(hex(*low))
+                        .map(|(high, low)| high << 4 | low)
+                        .ok_or(BadPath::PercentEncoding)?;
+                    if decoded < 0x20 || decoded == 0x7f {
+                        return Err(BadPath::EncodedControl);
+                    }
+                    if is_overlong(decoded, tail) {
+                        return Err(BadPath::Overlong);
+                    }
+                    as_sent &= !is_unreserved(decoded)
+                        && !high.is_ascii_lowercase()
+                        && !low.is_ascii_lowercase();
+                    if matches!(decoded, b'/' | b'\\') {
+                        if matches!(dots, Some(1 | 2)) {
+                            return Err(BadPath::HiddenDotSegment);
+                        }
+                        has_encoded_separator = true;
+                        dots = Some(0);
+                        rest = tail;
+                        continue;
+                    }
+                    rest = tail;
+                }
+            }
+            match (decoded, dots) {
+                (b'.', Some(seen)) => dots = Some(seen + 1),
+                (b';', Some(1 | 2)) => return Err(BadPath::HiddenDotSegment),
+                _ => dots = None,
+            }
+            if *byte == b';' && rules.parameters == PathParameters::Refuse {
+                return Err(BadPath::Parameter);
+            }
+        }
+        let dots = match dots {
+            Some(1 | 2) if has_encoded_separator => return Err(BadPath::HiddenDotSegment),
+            Some(1) => Dots::One,
+            Some(2) => Dots::Two,
+            _ => Dots::None,
+        };
+        Ok(Segment { dots, as_sent })
+    }
+}
+
+/// Appends a valid segment in canonical form.
+fn push_segment(path: &mut String, raw: &[u8]) {
+    let mut rest = raw;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match (CLASS[usize::from(*byte)], rest) {
+            (Class::Percent, [high, low, tail @ ..]) => {
+                rest = tail;
+                let decoded = hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0);
+                if is_unreserved(decoded) {
+                    path.push(char::from(decoded));
+                } else {
+                    push_encoded(path, decoded);
+                }
+            }
+            (Class::Encode, _) => push_encoded(path, *byte),
+            _ => path.push(char::from(*byte)),
+        }
+    }
+}
+
+fn push_encoded(path: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    path.push('%');
+    path.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    path.push(char::from(DIGITS[usize::from(byte & 15)]));
+}
+
+/// Whether the encoded byte `first` and the encoded byte that `rest` begins with spell a character
+/// in more bytes than it needs: `%C0%AE` is a dot to a careless decoder.
+fn is_overlong(first: u8, rest: &[u8]) -> bool {
+    if !matches!(first, 0xc0 | 0xc1 | 0xe0 | 0xf0) {
+        return false;
+    }
+    let [b'%', high, low, ..] = rest else {
+        return false;
+    };
+    let Some(second) = hex(*high).zip(hex(*low)).map(|(h, l)| h << 4 | l) else {
+        return false;
+    };
+    match first {
+        0xc0 | 0xc1 => matches!(second, 0x80..=0xbf),
+        0xe0 => matches!(second, 0x80..=0x9f),
+        _ => matches!(second, 0x80..=0x8f),
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// RFC 3986 2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[derive(Clone, Copy)]
+enum Class {
+    /// Stands for itself.
+    Plain,
+    Percent,
+    /// Legal only percent-encoded, harmless, and sent raw by browsers: encoded for them.
+    Encode,
+    Refuse(BadPath),
+}
+
+/// What a raw byte of a path segment is.
+static CLASS: [Class; 256] = {
+    let mut table = [Class::Refuse(BadPath::Control); 256];
+    let mut byte = 0x21;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'%' => Class::Percent,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':'
+            | b'@' | b'/' => Class::Plain,
+            b if is_unreserved(b) => Class::Plain,
+            b'[' | b']' | b'^' | b'{' | b'|' | b'}' => Class::Encode,
+            b'#' => Class::Refuse(BadPath::Fragment),
+            b'\\' => Class::Refuse(BadPath::Backslash),
+            0x7f => Class::Refuse(BadPath::Control),
+            0x80.. => Class::Refuse(BadPath::NotAscii),
+            _ => Class::Refuse(BadPath::Character),
+        };
+        byte += 1;
+    }
+    table
+};
