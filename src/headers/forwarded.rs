@@ -1,1 +1,298 @@
-//! (being written)
+//! What the application learns about the connection it cannot see, and what must not travel past
+//! one hop. Decides which claims of the peer survive; the trust itself is decided in `client`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use pingora_http::{HMap, RequestHeader, ResponseHeader};
+
+use crate::client::{RequestId, TraceParent};
+
+/// What is known of one request's way to us.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Who opened the connection (or whom the PROXY header named).
+    pub peer: IpAddr,
+    /// Whether `peer` is a trusted proxy.
+    pub peer_is_trusted: bool,
+    /// Who is asking: [`crate::client::client_address`].
+    pub client: IpAddr,
+    /// The connection is TLS.
+    pub tls: bool,
+    /// Host as received, with its port if it had one.
+    pub host: &'a str,
+    /// The local port the connection came to; `None` on a Unix socket.
+    pub port: Option<u16>,
+    pub request_id: &'a RequestId,
+    /// Also send RFC 7239 `Forwarded`.
+    pub forwarded: bool,
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whether the client's side of the request is https: our own TLS, or a trusted peer's word.
+pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
+    match kept(headers, &X_FORWARDED_PROTO, is_scheme) {
+        Some(scheme) if peer_is_trusted => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
+        _ => tls,
+    }
+}
+
+/// Tells the application who asked, for which host, over what.
+///
+/// From an untrusted peer nothing it says about the connection survives (see [`is_claim`]). From a
+/// trusted one `X-Forwarded-For` (and `Forwarded`, if sent) is continued by the peer's address, and
+/// a single well-formed `-Proto`, `-Host`, `-Port` and `traceparent` is kept as it came.
+/// Call it after [`strip_hop_by_hop`], so that `Connection` cannot nominate what is set here.
+pub fn towards_application(request: &mut RequestHeader, arrival: &Arrival<'_>) {
+    let trusted = arrival.peer_is_trusted;
+    remove_where(request, |name| {
+        is_claim(name) && (!trusted || name.as_str().contains('_'))
+    });
+
+    let mut chain = String::new();
+    for line in request.headers.get_all(&X_FORWARDED_FOR) {
+        if let Ok(line) = line.to_str()
+            && !line.trim().is_empty()
+        {
+            chain.push_str(line.trim());
+            chain.push_str(", ");
+        }
+    }
+    let _ = write!(chain, "{}", arrival.peer.to_canonical());
+    set(request, "X-Forwarded-For", &chain);
+
+    if kept(&request.headers, &X_FORWARDED_PROTO, is_scheme).is_none() {
+        set(
+            request,
+            "X-Forwarded-Proto",
+            if arrival.tls { "https" } else { "http" },
+        );
+    }
+    if kept(&request.headers, &X_FORWARDED_HOST, is_host).is_none() {
+        set(request, "X-Forwarded-Host", arrival.host);
+    }
+    if kept(&request.headers, &X_FORWARDED_PORT, is_port).is_none() {
+        match arrival.port {
+            Some(port) => set(request, "X-Forwarded-Port", &port.to_string()),
+            None => {
+                request.remove_header(&X_FORWARDED_PORT);
+            }
+        }
+    }
+    set(
+        request,
+        "X-Real-IP",
+        &arrival.client.to_canonical().to_string(),
+    );
+    if arrival.forwarded {
+        append_forwarded(request, arrival);
+    }
+    set(request, "X-Request-ID", arrival.request_id.as_str());
+    if kept(&request.headers, &TRACEPARENT, |value| {
+        TraceParent::parse(value).is_some()
+    })
+    .is_none()
+    {
+        // W3C Trace Context 3.3: without a valid traceparent its tracestate means nothing.
+        request.remove_header(&TRACESTATE);
+        set(
+            request,
+            "traceparent",
+            &TraceParent::make(false).to_string(),
+        );
+    }
+}
+
+/// Removes what belongs to the connection and not to the message (RFC 9110 7.6.1): `Connection`
+/// and every field it nominates, `Keep-Alive`, `Proxy-*` of the connection, `Trailer`, `Upgrade`,
+/// `HTTP2-Settings`. `TE` survives as `TE: trailers` if it said so, which gRPC needs. With
+/// `keep_upgrade`, `Upgrade` stays and `Connection` names it alone.
+///
+/// `Transfer-Encoding`, `Content-Length` and `Host` are never touched: framing belongs to the
+/// codec, and a nomination of them is an attack.
+pub fn strip_hop_by_hop(request: &mut RequestHeader, keep_upgrade: bool) {
+    let trailers = mentions(&request.headers, &TE, "trailers");
+    for name in nominated(&request.headers, keep_upgrade) {
+        request.remove_header(&name);
+    }
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHORIZATION,
+        &TE,
+        &TRAILER,
+        &HTTP2_SETTINGS,
+    ] {
+        request.remove_header(name);
+    }
+    request.remove_header(&CONNECTION);
+    if keep_upgrade && request.headers.contains_key(UPGRADE) {
+        set(request, "Connection", "Upgrade");
+    } else {
+        request.remove_header(&UPGRADE);
+    }
+    if trailers {
+        set(request, "TE", "trailers");
+    }
+}
+
+/// The same for a response; `keep_upgrade` for a 101 that was asked for.
+pub fn strip_response_hop_by_hop(response: &mut ResponseHeader, keep_upgrade: bool) {
+    for name in nominated(&response.headers, keep_upgrade) {
+        response.remove_header(&name);
+    }
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
+        &TE,
+        &TRAILER,
+    ] {
+        response.remove_header(name);
+    }
+    if !keep_upgrade {
+        response.remove_header(&CONNECTION);
+        response.remove_header(&UPGRADE);
+    }
+}
+
+/// A field in which a peer says something about the connection, the client or the path that
+/// applications are known to believe. `_` counts as `-`: CGI and WSGI make one variable of both.
+fn is_claim(name: &HeaderName) -> bool {
+    const CLAIMS: [&str; 12] = [
+        "forwarded",
+        "x-real-ip",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "x-url-scheme",
+        "x-original-url",
+        "x-rewrite-url",
+        "front-end-https",
+    ];
+    let same = |byte: u8, wanted: u8| byte == wanted || (byte == b'_' && wanted == b'-');
+    let starts = |wanted: &str| {
+        let name = name.as_str().as_bytes();
+        name.len() >= wanted.len()
+            && name
+                .iter()
+                .zip(wanted.as_bytes())
+                .all(|(&byte, &wanted)| same(byte, wanted))
+    };
+    starts("x-forwarded")
+        || CLAIMS
+            .iter()
+            .any(|claim| claim.len() == name.as_str().len() && starts(claim))
+}
+
+fn remove_where(request: &mut RequestHeader, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| unwanted(name))
+        .cloned()
+        .collect();
+    for name in names {
+        request.remove_header(&name);
+    }
+}
+
+/// The one value of `name`, if there is exactly one and it is right.
+fn kept<'a>(
+    headers: &'a HMap,
+    name: &HeaderName,
+    is_right: impl Fn(&[u8]) -> bool,
+) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().filter(|value| is_right(value.as_bytes()))?;
+    values.next().is_none().then_some(value)
+}
+
+fn is_scheme(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https")
+}
+
+fn is_host(value: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(byte);
+    !value.is_empty() && value.len() <= 255 + 6 && value.iter().all(allowed)
+}
+
+fn is_port(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| {
+        text.bytes().all(|byte| byte.is_ascii_digit())
+            && text.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+/// RFC 7239 4: one element for our hop, behind those of trusted hops.
+fn append_forwarded(request: &mut RequestHeader, arrival: &Arrival<'_>) {
+    let mut value = String::new();
+    for line in request.headers.get_all(FORWARDED) {
+        if let Ok(line) = line.to_str()
+            && !line.trim().is_empty()
+        {
+            value.push_str(line.trim());
+            value.push_str(", ");
+        }
+    }
+    // RFC 7239 6: an IPv6 address is bracketed and therefore quoted.
+    let _ = match arrival.peer.to_canonical() {
+        IpAddr::V4(address) => write!(value, "for={address}"),
+        IpAddr::V6(address) => write!(value, "for=\"[{address}]\""),
+    };
+    value.push_str(if arrival.tls {
+        ";proto=https"
+    } else {
+        ";proto=http"
+    });
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if arrival.host.bytes().all(is_token) {
+        let _ = write!(value, ";host={}", arrival.host);
+    } else if !arrival.host.contains(['"', '\\']) {
+        let _ = write!(value, ";host=\"{}\"", arrival.host);
+    }
+    set(request, "Forwarded", &value);
+}
+
+/// The names a `Connection` field nominates, without those that must never go.
+fn nominated(headers: &HMap, keep_upgrade: bool) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
+        .filter(|name| !(keep_upgrade && name == UPGRADE))
+        .collect()
+}
+
+fn mentions(headers: &HMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .any(|found| found.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// A value that is no field value (it cannot come from a checked request) leaves no field behind.
+fn set(request: &mut RequestHeader, name: &'static str, value: &str) {
+    if request.insert_header(name, value).is_err() {
+        request.remove_header(name);
+    }
+}
