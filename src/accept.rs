@@ -2,5 +2,6 @@
 
 pub mod certificates;
 pub mod connection;
+pub mod guard;
 pub mod listener;
 pub mod proxy_protocol;
