@@ -335,11 +335,7 @@ impl fmt::Display for MinTls {
 ///
 /// `h2` offers HTTP/2 before HTTP/1.1 by ALPN. Tickets are sealed with a key of this process, changed
 /// every six hours; a client of another gateway, or from before a restart, shakes hands in full.
-pub fn server_config(
-    store: Arc<CertificateStore>,
-    h2: bool,
-    min_tls: MinTls,
-) -> Arc<ServerConfig> {
+pub fn server_config(store: Arc<CertificateStore>, h2: bool, min_tls: MinTls) -> Arc<ServerConfig> {
     let versions: &[&rustls::SupportedProtocolVersion] = match min_tls {
         MinTls::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinTls::V1_3 => &[&rustls::version::TLS13],

@@ -156,8 +156,8 @@ fn v1_ip<A: FromStr + Into<IpAddr>>(word: &str) -> Result<IpAddr, ProxyProtocolE
 
 fn v1_port(word: &str) -> Result<u16, ProxyProtocolError> {
     // `u16::from_str` would also take "+80" and "0080".
-    let canonical = word.bytes().all(|byte| byte.is_ascii_digit())
-        && (word == "0" || !word.starts_with('0'));
+    let canonical =
+        word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     match word.parse() {
         Ok(port) if canonical => Ok(port),
         _ => Err(ProxyProtocolError::Port),

@@ -187,14 +187,16 @@ fn almost_header() -> impl Strategy<Value = Vec<u8>> {
             .prop_map(|(command, family, body)| v2(command, family, &body)),
     ];
     let damage = prop::option::of((any::<prop::sample::Index>(), any::<u8>()));
-    (good, damage, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(mut bytes, damage, rest)| {
-        if let Some((at, byte)) = damage {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        bytes.extend(rest);
-        bytes
-    })
+    (good, damage, prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+        |(mut bytes, damage, rest)| {
+            if let Some((at, byte)) = damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.extend(rest);
+            bytes
+        },
+    )
 }
 
 proptest! {
