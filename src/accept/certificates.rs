@@ -139,22 +139,7 @@ impl CertificateStore {
     ///
     /// The task holds the store weakly and ends with it. Must be called within a tokio runtime.
     pub fn watch(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
-        let store = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut last_error = None;
-            loop {
-                tokio::time::sleep(LOOK_EVERY).await;
-                let Some(looked) = look(store.clone()).await else {
-                    return;
-                };
-                // A directory that stays unreadable is reported once, not every five seconds.
-                let error = looked.err().map(|error| error.to_string());
-                if let Some(error) = error.as_ref().filter(|_| error != last_error) {
-                    tracing::error!("certificates not refreshed, still serving the old: {error}");
-                }
-                last_error = error;
-            }
-        })
+        tokio::spawn(watch(Arc::downgrade(self), LOOK_EVERY))
     }
 
     /// The certificate for a name, or the default; `scheme` says what the client can verify.
@@ -188,6 +173,22 @@ impl CertificateStore {
         pairs
             .map(|pair| (pair.name.clone(), pair.subjects.clone()))
             .collect()
+    }
+}
+
+async fn watch(store: Weak<CertificateStore>, every: Duration) {
+    let mut last_error = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(looked) = look(store.clone()).await else {
+            return;
+        };
+        // A directory that stays unreadable is reported once, not every five seconds.
+        let error = looked.err().map(|error| error.to_string());
+        if let Some(error) = error.as_ref().filter(|_| error != last_error) {
+            tracing::error!("certificates not refreshed, still serving the old: {error}");
+        }
+        last_error = error;
     }
 }
 
