@@ -280,7 +280,7 @@ impl Table {
         })
     }
 
-    /// The pairs for a name: exact, else by a wildcard of one label (RFC 6125 section 6.4.3).
+    /// The pairs for a name: exact, else by a wildcard of one label (RFC 9525 section 6.3).
     fn lookup(&self, name: &str) -> Option<&[Arc<Pair>]> {
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return self.lookup(&name.to_ascii_lowercase());

@@ -333,6 +333,38 @@ fn keys_are_read_in_every_usual_form() {
     assert_eq!(directory.load().unwrap().names().len(), 3);
 }
 
+#[test]
+fn a_key_in_the_older_elliptic_curve_form_is_read() {
+    let directory = Directory::with(&[("a", &["a.example"])]);
+    let key = KeyPair::from_pem(&fs::read_to_string(directory.path().join("a.key")).unwrap());
+    // The ECPrivateKey of SEC 1 is the last field of a P-256 key in PKCS#8, from byte 29.
+    let sec1 = pem_of("EC PRIVATE KEY", &key.unwrap().serialize_der()[29..]);
+    directory.write("a.key", &sec1);
+    assert_eq!(directory.load().unwrap().name_for(Some("a.example")), "a");
+}
+
+/// PEM of a DER that has no writer of its own here. Unwrapped base64, which PEM readers take.
+fn pem_of(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for chunk in der.chunks(3) {
+        let word = chunk
+            .iter()
+            .fold(0u32, |word, &byte| word << 8 | u32::from(byte));
+        let word = word << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let sextet = (word >> (18 - 6 * place)) as usize & 63;
+            let is_padding = place > chunk.len();
+            text.push(if is_padding {
+                '='
+            } else {
+                ALPHABET[sextet].into()
+            });
+        }
+    }
+    text + &format!("\n-----END {label}-----\n")
+}
+
 /// Shakes hands in memory; the ALPN protocol and version agreed on, or the error.
 fn shake(
     server: Arc<ServerConfig>,

@@ -59,7 +59,7 @@ fn a_version_1_line_that_is_not_exactly_as_defined_is_refused() {
     use ProxyProtocolError::*;
     let cases = [
         ("PROXY  TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Line),
-        ("PROXY TCP4 192.0.2.1  192.0.2.2 1 2\r\n", Address),
+        ("PROXY TCP4 192.0.2.1  192.0.2.2 1 2\r\n", Line),
         ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n", Line),
         ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", Line),
         ("PROXY TCP4 192.0.2.1\t192.0.2.2 1 2\r\n", Line),
