@@ -1,1 +1,363 @@
-//! (being written)
+//! The certificates of one directory, by the names they are for, kept up to date with the disk.
+//! Knows TLS names and files; knows nothing of listeners, routes or HTTP.
+//!
+//! A name asked for by SNI is looked up exactly, then as a wildcard of one label, then answered with
+//! the default. Where several pairs are for one name, the best the client can verify is served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SignatureScheme};
+
+mod pair;
+
+pub use pair::CertificateError;
+use pair::{Pair, Stamp};
+
+/// How often [`CertificateStore::watch`] looks at the directory. Looking, rather than being told by
+/// the kernel, also sees renames and the swapped symbolic links of certbot and Kubernetes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// TLS 1.2 sessions remembered for clients that take no tickets; about 300 bytes each.
+const SESSIONS: usize = 4096;
+
+/// The certificate pairs of one directory. Resolves a server certificate for rustls.
+pub struct CertificateStore {
+    directory: PathBuf,
+    default: Option<String>,
+    table: ArcSwap<Table>,
+    /// What was refused at the last refresh, so that one broken file is reported once.
+    /// Also serialises refreshes.
+    refused: Mutex<BTreeMap<String, Stamp>>,
+}
+
+/// What a [`CertificateStore::refresh`] did, by pair name in order.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// New or replaced pairs, served from now on.
+    pub updated: Vec<String>,
+    /// Pairs whose files are gone.
+    pub removed: Vec<String>,
+    /// Pairs that were refused; where an older version of one was being served, it still is.
+    /// A refused pair is named once for each change of its files.
+    pub refused: Vec<CertificateError>,
+}
+
+impl Changed {
+    /// True if the directory is as it was.
+    pub fn is_nothing(&self) -> bool {
+        self.updated.is_empty() && self.removed.is_empty() && self.refused.is_empty()
+    }
+}
+
+impl CertificateStore {
+    /// Reads every pair NAME.crt (or NAME.pem) and NAME.key of `directory`.
+    ///
+    /// `default` is the NAME served to clients that ask for no name or for one that no pair is for;
+    /// `None` takes the first by file name. Hidden files and other extensions are passed over, and so
+    /// is an authority's certificate without a key (the `ca.crt` of a Kubernetes secret).
+    ///
+    /// Any broken pair is an error here: what is wrong at the start should be seen at the start. A
+    /// certificate that has expired, or is not valid yet, is loaded with a warning: refusing it would
+    /// take down every other name of the directory, and a browser's warning says the same thing.
+    pub fn load(directory: &Path, default: Option<&str>) -> Result<Self, CertificateError> {
+        let mut pairs = BTreeMap::new();
+        for (name, files) in pair::find(directory)? {
+            if let Some(pair) = Pair::read(&name, &files)? {
+                pair.warn_if_unusual();
+                pairs.insert(name, Arc::new(pair));
+            }
+        }
+        let table = Table::new(directory, pairs, default)?;
+        Ok(CertificateStore {
+            directory: directory.to_path_buf(),
+            default: default.map(str::to_owned),
+            table: ArcSwap::from_pointee(table),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// Looks at the directory and takes in what changed there since the last look.
+    ///
+    /// Each pair stands for itself: a new or changed one is served from the next handshake on, one
+    /// whose files are both gone is forgotten, and a broken one is refused while its predecessor
+    /// stays. An `Err` means that nothing changed at all: the directory cannot be read, has no pair
+    /// left, or no longer has the default.
+    ///
+    /// Reads files only where size, times or inode differ. Blocks on the disk.
+    pub fn refresh(&self) -> Result<Changed, CertificateError> {
+        let mut refused = self.refused.lock();
+        let old = self.table.load_full();
+        let found = pair::find(&self.directory)?;
+        let mut changed = Changed::default();
+        let mut pairs = BTreeMap::new();
+        let mut still_refused = BTreeMap::new();
+        for (name, files) in &found {
+            let served = old.pairs.get(name);
+            let stamp = files.stamp();
+            if let Some(served) = served.filter(|served| served.stamp == stamp) {
+                pairs.insert(name.clone(), served.clone());
+                continue;
+            }
+            let known_bad = refused.get(name) == Some(&stamp);
+            match (!known_bad).then(|| Pair::read(name, files)).transpose() {
+                Ok(Some(Some(pair))) => {
+                    pair.warn_if_unusual();
+                    changed.updated.push(name.clone());
+                    pairs.insert(name.clone(), Arc::new(pair));
+                    continue;
+                }
+                // Not a server's pair (any longer): nothing to serve, nothing to refuse.
+                Ok(Some(None)) => continue,
+                Ok(None) => {}
+                Err(error) => changed.refused.push(error),
+            }
+            still_refused.insert(name.clone(), stamp);
+            if let Some(served) = served {
+                pairs.insert(name.clone(), served.clone());
+            }
+        }
+        let gone = old.pairs.keys().filter(|name| !pairs.contains_key(*name));
+        changed.removed.extend(gone.cloned());
+        if !changed.updated.is_empty() || !changed.removed.is_empty() {
+            let table = Table::new(&self.directory, pairs, self.default.as_deref())?;
+            self.table.store(Arc::new(table));
+        }
+        *refused = still_refused;
+        Ok(changed)
+    }
+
+    /// Refreshes every five seconds for as long as the store is in use, and logs what it did.
+    ///
+    /// The task holds the store weakly and ends with it. Must be called within a tokio runtime.
+    pub fn watch(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(watch(Arc::downgrade(self), LOOK_EVERY))
+    }
+
+    /// The certificate for a name, or the default; `scheme` says what the client can verify.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Arc<CertifiedKey> {
+        let table = self.table.load();
+        let candidates = name.and_then(|name| table.lookup(name));
+        let Some(candidates) = candidates else {
+            return table.default.certified.clone();
+        };
+        let (best, others) = candidates.split_first().expect("a name has a pair");
+        // Asking a key allocates: only where there is a choice.
+        let verifiable = |pair: &&Arc<Pair>| pair.certified.key.choose_scheme(schemes).is_some();
+        let chosen = match others {
+            [] => best,
+            _ => candidates.iter().find(verifiable).unwrap_or(best),
+        };
+        chosen.certified.clone()
+    }
+
+    /// NAME of the pair that is served for `host`, for `explain` and the banner.
+    pub fn name_for(&self, host: Option<&str>) -> String {
+        let table = self.table.load();
+        let found = host.and_then(|host| table.lookup(host)?.first());
+        found.unwrap_or(&table.default).name.clone()
+    }
+
+    /// Every pair as (NAME, names it is for), in order of NAME.
+    pub fn names(&self) -> Vec<(String, Vec<String>)> {
+        let table = self.table.load();
+        let pairs = table.pairs.values();
+        pairs
+            .map(|pair| (pair.name.clone(), pair.subjects.clone()))
+            .collect()
+    }
+}
+
+async fn watch(store: Weak<CertificateStore>, every: Duration) {
+    let mut last_error = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(looked) = look(store.clone()).await else {
+            return;
+        };
+        // A directory that stays unreadable is reported once, not every five seconds.
+        let error = looked.err().map(|error| error.to_string());
+        if let Some(error) = error.as_ref().filter(|_| error != last_error) {
+            tracing::error!("certificates not refreshed, still serving the old: {error}");
+        }
+        last_error = error;
+    }
+}
+
+/// One look of the watching task; `None` when the store is no longer in use.
+async fn look(store: Weak<CertificateStore>) -> Option<Result<(), CertificateError>> {
+    let looked = tokio::task::spawn_blocking(move || {
+        let store = store.upgrade()?;
+        Some(store.refresh().map(|changed| changed.log()))
+    });
+    looked.await.ok().flatten()
+}
+
+impl Changed {
+    /// Says in the log what was taken in and what was refused.
+    pub fn log(&self) {
+        for name in &self.updated {
+            tracing::info!(certificate = name, "certificate taken from disk");
+        }
+        for name in &self.removed {
+            tracing::warn!(certificate = name, "certificate is gone from disk");
+        }
+        for error in &self.refused {
+            tracing::error!("certificate refused, its predecessor stays: {error}");
+        }
+    }
+}
+
+impl ResolvesServerCert for CertificateStore {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.choose(hello.server_name(), hello.signature_schemes()))
+    }
+}
+
+impl fmt::Debug for CertificateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateStore")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One consistent view: what every handshake between two refreshes sees.
+struct Table {
+    pairs: BTreeMap<String, Arc<Pair>>,
+    /// Lower-case name → its pairs, the best first; never empty.
+    exact: HashMap<String, Vec<Arc<Pair>>>,
+    /// As `exact`, by what follows the `*.`.
+    wildcard: HashMap<String, Vec<Arc<Pair>>>,
+    default: Arc<Pair>,
+}
+
+impl Table {
+    fn new(
+        directory: &Path,
+        pairs: BTreeMap<String, Arc<Pair>>,
+        default: Option<&str>,
+    ) -> Result<Self, CertificateError> {
+        let default = match default {
+            Some(name) => pairs.get(name),
+            None => pairs.values().next(),
+        };
+        let default = default.cloned().ok_or_else(|| match pairs.is_empty() {
+            true => CertificateError::Empty {
+                directory: directory.to_path_buf(),
+            },
+            false => CertificateError::Default {
+                directory: directory.to_path_buf(),
+                defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
+            },
+        })?;
+        let mut best_first: Vec<&Arc<Pair>> = pairs.values().collect();
+        best_first.sort_by_key(|pair| pair.rank());
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for pair in best_first {
+            for subject in &pair.subjects {
+                let (names, name) = match subject.strip_prefix("*.") {
+                    Some(parent) => (&mut wildcard, parent),
+                    None => (&mut exact, subject.as_str()),
+                };
+                let pairs: &mut Vec<Arc<Pair>> = names.entry(name.to_owned()).or_default();
+                pairs.push(pair.clone());
+            }
+        }
+        Ok(Table {
+            pairs,
+            exact,
+            wildcard,
+            default,
+        })
+    }
+
+    /// The pairs for a name: exact, else by a wildcard of one label (RFC 9525 section 6.3).
+    fn lookup(&self, name: &str) -> Option<&[Arc<Pair>]> {
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return self.lookup(&name.to_ascii_lowercase());
+        }
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let by_wildcard = || {
+            let (label, parent) = name.split_once('.')?;
+            (!label.is_empty()).then(|| self.wildcard.get(parent))?
+        };
+        let found = self.exact.get(name).or_else(by_wildcard);
+        found.map(Vec::as_slice)
+    }
+}
+
+/// The oldest version of TLS a listener speaks, written `"1.2"` or `"1.3"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MinTls {
+    /// TLS 1.2 and 1.3.
+    #[default]
+    V1_2,
+    /// TLS 1.3 only.
+    V1_3,
+}
+
+/// A word that is no version of TLS we speak.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown TLS version {0:?}; expected \"1.2\" or \"1.3\"")]
+pub struct UnknownTlsVersion(String);
+
+impl FromStr for MinTls {
+    type Err = UnknownTlsVersion;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "1.2" => Ok(MinTls::V1_2),
+            "1.3" => Ok(MinTls::V1_3),
+            _ => Err(UnknownTlsVersion(word.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for MinTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MinTls::V1_2 => "1.2",
+            MinTls::V1_3 => "1.3",
+        })
+    }
+}
+
+/// How a TLS listener shakes hands: ring's suites, tickets, no client certificates, no 0-RTT
+/// (a replayed first flight would be a replayed request).
+///
+/// `h2` offers HTTP/2 before HTTP/1.1 by ALPN. Tickets are sealed with a key of this process, changed
+/// every six hours; a client of another gateway, or from before a restart, shakes hands in full.
+pub fn server_config(store: Arc<CertificateStore>, h2: bool, min_tls: MinTls) -> Arc<ServerConfig> {
+    let versions: &[&rustls::SupportedProtocolVersion] = match min_tls {
+        MinTls::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        MinTls::V1_3 => &[&rustls::version::TLS13],
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("ring has suites for TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(store);
+    config.alpn_protocols = match h2 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"http/1.1".to_vec()],
+    };
+    config.ticketer =
+        rustls::crypto::ring::Ticketer::new().expect("the system's random numbers are readable");
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests;
