@@ -1,1 +1,133 @@
-//! The configuration compiled: names resolved, live state carried over.
+//! The configuration compiled: names resolved, every value right, live state carried over.
+//!
+//! A plan is immutable and swapped whole. What it owns that lives on - the backends with their
+//! load and health - is handed from the plan before to the next one by name and address.
+
+mod compile;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use crate::client::TrustedProxies;
+use crate::headers::policy::HeaderPolicy;
+use crate::proxy::refusal::Pages;
+use crate::route::rewrite::{self, Template};
+use crate::route::{PathPrefix, Routes};
+use crate::target::PathRules;
+use crate::telemetry::access::AccessPolicy;
+use crate::upstream::{Transport, Upstream};
+
+pub use self::compile::{
+    accept_settings, check_restart, guards, keepalive, listeners, log_settings,
+};
+
+/// Everything that decides over requests.
+pub struct Plan {
+    pub routes: Routes<Arc<Route>>,
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub trusted: TrustedProxies,
+    /// Also send RFC 7239 `Forwarded`.
+    pub forwarded: bool,
+    pub path_rules: PathRules,
+    pub drop_unsafe_fields: bool,
+    pub pages: Pages,
+    /// For answers to requests that have no route.
+    pub default_headers: Arc<HeaderPolicy>,
+    /// For records of requests that have no route.
+    pub access: AccessPolicy,
+}
+
+/// What a route says about its requests.
+pub struct Route {
+    /// As the operator named it, else host and path.
+    pub name: Box<str>,
+    pub action: Action,
+    pub headers: Arc<HeaderPolicy>,
+    /// The longest request body, in bytes.
+    pub max_body: u64,
+    pub access: AccessPolicy,
+}
+
+/// What becomes of a request.
+pub enum Action {
+    Forward(Arc<Forward>),
+    Redirect(StatusCode, Template),
+    Respond(Respond),
+}
+
+/// How requests reach their application.
+pub struct Forward {
+    pub upstream: Arc<Upstream>,
+    /// The route's own timeouts, where it has any.
+    pub transport: Option<Arc<Transport>>,
+    pub rewrite: Rewrite,
+    pub host: HostSent,
+    pub retry: Retry,
+    /// How long a tunnel may stay silent.
+    pub websocket_idle: Duration,
+}
+
+/// A fixed response.
+pub struct Respond {
+    pub status: StatusCode,
+    pub content_type: HeaderValue,
+    pub body: Bytes,
+}
+
+/// What becomes of the path on its way to the application.
+pub enum Rewrite {
+    Keep,
+    Strip(PathPrefix),
+    Replace(PathPrefix, PathPrefix),
+}
+
+/// The Host that the application receives.
+pub enum HostSent {
+    Client,
+    /// The address of the backend.
+    Backend,
+    Name(HeaderValue),
+}
+
+/// When a request is given to another backend.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Attempts in all.
+    pub attempts: u32,
+    pub on: RetryOn,
+    /// Also methods that may have an effect each time.
+    pub non_idempotent: bool,
+}
+
+/// The failures that are tried again.
+#[derive(Clone, Debug, Default)]
+pub struct RetryOn {
+    pub connect: bool,
+    /// The connection was lost before any byte of the response.
+    pub reset: bool,
+    /// No response head in time.
+    pub timeout: bool,
+    pub statuses: Vec<StatusCode>,
+}
+
+impl RetryOn {
+    /// Whether a response with `status` is a failure to be tried again.
+    pub fn status(&self, status: StatusCode) -> bool {
+        self.statuses.contains(&status)
+    }
+}
+
+impl Rewrite {
+    /// The path that the application sees.
+    pub fn apply<'p>(&self, path: &'p str) -> std::borrow::Cow<'p, str> {
+        match self {
+            Self::Keep => path.into(),
+            Self::Strip(prefix) => rewrite::strip_prefix(prefix, path).into(),
+            Self::Replace(prefix, by) => rewrite::replace_prefix(prefix, by, path).into(),
+        }
+    }
+}

@@ -3,23 +3,24 @@
 //! The decisions are functions of plain values in `client`, `ingress`, `target` and `route`;
 //! this file reads those values out of pingora's session and keeps the answers.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::exchange::{Asked, Exchange};
-use super::ingress;
+use super::ingress::{self, Parsed};
 use super::refusal::{Answer, Refusal};
 use crate::accept::downstream::Downstream;
 use crate::client::{RequestId, client_address};
 use crate::headers::forwarded::is_https;
 use crate::headers::policy::Facts;
-use crate::plan::{Action, Plan, Redirect};
+use crate::plan::{Action, Plan, Route};
 use crate::route::Found;
-use crate::target::{Host, Target};
+use crate::route::rewrite::Parts;
+use crate::target::Host;
 
 /// What happens to a request that was let in.
 pub enum Entry {
@@ -31,19 +32,13 @@ pub enum Entry {
 
 /// Decides over one request. Everything it learns stays in `exchange`.
 pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Refusal> {
-    let downstream = session
-        .digest()
-        .and_then(Downstream::of)
-        .expect("accept gives every connection its facts")
-        .clone();
+    let downstream = downstream(session).clone();
     let request = session.req_header_mut();
     identify(exchange, &downstream, Some(request));
-    if request.version == Version::HTTP_2 {
-        ingress::check_parsed(request)?;
+    let asked = admitted(request, &exchange.plan)?;
+    for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
+        request.remove_header(&name);
     }
-    let dropped = exchange.plan.drop_unsafe_fields;
-    ingress::drop_unsafe_fields(request, dropped);
-    let asked = canonical(request, &exchange.plan)?;
     if let Some(host) = &asked.host {
         check_authority(&downstream, host)?;
     }
@@ -51,31 +46,46 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     if let Some(port) = downstream.listener.redirect_https {
         return Ok(Entry::Answer(to_https(asked, port)));
     }
-    let plan = exchange.plan.clone();
-    let host = asked.host.as_ref().map(Host::name);
-    let route = match plan
-        .routes
-        .find(host, asked.target.path(), &request.method)
-    {
-        Found::Route(route) => route,
-        Found::MethodNotAllowed(allow) => return Err(Refusal::MethodNotAllowed { allow }),
-        Found::NotFound => {
-            return Err(Refusal::NotFound {
-                host: host.unwrap_or_default().to_owned(),
-                path: asked.target.path().to_owned(),
-            });
-        }
-    };
+    let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());
     if content_length(request).is_some_and(|length| length > route.max_body) {
-        return Err(Refusal::BodyTooLarge {
-            limit: route.max_body,
-        });
+        let limit = route.max_body;
+        return Err(Refusal::BodyTooLarge { limit });
     }
-    match &route.action {
-        Action::Forward(_) => Ok(Entry::Forward),
-        Action::Redirect(redirect) => Ok(Entry::Answer(redirect_to(redirect, asked, exchange.https))),
-        Action::Respond(respond) => Ok(Entry::Answer(respond.clone())),
+    let asked = exchange.asked.as_ref().expect("set above");
+    Ok(match &route.action {
+        Action::Forward(_) => Entry::Forward,
+        Action::Redirect(status, template) => {
+            let host = asked.host.as_ref().map_or("", Host::name);
+            let location = template.fill(&Parts {
+                host,
+                path: &asked.path,
+                query: asked.query.as_deref(),
+            });
+            Entry::Answer(redirect(*status, &location))
+        }
+        Action::Respond(respond) => {
+            let head_only = request.method == Method::HEAD;
+            Entry::Answer(Answer::fixed(
+                respond.status,
+                &respond.content_type,
+                respond.body.clone(),
+                head_only,
+            ))
+        }
+    })
+}
+
+/// The route of a request, or why it has none.
+pub fn find(plan: &Plan, asked: &Asked, method: &Method) -> Result<Arc<Route>, Refusal> {
+    let host = asked.host.as_ref().map(Host::name);
+    match plan.routes.lookup(host, method, &asked.path) {
+        Found::Route(route) => Ok(route.value.clone()),
+        Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
+        Found::NotFound => Err(Refusal::NotFound {
+            host: host.unwrap_or_default().to_owned(),
+            path: asked.path.to_string(),
+        }),
     }
 }
 
@@ -87,17 +97,17 @@ pub fn identify(
 ) {
     let peer = downstream.peer_ip();
     let trusted = exchange.plan.trusted.contains(peer);
-    let tls = downstream.tls.is_some();
     exchange.client = peer;
-    exchange.https = tls;
-    let Some(request) = request else { return };
-    if trusted {
-        let chain = request.headers.get_all("x-forwarded-for");
-        let chain: Vec<&[u8]> = chain.iter().map(HeaderValue::as_bytes).collect();
-        exchange.client = client_address(peer, &exchange.plan.trusted, chain.into_iter());
-        exchange.https = is_https(&request.headers, trusted, tls);
-        let id = request.headers.get("x-request-id");
-        exchange.request_id = RequestId::accept(id.map(HeaderValue::as_bytes), trusted);
+    exchange.https = downstream.tls.is_some();
+    let Some(request) = request.filter(|_| trusted) else {
+        return;
+    };
+    let chain = request.headers.get_all("x-forwarded-for");
+    let chain: Vec<&[u8]> = chain.iter().map(HeaderValue::as_bytes).collect();
+    exchange.client = client_address(peer, &exchange.plan.trusted, chain.into_iter());
+    exchange.https = is_https(&request.headers, trusted, exchange.https);
+    if let Some(id) = request.headers.get("x-request-id") {
+        exchange.request_id = RequestId::accept(Some(id.as_bytes()), trusted);
     }
 }
 
@@ -110,19 +120,46 @@ pub fn dress(exchange: &Exchange, response: &mut ResponseHeader) {
     let facts = Facts {
         https: exchange.https,
         request_id: &exchange.request_id,
-        elapsed: Instant::now().duration_since(exchange.began),
+        elapsed: exchange.began.elapsed(),
         connect: exchange.attempt.connect_time(),
         first_byte: exchange.attempt.first_byte_time(),
     };
     policy.finish(response, &facts);
 }
 
+/// The facts of the connection that a session runs on.
+pub fn downstream(session: &Session) -> &Arc<Downstream> {
+    session
+        .digest()
+        .and_then(Downstream::of)
+        .expect("accept gives every connection its facts")
+}
+
 /// Host and target in the form that is routed and forwarded.
-fn canonical(request: &RequestHeader, plan: &Plan) -> Result<Asked, Refusal> {
-    let parts = ingress::parts(request)?;
-    let host = parts.host.map(Host::parse).transpose()?;
-    let target = Target::parse(parts.target, &plan.path_rules)?;
-    Ok(Asked { host, target })
+///
+/// The bytes of an HTTP/1.x head were judged before; doing it again on what pingora made of them
+/// holds where two parsers differ.
+fn admitted(request: &RequestHeader, plan: &Plan) -> Result<Asked, Refusal> {
+    let parsed = Parsed {
+        version: request.version,
+        method: &request.method,
+        authority: request.uri.authority().map(|authority| authority.as_str()),
+        target: request.raw_path(),
+        headers: &request.headers,
+    };
+    let admitted = ingress::check_parsed(&parsed, &plan.path_rules).map_err(Refusal::Malformed)?;
+    Ok(match admitted.target {
+        Some(target) => Asked {
+            host: admitted.host,
+            query: target.query().map(Into::into),
+            path: target.into_path().into(),
+        },
+        None => Asked {
+            host: admitted.host,
+            path: "*".into(),
+            query: None,
+        },
+    })
 }
 
 /// RFC 9110 7.4: a request for a name that this TLS connection did not prove is misdirected.
@@ -131,7 +168,10 @@ fn check_authority(downstream: &Downstream, host: &Host) -> Result<(), Refusal> 
         return Ok(());
     };
     match &tls.server_name {
-        Some(name) if name != host.name() && !store.same_certificate(name, host.name()) => {
+        Some(name)
+            if name != host.name()
+                && store.name_for(Some(name)) != store.name_for(Some(host.name())) =>
+        {
             Err(Refusal::Misdirected)
         }
         _ => Ok(()),
@@ -143,23 +183,21 @@ fn content_length(request: &RequestHeader) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
+/// 308 keeps the method: a form posted to http arrives at https as it was meant.
 fn to_https(asked: &Asked, port: u16) -> Answer {
-    let redirect = Redirect::to_https(port);
-    redirect_to(&redirect, asked, false)
+    let host = asked.host.as_ref().map_or("", Host::name);
+    let port = match port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let path = if asked.path.starts_with('/') { &asked.path } else { "/" };
+    let query = asked.query.as_ref().map(|query| format!("?{query}"));
+    let location = format!("https://{host}{port}{path}{}", query.unwrap_or_default());
+    redirect(StatusCode::PERMANENT_REDIRECT, &location)
 }
 
-fn redirect_to(redirect: &Redirect, asked: &Asked, https: bool) -> Answer {
-    let host = asked.host.as_ref().map(Host::to_string).unwrap_or_default();
-    let location = redirect.location(&host, &asked.target, https);
-    let mut head = ResponseHeader::build(redirect.status, Some(4)).expect("a checked status");
-    // The template and the canonical target are printable ASCII, both checked where they entered.
+fn redirect(status: StatusCode, location: &str) -> Answer {
+    // Templates and canonical parts are visible ASCII, checked where each entered.
     let location = HeaderValue::try_from(location).expect("canonical text is a field value");
-    set(&mut head, LOCATION, location);
-    set(&mut head, CONTENT_LENGTH, HeaderValue::from_static("0"));
-    Answer::new(head, bytes::Bytes::new())
-}
-
-fn set(head: &mut ResponseHeader, name: http::HeaderName, value: HeaderValue) {
-    head.insert_header(name, value)
-        .expect("types that are right already");
+    Answer::redirect(status, location)
 }
