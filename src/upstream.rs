@@ -25,8 +25,12 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::info;
 
 pub use self::{
     address::{Address, AddressError, Endpoint, Host},
@@ -35,6 +39,7 @@ pub use self::{
     connector::Connector,
     deadline::Deadline,
     lease::{Lease, Tried},
+    resolve::Lookup,
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,
@@ -56,6 +61,10 @@ pub struct Upstream {
     /// What each seed's name resolved to last; held while `members` is rebuilt.
     found: Mutex<Vec<Found>>,
     transport: Arc<Transport>,
+    /// Told when `members` changed.
+    changed: Arc<Notify>,
+    /// Names that have not been looked up yet.
+    unresolved: watch::Sender<usize>,
     tasks: CancellationToken,
     _end_tasks: DropGuard,
 }
@@ -108,30 +117,74 @@ impl Upstream {
             || Arc::new(Live::new(balance::hash(settings.name.as_bytes()))),
             |running| running.live.clone(),
         );
-        let found = seeds.iter().map(|seed| match (seed.address.endpoint(), carried) {
-            (Some(endpoint), _) => Found::Endpoints(vec![endpoint]),
-            (None, Some(running)) => running.last_found(&seed.address),
-            (None, None) => Found::Nothing,
-        });
-        let found = Mutex::new(found.collect());
-        let transport = live.inventory.lock().transport(settings.transport(&settings.timeouts));
+        let found = seeds
+            .iter()
+            .map(|seed| match (seed.address.endpoint(), carried) {
+                (Some(endpoint), _) => Found::Endpoints(vec![endpoint]),
+                (None, Some(running)) => running.last_found(&seed.address),
+                (None, None) => Found::Nothing,
+            });
+        let found: Vec<Found> = found.collect();
+        let unresolved = found
+            .iter()
+            .filter(|found| **found == Found::Nothing)
+            .count();
+        let transport = live
+            .inventory
+            .lock()
+            .transport(settings.transport(&settings.timeouts));
         let tasks = CancellationToken::new();
         let upstream = Self {
             settings: Arc::new(settings),
             seeds,
             live,
             members: ArcSwap::default(),
-            found,
+            found: Mutex::new(found),
             transport,
+            changed: Arc::default(),
+            unresolved: watch::Sender::new(unresolved),
             _end_tasks: tasks.clone().drop_guard(),
             tasks,
         };
         let first = carried.is_none();
         upstream.rebuild(&upstream.found.lock(), !first);
         if upstream.settings.health.is_none() {
-            upstream.members.load().iter().for_each(|member| member.backend.forget_probes(&upstream.settings));
+            upstream
+                .members
+                .load()
+                .iter()
+                .for_each(|member| member.backend.forget_probes(&upstream.settings));
         }
         Arc::new(upstream)
+    }
+
+    /// Starts probes and name resolution, in place of those of the upstream this one was carried from.
+    ///
+    /// They end with this upstream, or when its successor starts. Must be called within a runtime.
+    pub fn start(self: &Arc<Self>, lookup: &Arc<dyn Lookup>) {
+        let predecessor = self.live.tasks.lock().replace(self.tasks.clone());
+        if let Some(predecessor) = predecessor {
+            predecessor.cancel();
+        }
+        for (index, seed) in self.seeds.iter().enumerate() {
+            if seed.address.endpoint().is_none() {
+                let task = resolve::follow(Arc::downgrade(self), index, lookup.clone());
+                tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+            }
+        }
+        if let Some(probe) = &self.settings.health {
+            let task = health::watch(Arc::downgrade(self), probe.clone());
+            tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+        }
+    }
+
+    /// Waits until every name has been looked up once, with or without success; needs [`Upstream::start`].
+    pub async fn looked_up(&self) {
+        let mut unresolved = self.unresolved.subscribe();
+        unresolved
+            .wait_for(|names| *names == 0)
+            .await
+            .expect("the sender is this upstream's own");
     }
 
     /// Leases a backend for one attempt; waits in the queue if all that are up are at their cap.
@@ -139,7 +192,11 @@ impl Upstream {
     /// `affinity` is the hash ([`balance::hash`]) of what [`Balance::ConsistentHash`] asks for, if the request has it.
     /// A backend in `tried` is leased again only if no other is up. An empty `tried` counts as a new request for the
     /// retry budget. Dropping the future gives up the place in the queue.
-    pub async fn lease(self: &Arc<Self>, affinity: Option<u64>, tried: &Tried) -> Result<Lease, Unavailable> {
+    pub async fn lease(
+        self: &Arc<Self>,
+        affinity: Option<u64>,
+        tried: &Tried,
+    ) -> Result<Lease, Unavailable> {
         if tried.is_empty() {
             self.live.budget.lock().request(Instant::now());
         }
@@ -148,7 +205,10 @@ impl Upstream {
 
     /// Takes one retry from the budget: at most `retry_percent` of the requests of the last ten seconds, or ten.
     pub fn may_retry(&self) -> bool {
-        self.live.budget.lock().retry(Instant::now(), self.settings.retry_percent)
+        self.live
+            .budget
+            .lock()
+            .retry(Instant::now(), self.settings.retry_percent)
     }
 
     pub fn settings(&self) -> &Settings {
@@ -157,7 +217,10 @@ impl Upstream {
 
     /// The transport for a route that has timeouts of its own; keep it with the route.
     pub fn transport_with(&self, timeouts: &Timeouts) -> Arc<Transport> {
-        self.live.inventory.lock().transport(self.settings.transport(timeouts))
+        self.live
+            .inventory
+            .lock()
+            .transport(self.settings.transport(timeouts))
     }
 
     /// Every backend as it is now, in the order they were written.
@@ -167,7 +230,9 @@ impl Upstream {
         let status = |member: &Member| BackendStatus {
             address: member.backend.to_string(),
             in_flight: member.backend.in_flight(),
-            state: member.backend.state(now, &self.settings, members.len() == 1),
+            state: member
+                .backend
+                .state(now, &self.settings, members.len() == 1),
             weight: member.weight,
             backup: member.backup,
         };
@@ -180,16 +245,29 @@ impl Upstream {
     }
 
     /// Picks and counts; `order` is the turn's, so its lock is held.
-    fn pick(&self, order: &mut Order, affinity: Option<u64>, tried: &Tried) -> Result<Lease, Refused> {
+    fn pick(
+        &self,
+        order: &mut Order,
+        affinity: Option<u64>,
+        tried: &Tried,
+    ) -> Result<Lease, Refused> {
         let members = self.members.load();
         if members.is_empty() {
             return Err(Refused::Unavailable(Unavailable::NoBackends));
         }
         let now = Instant::now();
         let lone = members.len() == 1;
-        let standings: Standings =
-            members.iter().map(|member| member.backend.standing(now, &self.settings, lone)).collect();
-        let pick = Pick { upstream: self, members: &members, standings, affinity, lone };
+        let standings: Standings = members
+            .iter()
+            .map(|member| member.backend.standing(now, &self.settings, lone))
+            .collect();
+        let pick = Pick {
+            upstream: self,
+            members: &members,
+            standings,
+            affinity,
+            lone,
+        };
 
         let up = |index: usize| pick.standings[index].0 != Standing::Down;
         let fresh = |index: usize| !tried.contains(&members[index].backend);
@@ -201,7 +279,11 @@ impl Upstream {
             &|index| up(index) && backup(index),
         ];
         let last: [&dyn Fn(usize) -> bool; 2] = [&fresh, &|_| true];
-        let last = if self.settings.last_resort == LastResort::TryAnyway { &last[..] } else { &[] };
+        let last = if self.settings.last_resort == LastResort::TryAnyway {
+            &last[..]
+        } else {
+            &[]
+        };
         for tier in tiers.iter().chain(last) {
             if let Some(picked) = pick.among(order, tier) {
                 return picked;
@@ -218,10 +300,33 @@ impl Upstream {
             // Slow start is for those who join others, not for the first ones there are.
             let joins = found[index] != Found::Nothing;
             found[index] = news;
+            let before = self.members.load_full();
             self.rebuild(&found, joins);
+            let after = self.members.load();
+            self.report(&after, &before, "backend joins");
+            self.report(&before, &after, "backend is drained");
         }
         drop(found);
         self.live.serve();
+    }
+
+    /// Logs the members that only `these` have.
+    fn report(&self, these: &[Member], others: &[Member], what: &'static str) {
+        for member in these {
+            if !others
+                .iter()
+                .any(|other| Arc::ptr_eq(&other.backend, &member.backend))
+            {
+                info!(target: "upstream", upstream = %self.settings.name, backend = %member.backend, why = "its name resolves anew", "{what}");
+            }
+        }
+    }
+
+    fn endpoints_of(&self, index: usize) -> Vec<Endpoint> {
+        match &self.found.lock()[index] {
+            Found::Nothing => Vec::new(),
+            Found::Endpoints(endpoints) => endpoints.clone(),
+        }
     }
 
     fn last_found(&self, address: &Address) -> Found {
@@ -235,21 +340,31 @@ impl Upstream {
         let mut members: Vec<Member> = Vec::new();
         let mut inventory = self.live.inventory.lock();
         for (seed, found) in self.seeds.iter().zip(found) {
-            let Found::Endpoints(endpoints) = found else { continue };
+            let Found::Endpoints(endpoints) = found else {
+                continue;
+            };
             for endpoint in endpoints {
                 // Two names of one address are one backend, as first written.
-                if members.iter().any(|member| member.backend.endpoint() == endpoint) {
+                if members
+                    .iter()
+                    .any(|member| member.backend.endpoint() == endpoint)
+                {
                     continue;
                 }
                 let (backend, new) = inventory.backend(endpoint);
                 if new && joins {
                     backend.discovered(now, &self.settings);
                 }
-                members.push(Member { backend, weight: seed.weight, backup: seed.backup });
+                members.push(Member {
+                    backend,
+                    weight: seed.weight,
+                    backup: seed.backup,
+                });
             }
         }
         drop(inventory);
         self.members.store(Arc::new(members));
+        self.changed.notify_one();
     }
 }
 
@@ -267,7 +382,11 @@ struct Pick<'a> {
 
 impl Pick<'_> {
     /// A backend of this tier; `None` if it has none, [`Refused::Full`] if all it has are at their cap.
-    fn among(&self, order: &mut Order, tier: &dyn Fn(usize) -> bool) -> Option<Result<Lease, Refused>> {
+    fn among(
+        &self,
+        order: &mut Order,
+        tier: &dyn Fn(usize) -> bool,
+    ) -> Option<Result<Lease, Refused>> {
         let cap = match self.upstream.settings.max_connections {
             0 => u32::MAX,
             cap => cap,
@@ -275,7 +394,12 @@ impl Pick<'_> {
         let mut full = false;
         let mut indices: SmallVec<[usize; 16]> = SmallVec::new();
         let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
-        for (index, member) in self.members.iter().enumerate().filter(|(index, _)| tier(*index)) {
+        for (index, member) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| tier(*index))
+        {
             let in_flight = member.backend.in_flight();
             if in_flight >= cap {
                 full = true;
@@ -315,7 +439,9 @@ impl Pick<'_> {
             (Balance::LeastConnections | Balance::ConsistentHash(_), _) => {
                 balance::least_connections(candidates, order.rotation())
             }
-            (Balance::RandomTwo, _) => balance::random_two(candidates, [order.chance(), order.chance()]),
+            (Balance::RandomTwo, _) => {
+                balance::random_two(candidates, [order.chance(), order.chance()])
+            }
             (Balance::RoundRobin, _) => balance::round_robin(candidates),
         }
     }
@@ -323,6 +449,9 @@ impl Pick<'_> {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("name", &self.settings.name).field("members", &self.members.load()).finish()
+        f.debug_struct("Upstream")
+            .field("name", &self.settings.name)
+            .field("members", &self.members.load())
+            .finish()
     }
 }

@@ -40,7 +40,9 @@ pub enum AddressError {
     NoPort(String),
     #[error("address {0:?} has no valid port; expected 1 to 65535")]
     Port(String),
-    #[error("address {0:?} has no valid host; expected a name, an IPv4 address or an IPv6 address in brackets")]
+    #[error(
+        "address {0:?} has no valid host; expected a name, an IPv4 address or an IPv6 address in brackets"
+    )]
     Host(String),
     #[error("unix socket {0:?} is not an absolute path of 1 to 107 bytes; expected unix:/path")]
     UnixPath(String),
@@ -50,8 +52,14 @@ impl Address {
     /// The endpoint, where no name has to be resolved for it.
     pub fn endpoint(&self) -> Option<Endpoint> {
         match self {
-            Self::Tcp { host: Host::Ip(ip), port } => Some(Endpoint::Tcp(SocketAddr::new(*ip, *port))),
-            Self::Tcp { host: Host::Name(_), .. } => None,
+            Self::Tcp {
+                host: Host::Ip(ip),
+                port,
+            } => Some(Endpoint::Tcp(SocketAddr::new(*ip, *port))),
+            Self::Tcp {
+                host: Host::Name(_),
+                ..
+            } => None,
             Self::Unix(path) => Some(Endpoint::Unix(path.clone())),
         }
     }
@@ -62,10 +70,18 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let usable = Path::new(path).is_absolute() && path.len() <= MAX_UNIX_PATH && !path.contains('\0');
-            return if usable { Ok(Self::Unix(path.into())) } else { Err(AddressError::UnixPath(text.into())) };
+            let usable = Path::new(path).is_absolute()
+                && path.len() <= MAX_UNIX_PATH
+                && !path.contains('\0');
+            return if usable {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(AddressError::UnixPath(text.into()))
+            };
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.into()))?;
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| AddressError::NoPort(text.into()))?;
         if host.starts_with('[') && !host.ends_with(']') {
             return Err(AddressError::NoPort(text.into()));
         }
@@ -80,7 +96,10 @@ impl FromStr for Address {
 }
 
 fn parse_host(text: &str) -> Option<Host> {
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    if let Some(inner) = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         return inner.parse::<Ipv6Addr>().ok().map(|ip| Host::Ip(ip.into()));
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
@@ -96,20 +115,31 @@ fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     name.len() <= 253
         && name.split('.').all(label)
-        && !name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
+        && !name
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host: Host::Ip(ip), port } => SocketAddr::new(*ip, *port).fmt(f),
-            Self::Tcp { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
+            Self::Tcp {
+                host: Host::Ip(ip),
+                port,
+            } => SocketAddr::new(*ip, *port).fmt(f),
+            Self::Tcp {
+                host: Host::Name(name),
+                port,
+            } => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -130,10 +160,19 @@ mod tests {
 
     #[test]
     fn an_address_is_printed_as_it_was_written() {
-        for text in ["127.0.0.1:8000", "[::1]:80", "app:8001", "my_app.internal:1", "unix:/run/x.sock"] {
+        for text in [
+            "127.0.0.1:8000",
+            "[::1]:80",
+            "app:8001",
+            "my_app.internal:1",
+            "unix:/run/x.sock",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        assert_eq!("App.Example.:80".parse::<Address>().unwrap().to_string(), "app.example:80");
+        assert_eq!(
+            "App.Example.:80".parse::<Address>().unwrap().to_string(),
+            "app.example:80"
+        );
     }
 
     #[test]
@@ -154,7 +193,10 @@ mod tests {
             ("http://app:80", host("http://app:80")),
             ("-app:80", host("-app:80")),
             ("unix:", AddressError::UnixPath("unix:".into())),
-            ("unix:run/x.sock", AddressError::UnixPath("unix:run/x.sock".into())),
+            (
+                "unix:run/x.sock",
+                AddressError::UnixPath("unix:run/x.sock".into()),
+            ),
         ];
         for (text, error) in table {
             assert_eq!(text.parse::<Address>(), Err(error), "{text}");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Endpoint, Settings, balance,
+    Endpoint, Probe, Settings, balance,
     passive::{Passive, Rule, Standing},
 };
 
@@ -76,7 +76,10 @@ pub enum State {
     /// Up, with this part of its weight, in percent.
     Rising(u32),
     /// Down by traffic: until `again` has passed, then one request tries.
-    Failed { why: Failure, again: Duration },
+    Failed {
+        why: Failure,
+        again: Duration,
+    },
     /// Down by active probes.
     Unhealthy(String),
 }
@@ -138,7 +141,12 @@ impl Backend {
     /// What one more request may do, and the part of its weight it has, in thousandths.
     ///
     /// `lone` is true for the only backend there is: traffic does not take it down (as in nginx), because there is nothing better to use.
-    pub(super) fn standing(&self, now: Instant, settings: &Settings, lone: bool) -> (Standing, u32) {
+    pub(super) fn standing(
+        &self,
+        now: Instant,
+        settings: &Settings,
+        lone: bool,
+    ) -> (Standing, u32) {
         if self.calm.load(Ordering::Acquire) {
             return (Standing::Up, FULL);
         }
@@ -191,34 +199,43 @@ impl Backend {
     }
 
     /// One probe's result. True if it brought the backend up.
-    pub(super) fn probed(&self, result: Result<(), String>, after: u32, now: Instant, settings: &Settings) -> bool {
+    pub(super) fn probed(
+        &self,
+        result: Result<(), String>,
+        probe: &Probe,
+        now: Instant,
+        settings: &Settings,
+    ) -> bool {
         let mut health = self.health.lock();
-        let down = health.probed.down.is_some();
-        if result.is_ok() != down {
-            health.probed.against = 0;
-            if let Err(why) = result {
-                health.probed.down = Some(why);
-            }
+        let probed = &mut health.probed;
+        if result.is_err() == probed.down.is_some() {
+            probed.against = 0;
             return false;
         }
-        health.probed.against += 1;
-        if health.probed.against < after {
+        probed.against += 1;
+        let enough = if result.is_ok() {
+            probe.healthy_after
+        } else {
+            probe.unhealthy_after
+        };
+        if probed.against < enough {
             return false;
         }
-        health.probed.against = 0;
+        probed.against = 0;
+        let up = result.is_ok();
         match result {
             Ok(()) => {
-                health.probed.down = None;
+                probed.down = None;
                 health.rising = Some(now);
                 info!(target: "upstream", upstream = %settings.name, backend = %self, why = "probes succeed", "backend is up");
             }
             Err(why) => {
                 warn!(target: "upstream", upstream = %settings.name, backend = %self, %why, "backend is down until probes succeed");
-                health.probed.down = Some(why);
+                probed.down = Some(why);
             }
         }
         self.settle(&mut health, now, settings);
-        !down
+        up
     }
 
     /// Forgets what probes said: they are no longer made.
@@ -240,10 +257,19 @@ impl Backend {
         if let Some(why) = &health.probed.down {
             return State::Unhealthy(why.clone());
         }
-        let standing = if lone { Standing::Up } else { health.passive.standing(now, settings.rule()) };
-        if let (Standing::Down | Standing::Trial, Passive::Down { until, .. }) = (standing, health.passive) {
+        let standing = if lone {
+            Standing::Up
+        } else {
+            health.passive.standing(now, settings.rule())
+        };
+        if let (Standing::Down | Standing::Trial, Passive::Down { until, .. }) =
+            (standing, health.passive)
+        {
             let why = health.blamed.unwrap_or(Failure::Connect);
-            return State::Failed { why, again: until.saturating_duration_since(now) };
+            return State::Failed {
+                why,
+                again: until.saturating_duration_since(now),
+            };
         }
         match health.part(now, settings.slow_start) {
             FULL => State::Up,
@@ -255,14 +281,18 @@ impl Backend {
         if health.part(now, settings.slow_start) == FULL {
             health.rising = None;
         }
-        let calm = health.passive == Passive::up() && health.probed.down.is_none() && health.rising.is_none();
+        let calm = health.passive == Passive::up()
+            && health.probed.down.is_none()
+            && health.rising.is_none();
         self.calm.store(calm, Ordering::Release);
     }
 }
 
 impl Health {
     fn part(&self, now: Instant, slow_start: Duration) -> u32 {
-        let Some(rising) = self.rising else { return FULL };
+        let Some(rising) = self.rising else {
+            return FULL;
+        };
         ramp(now.saturating_duration_since(rising), slow_start)
     }
 }
@@ -278,7 +308,10 @@ fn ramp(elapsed: Duration, slow_start: Duration) -> u32 {
 
 impl Settings {
     pub(super) fn rule(&self) -> Rule {
-        Rule { max_fails: self.max_fails, fail_timeout: self.fail_timeout }
+        Rule {
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+        }
     }
 }
 
@@ -313,7 +346,9 @@ mod tests {
     #[test]
     fn slow_start_rises_from_a_tenth_to_the_whole_in_a_straight_line() {
         let whole = Duration::from_secs(10);
-        let parts: Vec<_> = [0, 1, 5, 9, 10, 11].map(|second| ramp(Duration::from_secs(second), whole)).into();
+        let parts: Vec<_> = [0, 1, 5, 9, 10, 11]
+            .map(|second| ramp(Duration::from_secs(second), whole))
+            .into();
         assert_eq!(parts, [100, 190, 550, 910, 1000, 1000]);
         assert_eq!(ramp(Duration::ZERO, Duration::ZERO), FULL);
     }

@@ -72,7 +72,10 @@ pub fn least_connections(candidates: &[Candidate], rotation: usize) -> Option<us
 ///
 /// Each candidate earns its weight and the richest pays the total, so credits always sum to what they summed to before.
 pub fn round_robin(candidates: &mut [Candidate]) -> Option<usize> {
-    let total: i64 = candidates.iter().map(|candidate| i64::from(candidate.weight)).sum();
+    let total: i64 = candidates
+        .iter()
+        .map(|candidate| i64::from(candidate.weight))
+        .sum();
     let mut best = None;
     let mut most = i64::MIN;
     for (index, candidate) in candidates.iter_mut().enumerate() {
@@ -88,8 +91,14 @@ pub fn round_robin(candidates: &mut [Candidate]) -> Option<usize> {
 /// Draws two different candidates by weight and takes the less loaded; the first drawn on a tie.
 pub fn random_two(candidates: &[Candidate], chance: [u64; 2]) -> Option<usize> {
     let first = draw(candidates, None, chance[0])?;
-    let Some(second) = draw(candidates, Some(first), chance[1]) else { return Some(first) };
-    Some(if less_loaded(&candidates[second], &candidates[first]) { second } else { first })
+    let Some(second) = draw(candidates, Some(first), chance[1]) else {
+        return Some(first);
+    };
+    Some(if less_loaded(&candidates[second], &candidates[first]) {
+        second
+    } else {
+        first
+    })
 }
 
 /// The candidate with the highest weighted rendezvous score for `key`.
@@ -99,17 +108,22 @@ pub fn random_two(candidates: &[Candidate], chance: [u64; 2]) -> Option<usize> {
 pub fn consistent(candidates: &[Candidate], key: u64) -> Option<usize> {
     let score = |candidate: &Candidate| {
         // 53 random bits, centred so that the value is never 0 nor 1.
-        let uniform = ((mix(key ^ mix(candidate.identity)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        let uniform =
+            ((mix(key ^ mix(candidate.identity)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
         f64::from(candidate.weight) / -uniform.ln()
     };
     let scored = candidates.iter().map(score).enumerate();
-    scored.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
+    scored
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(index, _)| index)
 }
 
 /// A hash that is the same in every process and release: gateways behind one address agree on it.
 pub fn hash(bytes: &[u8]) -> u64 {
     // FNV-1a, finished by `mix` because its high bits alone are poor for short keys.
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    }))
 }
 
 /// The finaliser of splitmix64: every input bit reaches every output bit.
@@ -121,12 +135,20 @@ pub(super) fn mix(mut bits: u64) -> u64 {
 
 /// Compares (in flight + 1) / weight by cross-multiplication: exact, and no division.
 fn less_loaded(a: &Candidate, b: &Candidate) -> bool {
-    (u64::from(a.in_flight) + 1) * u64::from(b.weight) < (u64::from(b.in_flight) + 1) * u64::from(a.weight)
+    (u64::from(a.in_flight) + 1) * u64::from(b.weight)
+        < (u64::from(b.in_flight) + 1) * u64::from(a.weight)
 }
 
 fn draw(candidates: &[Candidate], except: Option<usize>, chance: u64) -> Option<usize> {
-    let others = || candidates.iter().enumerate().filter(move |(index, _)| Some(*index) != except);
-    let total: u64 = others().map(|(_, candidate)| u64::from(candidate.weight)).sum();
+    let others = || {
+        candidates
+            .iter()
+            .enumerate()
+            .filter(move |(index, _)| Some(*index) != except)
+    };
+    let total: u64 = others()
+        .map(|(_, candidate)| u64::from(candidate.weight))
+        .sum();
     let mut ticket = chance.checked_rem(total)?;
     for (index, candidate) in others() {
         let weight = u64::from(candidate.weight);
@@ -149,11 +171,14 @@ impl FromStr for Balance {
             "consistent-hash:client-ip" => Self::ConsistentHash(Affinity::ClientIp),
             _ => {
                 if let Some(name) = text.strip_prefix("consistent-hash:header:") {
-                    let name = name.parse().map_err(|_| BalanceError::Header(text.into()))?;
+                    let name = name
+                        .parse()
+                        .map_err(|_| BalanceError::Header(text.into()))?;
                     Self::ConsistentHash(Affinity::Header(name))
                 } else if let Some(name) = text.strip_prefix("consistent-hash:cookie:") {
                     // A cookie name is a token (RFC 6265 4.1.1), as a field name is; but its case counts.
-                    HeaderName::from_bytes(name.as_bytes()).map_err(|_| BalanceError::Cookie(text.into()))?;
+                    HeaderName::from_bytes(name.as_bytes())
+                        .map_err(|_| BalanceError::Cookie(text.into()))?;
                     Self::ConsistentHash(Affinity::Cookie(name.into()))
                 } else {
                     return Err(BalanceError::Unknown(text.into()));
@@ -170,8 +195,12 @@ impl fmt::Display for Balance {
             Self::RoundRobin => f.write_str("round-robin"),
             Self::RandomTwo => f.write_str("random-two"),
             Self::ConsistentHash(Affinity::ClientIp) => f.write_str("consistent-hash:client-ip"),
-            Self::ConsistentHash(Affinity::Header(name)) => write!(f, "consistent-hash:header:{name}"),
-            Self::ConsistentHash(Affinity::Cookie(name)) => write!(f, "consistent-hash:cookie:{name}"),
+            Self::ConsistentHash(Affinity::Header(name)) => {
+                write!(f, "consistent-hash:header:{name}")
+            }
+            Self::ConsistentHash(Affinity::Cookie(name)) => {
+                write!(f, "consistent-hash:cookie:{name}")
+            }
         }
     }
 }
@@ -202,14 +231,18 @@ mod tests {
     #[test]
     fn equal_backends_take_turns() {
         let idle = candidates(&[1, 1, 1]);
-        let chosen: Vec<_> = (0..6).map(|turn| least_connections(&idle, turn).unwrap()).collect();
+        let chosen: Vec<_> = (0..6)
+            .map(|turn| least_connections(&idle, turn).unwrap())
+            .collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn a_heavy_backend_is_interleaved_and_not_served_in_a_row() {
         let mut backends = candidates(&[5, 1, 1]);
-        let chosen: Vec<_> = (0..7).map(|_| round_robin(&mut backends).unwrap()).collect();
+        let chosen: Vec<_> = (0..7)
+            .map(|_| round_robin(&mut backends).unwrap())
+            .collect();
         assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0]);
     }
 
@@ -230,7 +263,9 @@ mod tests {
     #[test]
     fn an_unknown_balance_names_the_known_ones() {
         let error = "least-conn".parse::<Balance>().unwrap_err().to_string();
-        assert!(error.starts_with("unknown balance \"least-conn\"; expected least-connections, round-robin,"));
+        assert!(error.starts_with(
+            "unknown balance \"least-conn\"; expected least-connections, round-robin,"
+        ));
         assert!("consistent-hash:header:".parse::<Balance>().is_err());
         assert!("consistent-hash:cookie:a b".parse::<Balance>().is_err());
     }
@@ -239,7 +274,9 @@ mod tests {
     fn a_key_meets_the_same_backend_in_every_release() {
         // Changing this moves every client's session: it is a decision, not a refactoring.
         assert_eq!(hash(b"192.0.2.1"), 12_519_119_205_889_062_397);
-        let chosen: Vec<_> = (0..8).map(|key| consistent(&candidates(&[1, 1, 1]), mix(key)).unwrap()).collect();
+        let chosen: Vec<_> = (0..8)
+            .map(|key| consistent(&candidates(&[1, 1, 1]), mix(key)).unwrap())
+            .collect();
         assert_eq!(chosen, [0, 0, 0, 0, 0, 0, 0, 0]);
     }
 

@@ -34,10 +34,18 @@ impl Budget {
     /// 0 percent allows none.
     pub fn retry(&mut self, now: Instant, percent: u32) -> bool {
         let second = self.slot(now).second;
-        let recent = self.slots.iter().filter(|slot| slot.second + WINDOW > second);
-        let (requests, retries) =
-            recent.fold((0, 0), |(requests, retries), slot| (requests + slot.requests, retries + slot.retries));
-        let allowed = if percent == 0 { 0 } else { FLOOR.max(requests * u64::from(percent) / 100) };
+        let recent = self
+            .slots
+            .iter()
+            .filter(|slot| slot.second + WINDOW > second);
+        let (requests, retries) = recent.fold((0, 0), |(requests, retries), slot| {
+            (requests + slot.requests, retries + slot.retries)
+        });
+        let allowed = if percent == 0 {
+            0
+        } else {
+            FLOOR.max(requests * u64::from(percent) / 100)
+        };
         if retries >= allowed {
             return false;
         }
@@ -50,7 +58,10 @@ impl Budget {
         let second = now.saturating_duration_since(began).as_secs();
         let slot = &mut self.slots[(second % WINDOW) as usize];
         if slot.second != second {
-            *slot = Slot { second, ..Slot::default() };
+            *slot = Slot {
+                second,
+                ..Slot::default()
+            };
         }
         slot
     }

@@ -31,8 +31,13 @@ pub struct Connector;
 impl custom::Connector for Connector {
     type Session = ();
 
-    async fn get_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Result<(Connection<()>, bool)> {
-        let peer = (peer as &dyn Any).downcast_ref::<HttpPeer>().expect("the proxy connects to nothing but HttpPeers");
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        peer: &P,
+    ) -> Result<(Connection<()>, bool)> {
+        let peer = (peer as &dyn Any)
+            .downcast_ref::<HttpPeer>()
+            .expect("the proxy connects to nothing but HttpPeers");
         let transport = Transport::of(peer).expect("a request holds the transport of its peer");
         let stream = connect(&transport, &peer._address).await?;
         Ok((Connection::Stream(Box::new(stream)), false))
@@ -43,11 +48,20 @@ impl custom::Connector for Connector {
         None
     }
 
-    async fn release_http_session<P: Peer + Send + Sync + 'static>(&self, (): (), _: &P, _: Option<Duration>) {}
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        (): (),
+        _: &P,
+        _: Option<Duration>,
+    ) {
+    }
 }
 
 /// One new connection, made within the transport's connect timeout.
-pub(super) async fn connect(transport: &Arc<Transport>, address: &SocketAddr) -> Result<WireStream> {
+pub(super) async fn connect(
+    transport: &Arc<Transport>,
+    address: &SocketAddr,
+) -> Result<WireStream> {
     let settings = transport.settings();
     let endpoint = endpoint(address);
     let began = Instant::now();
@@ -56,20 +70,36 @@ pub(super) async fn connect(transport: &Arc<Transport>, address: &SocketAddr) ->
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(explain(error, &endpoint)),
         Err(_) => {
-            let context = format!("connecting to {endpoint} took longer than {:?}", settings.timeouts.connect);
-            return Err(Error::because(ErrorType::ConnectTimedout, context, Deadline::Connect));
+            let context = format!(
+                "connecting to {endpoint} took longer than {:?}",
+                settings.timeouts.connect
+            );
+            return Err(Error::because(
+                ErrorType::ConnectTimedout,
+                context,
+                Deadline::Connect,
+            ));
         }
     };
     let parked: Arc<AtomicUsize> = transport.parked(&endpoint);
-    Ok(WireStream::new(socket, address.clone(), transport.clone(), parked, began.elapsed()))
+    Ok(WireStream::new(
+        socket,
+        address.clone(),
+        transport.clone(),
+        parked,
+        began.elapsed(),
+    ))
 }
 
 fn endpoint(address: &SocketAddr) -> Endpoint {
     match address {
         SocketAddr::Inet(address) => Endpoint::Tcp(*address),
-        SocketAddr::Unix(address) => {
-            Endpoint::Unix(address.as_pathname().expect("peers are made from a path").to_owned())
-        }
+        SocketAddr::Unix(address) => Endpoint::Unix(
+            address
+                .as_pathname()
+                .expect("peers are made from a path")
+                .to_owned(),
+        ),
     }
 }
 
@@ -78,7 +108,9 @@ fn explain(error: ConnectError, endpoint: &Endpoint) -> Box<Error> {
         ConnectError::Refused(cause) => {
             let kind = match cause.kind() {
                 io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                    ErrorType::ConnectNoRoute
+                }
                 _ => ErrorType::ConnectError,
             };
             (kind, cause)
@@ -86,9 +118,15 @@ fn explain(error: ConnectError, endpoint: &Endpoint) -> Box<Error> {
         ConnectError::Handshake(cause) => {
             let certificate = cause
                 .get_ref()
-                .and_then(|inner| (inner as &(dyn StdError + 'static)).downcast_ref::<rustls::Error>())
+                .and_then(|inner| {
+                    (inner as &(dyn StdError + 'static)).downcast_ref::<rustls::Error>()
+                })
                 .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
-            let kind = if certificate { ErrorType::InvalidCert } else { ErrorType::TLSHandshakeFailure };
+            let kind = if certificate {
+                ErrorType::InvalidCert
+            } else {
+                ErrorType::TLSHandshakeFailure
+            };
             (kind, cause)
         }
     };

@@ -29,13 +29,18 @@ pub enum Deadline {
 impl Deadline {
     /// The deadline that an error of pingora's came from, if it did.
     pub fn of(error: &pingora_core::Error) -> Option<Self> {
-        let mut cause = error.cause.as_deref().map(|cause| cause as &(dyn Error + 'static));
+        let mut cause = error
+            .cause
+            .as_deref()
+            .map(|cause| cause as &(dyn Error + 'static));
         while let Some(error) = cause {
             if let Some(deadline) = error.downcast_ref::<Self>() {
                 return Some(*deadline);
             }
             if let Some(error) = error.downcast_ref::<io::Error>()
-                && let Some(deadline) = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>())
+                && let Some(deadline) = error
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<Self>())
             {
                 return Some(*deadline);
             }

@@ -20,17 +20,23 @@ impl Inventory {
         if let Some(backend) = self.backends.get(endpoint).and_then(Weak::upgrade) {
             return (backend, false);
         }
-        self.backends.retain(|_, backend| backend.strong_count() > 0);
+        self.backends
+            .retain(|_, backend| backend.strong_count() > 0);
         let backend = Arc::new(Backend::new(endpoint.clone()));
-        self.backends.insert(endpoint.clone(), Arc::downgrade(&backend));
+        self.backends
+            .insert(endpoint.clone(), Arc::downgrade(&backend));
         (backend, true)
     }
 
     /// The transport with these settings: equal settings share their idle connections.
     pub fn transport(&mut self, settings: TransportSettings) -> Arc<Transport> {
-        self.transports.retain(|transport| transport.strong_count() > 0);
-        if let Some(transport) =
-            self.transports.iter().filter_map(Weak::upgrade).find(|transport| *transport.settings() == settings)
+        self.transports
+            .retain(|transport| transport.strong_count() > 0);
+        if let Some(transport) = self
+            .transports
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|transport| *transport.settings() == settings)
         {
             return transport;
         }

@@ -37,7 +37,14 @@ impl Lease {
         if trial {
             backend.begin_trial(Instant::now());
         }
-        Self { backend, settings, transport, live, lone, trial }
+        Self {
+            backend,
+            settings,
+            transport,
+            live,
+            lone,
+            trial,
+        }
     }
 
     /// Where and how to connect, with the upstream's own timeouts.

@@ -17,9 +17,15 @@ pub(super) struct Rule {
 /// What traffic has shown of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passive {
-    Up { fails: u32, since: Option<Instant> },
+    Up {
+        fails: u32,
+        since: Option<Instant>,
+    },
     /// From `until` on one request at a time may try; `trial` is when the last one set out.
-    Down { until: Instant, trial: Option<Instant> },
+    Down {
+        until: Instant,
+        trial: Option<Instant>,
+    },
 }
 
 /// What one more request may do.
@@ -33,7 +39,10 @@ pub(super) enum Standing {
 
 impl Passive {
     pub const fn up() -> Self {
-        Self::Up { fails: 0, since: None }
+        Self::Up {
+            fails: 0,
+            since: None,
+        }
     }
 
     pub fn standing(&self, now: Instant, rule: Rule) -> Standing {
@@ -42,7 +51,9 @@ impl Passive {
             _ if rule.max_fails == 0 => Standing::Up,
             Self::Down { until, .. } if now < until => Standing::Down,
             // A trial that neither ends nor is given up is not waited for longer than a failure would have cost.
-            Self::Down { trial: Some(began), .. } if now < began + rule.fail_timeout => Standing::Down,
+            Self::Down {
+                trial: Some(began), ..
+            } if now < began + rule.fail_timeout => Standing::Down,
             Self::Down { .. } => Standing::Trial,
         }
     }
@@ -69,7 +80,9 @@ impl Passive {
                 *self = Self::up();
                 true
             }
-            Self::Up { since: Some(since), .. } if now >= since + rule.fail_timeout => {
+            Self::Up {
+                since: Some(since), ..
+            } if now >= since + rule.fail_timeout => {
                 *self = Self::up();
                 false
             }
@@ -90,16 +103,25 @@ impl Passive {
                 };
                 let down = fails >= rule.max_fails;
                 *self = if down {
-                    Self::Down { until: now + rule.fail_timeout, trial: None }
+                    Self::Down {
+                        until: now + rule.fail_timeout,
+                        trial: None,
+                    }
                 } else {
-                    Self::Up { fails, since: Some(since) }
+                    Self::Up {
+                        fails,
+                        since: Some(since),
+                    }
                 };
                 down
             }
             // Requests sent before it went down may still fail; they neither prolong it nor are news.
             Self::Down { until, .. } if now < until => false,
             Self::Down { .. } => {
-                *self = Self::Down { until: now + rule.fail_timeout, trial: None };
+                *self = Self::Down {
+                    until: now + rule.fail_timeout,
+                    trial: None,
+                };
                 true
             }
         }
@@ -110,7 +132,10 @@ impl Passive {
 mod tests {
     use super::*;
 
-    const RULE: Rule = Rule { max_fails: 3, fail_timeout: Duration::from_secs(10) };
+    const RULE: Rule = Rule {
+        max_fails: 3,
+        fail_timeout: Duration::from_secs(10),
+    };
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -194,11 +219,17 @@ mod tests {
 
     #[test]
     fn without_max_fails_traffic_never_takes_it_down() {
-        let never = Rule { max_fails: 0, ..RULE };
+        let never = Rule {
+            max_fails: 0,
+            ..RULE
+        };
         let mut passive = Passive::up();
         for _ in 0..100 {
             assert!(!passive.failed(Instant::now(), never));
         }
-        assert_eq!(down_at(Instant::now()).standing(Instant::now(), never), Standing::Up);
+        assert_eq!(
+            down_at(Instant::now()).standing(Instant::now(), never),
+            Standing::Up
+        );
     }
 }

@@ -20,15 +20,23 @@ const MAX_H2_STREAMS: usize = 100;
 /// A peer of group `id` with everything but the address.
 pub(super) fn prototype(id: u64, settings: &TransportSettings) -> HttpPeer {
     let own = settings.protocol == Protocol::H1;
-    let tls = settings.tls.as_ref().filter(|_| settings.protocol == Protocol::H2);
+    let tls = settings
+        .tls
+        .as_ref()
+        .filter(|_| settings.protocol == Protocol::H2);
     let sni = tls.map_or_else(String::new, |tls| {
         // pingora verifies nothing without SNI, so it is only a stand-in where verification is off anyway.
-        tls.sni().map_or_else(|| "localhost".into(), |name| name.to_str().into_owned())
+        tls.sni()
+            .map_or_else(|| "localhost".into(), |name| name.to_str().into_owned())
     });
     let mut peer = HttpPeer::new((Ipv4Addr::LOCALHOST, 0), tls.is_some(), sni);
     peer.group_key = id;
     let options = &mut peer.options;
-    options.idle_timeout = Some(if settings.keepalive == 0 { Duration::ZERO } else { settings.keepalive_idle });
+    options.idle_timeout = Some(if settings.keepalive == 0 {
+        Duration::ZERO
+    } else {
+        settings.keepalive_idle
+    });
     if own {
         // Deadlines and TLS are our connector's.
         options.alpn = ALPN::Custom(CustomALPN::new(OWN_CONNECTOR.to_vec()));
@@ -55,9 +63,9 @@ pub(super) fn at(prototype: &HttpPeer, endpoint: &Endpoint) -> HttpPeer {
     let mut peer = prototype.clone();
     peer._address = match endpoint {
         Endpoint::Tcp(address) => SocketAddr::Inet(*address),
-        Endpoint::Unix(path) => {
-            SocketAddr::Unix(UnixAddress::from_pathname(path).expect("an Address checks the path it is made from"))
-        }
+        Endpoint::Unix(path) => SocketAddr::Unix(
+            UnixAddress::from_pathname(path).expect("an Address checks the path it is made from"),
+        ),
     };
     peer
 }

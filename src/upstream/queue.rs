@@ -10,8 +10,11 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::{Lease, Tried, Unavailable, Upstream, balance::mix, budget::Budget, inventory::Inventory};
+use super::{
+    Lease, Tried, Unavailable, Upstream, balance::mix, budget::Budget, inventory::Inventory,
+};
 
 /// What of an upstream outlives a reload: one per name, shared by the plans that follow each other.
 pub(super) struct Live {
@@ -20,6 +23,8 @@ pub(super) struct Live {
     waiting: AtomicUsize,
     pub budget: Mutex<Budget>,
     pub inventory: Mutex<Inventory>,
+    /// The probes and lookups of the plan that runs.
+    pub tasks: Mutex<Option<CancellationToken>>,
 }
 
 /// Held for each pick: two requests at once never see the same load and choose the same backend for it.
@@ -61,10 +66,17 @@ pub(super) enum Refused {
 impl Live {
     pub fn new(seed: u64) -> Self {
         Self {
-            turn: Mutex::new(Turn { order: Order { rotation: 0, chance: mix(seed) }, queue: Queue::default() }),
+            turn: Mutex::new(Turn {
+                order: Order {
+                    rotation: 0,
+                    chance: mix(seed),
+                },
+                queue: Queue::default(),
+            }),
             waiting: AtomicUsize::new(0),
             budget: Mutex::new(Budget::default()),
             inventory: Mutex::new(Inventory::default()),
+            tasks: Mutex::new(None),
         }
     }
 
@@ -90,7 +102,9 @@ impl Live {
             }
             match waiter.upstream.pick(order, waiter.affinity, &waiter.tried) {
                 Ok(lease) => unclaimed.extend(waiter.reply.send(Ok(lease)).err()),
-                Err(Refused::Unavailable(why)) => unclaimed.extend(waiter.reply.send(Err(why)).err()),
+                Err(Refused::Unavailable(why)) => {
+                    unclaimed.extend(waiter.reply.send(Err(why)).err())
+                }
                 Err(Refused::Full) => {
                     let would_take_any = waiter.tried.is_empty();
                     passed_over.push_back(waiter);
@@ -137,8 +151,20 @@ impl Live {
         let (reply, answer) = oneshot::channel();
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
-        queue.waiters.push_back(Waiter { ticket, upstream: upstream.clone(), affinity, tried: tried.clone(), reply });
-        Ok(Entry::Place(Place { live: self.clone(), ticket }, answer))
+        queue.waiters.push_back(Waiter {
+            ticket,
+            upstream: upstream.clone(),
+            affinity,
+            tried: tried.clone(),
+            reply,
+        });
+        Ok(Entry::Place(
+            Place {
+                live: self.clone(),
+                ticket,
+            },
+            answer,
+        ))
     }
 
     /// [`Upstream::lease`].

@@ -113,7 +113,11 @@ pub struct Seed {
 impl Seed {
     /// A primary of weight 1.
     pub fn new(address: Address) -> Self {
-        Self { address, weight: 1, backup: false }
+        Self {
+            address,
+            weight: 1,
+            backup: false,
+        }
     }
 }
 

@@ -30,10 +30,10 @@ pub(super) enum Socket {
 
 #[derive(Debug, Error)]
 pub(super) enum ConnectError {
-    #[error("cannot connect")]
-    Refused(#[source] io::Error),
-    #[error("tls handshake failed")]
-    Handshake(#[source] io::Error),
+    #[error("cannot connect: {0}")]
+    Refused(io::Error),
+    #[error("tls handshake failed: {0}")]
+    Handshake(io::Error),
 }
 
 impl Socket {
@@ -41,21 +41,29 @@ impl Socket {
     pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Self, ConnectError> {
         match endpoint {
             Endpoint::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(ConnectError::Refused)?;
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(ConnectError::Refused)?;
                 // Heads and bodies are written whole: waiting to fill a segment only delays them.
                 stream.set_nodelay(true).map_err(ConnectError::Refused)?;
                 match tls {
                     None => Ok(Self::Tcp(stream)),
-                    Some(tls) => Ok(Self::TlsTcp(Box::new(handshake(tls, address.ip(), stream).await?))),
+                    Some(tls) => Ok(Self::TlsTcp(Box::new(
+                        handshake(tls, address.ip(), stream).await?,
+                    ))),
                 }
             }
             Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(ConnectError::Refused)?;
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(ConnectError::Refused)?;
                 match tls {
                     None => Ok(Self::Unix(stream)),
                     Some(tls) => {
                         let stand_in = IpAddr::from(Ipv4Addr::LOCALHOST);
-                        Ok(Self::TlsUnix(Box::new(handshake(tls, stand_in, stream).await?)))
+                        Ok(Self::TlsUnix(Box::new(
+                            handshake(tls, stand_in, stream).await?,
+                        )))
                     }
                 }
             }
@@ -77,8 +85,14 @@ async fn handshake<S>(tls: &Tls, unnamed: IpAddr, stream: S) -> Result<TlsStream
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let name = tls.sni().cloned().unwrap_or_else(|| ServerName::IpAddress(unnamed.into()));
-    TlsConnector::from(tls.config().clone()).connect(name, stream).await.map_err(ConnectError::Handshake)
+    let name = tls
+        .sni()
+        .cloned()
+        .unwrap_or_else(|| ServerName::IpAddress(unnamed.into()));
+    TlsConnector::from(tls.config().clone())
+        .connect(name, stream)
+        .await
+        .map_err(ConnectError::Handshake)
 }
 
 impl AsRawFd for Socket {
@@ -105,13 +119,21 @@ macro_rules! forward {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         forward!(self, poll_read, cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         forward!(self, poll_write, cx, bytes)
     }
 

@@ -85,14 +85,26 @@ impl Tls {
         let ca = files.ca.map(certificates).transpose()?;
         let (chain, key) = match files.identity {
             Some((chain, key)) => {
-                let secret = PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::Read(key.into(), cause))?;
+                let secret = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|cause| TlsError::Read(key.into(), cause))?;
                 (certificates(chain)?, Some(secret))
             }
             None => (Vec::new(), None),
         };
-        let said = Said { sni, insecure: files.insecure, ca, chain, key };
+        let said = Said {
+            sni,
+            insecure: files.insecure,
+            ca,
+            chain,
+            key,
+        };
         let config = said.config(files.ca)?;
-        Ok(Self { config: Arc::new(config), ca: said.ca_for_h2(), identity: said.identity_for_h2(), said: Arc::new(said) })
+        Ok(Self {
+            config: Arc::new(config),
+            ca: said.ca_for_h2(),
+            identity: said.identity_for_h2(),
+            said: Arc::new(said),
+        })
     }
 
     /// The name to verify and to send; `None` only if the settings are insecure.
@@ -125,7 +137,9 @@ impl Said {
             .with_safe_default_protocol_versions()
             .expect("ring supports TLS 1.2 and 1.3");
         let builder = if self.insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveEverything(provider)))
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(BelieveEverything(provider)))
         } else {
             builder.with_root_certificates(self.roots(ca)?)
         };
@@ -145,13 +159,14 @@ impl Said {
         match &self.ca {
             Some(certificates) => {
                 for certificate in certificates {
-                    roots
-                        .add(certificate.clone())
-                        .map_err(|cause| TlsError::Ca(path.unwrap_or(Path::new("")).into(), cause))?;
+                    roots.add(certificate.clone()).map_err(|cause| {
+                        TlsError::Ca(path.unwrap_or(Path::new("")).into(), cause)
+                    })?;
                 }
             }
             None => {
-                let platform = rustls_native_certs::load_native_certs().map_err(TlsError::Platform)?;
+                let platform =
+                    rustls_native_certs::load_native_certs().map_err(TlsError::Platform)?;
                 // Platforms ship roots that webpki does not accept; one of them is no reason to refuse the rest.
                 roots.add_parsable_certificates(platform);
             }
@@ -161,7 +176,12 @@ impl Said {
 
     fn ca_for_h2(&self) -> Option<Arc<CaType>> {
         let certificates = self.ca.as_ref()?;
-        Some(certificates.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect())
+        Some(
+            certificates
+                .iter()
+                .map(|der| WrappedX509::new(der.to_vec(), parse_x509))
+                .collect(),
+        )
     }
 
     fn identity_for_h2(&self) -> Option<Arc<CertKey>> {
@@ -222,7 +242,12 @@ impl ServerCertVerifier for BelieveEverything {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -231,7 +256,12 @@ impl ServerCertVerifier for BelieveEverything {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

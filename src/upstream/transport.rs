@@ -45,7 +45,12 @@ impl Transport {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let prototype = peer::prototype(id, &settings);
-        let transport = Arc::new(Self { id, settings, prototype, parked: Mutex::default() });
+        let transport = Arc::new(Self {
+            id,
+            settings,
+            prototype,
+            parked: Mutex::default(),
+        });
         IN_USE.write().insert(id, Arc::downgrade(&transport));
         transport
     }

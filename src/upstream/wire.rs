@@ -16,8 +16,9 @@ use std::{
 
 use async_trait::async_trait;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType, l4::socket::SocketAddr, raw_connect::ProxyDigest, tls::SslDigest,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType, l4::socket::SocketAddr, raw_connect::ProxyDigest,
+    tls::SslDigest,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -80,7 +81,9 @@ impl WireStream {
             established: SystemTime::now(),
             took,
             socket: Arc::new(digest),
-            tls: socket.session().map(|session| Arc::new(tls_digest(session))),
+            tls: socket
+                .session()
+                .map(|session| Arc::new(tls_digest(session))),
         };
         Self {
             socket,
@@ -106,9 +109,10 @@ impl WireStream {
             Phase::Head => Some((self.last_write + timeouts.first_byte, Deadline::FirstByte)),
             // From when we began to wait, not from the last byte: a slow client may have kept us from reading.
             Phase::Body => Some((self.reading_since? + timeouts.read, Deadline::Read)),
-            Phase::Tunnel => {
-                Some((self.last_read.max(self.last_write) + timeouts.websocket_idle, Deadline::Idle))
-            }
+            Phase::Tunnel => Some((
+                self.last_read.max(self.last_write) + timeouts.websocket_idle,
+                Deadline::Idle,
+            )),
         }
     }
 
@@ -117,7 +121,11 @@ impl WireStream {
         if self.phase == Phase::Head
             && let Some(status) = self.head.feed(bytes)
         {
-            self.phase = if status == 101 { Phase::Tunnel } else { Phase::Body };
+            self.phase = if status == 101 {
+                Phase::Tunnel
+            } else {
+                Phase::Body
+            };
         }
     }
 
@@ -133,8 +141,14 @@ impl WireStream {
     /// Enters the pool if there is room; `false` is that the connection is to be closed.
     fn park(&mut self) -> bool {
         let room = self.transport.settings().keepalive;
-        let parked = self.parked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| (idle < room).then_some(idle + 1));
-        self.phase = Phase::Idle { parked: parked.is_ok() };
+        let parked = self
+            .parked
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| {
+                (idle < room).then_some(idle + 1)
+            });
+        self.phase = Phase::Idle {
+            parked: parked.is_ok(),
+        };
         parked.is_ok()
     }
 
@@ -168,7 +182,11 @@ impl WireStream {
 }
 
 impl AsyncRead for WireStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in large pieces.
@@ -192,8 +210,13 @@ impl AsyncRead for WireStream {
 }
 
 impl AsyncWrite for WireStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(cx, |socket, cx| socket.poll_write(cx, bytes))
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll_write_with(cx, |socket, cx| socket.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -201,7 +224,8 @@ impl AsyncWrite for WireStream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(cx, |socket, cx| socket.poll_write_vectored(cx, parts))
+        self.get_mut()
+            .poll_write_with(cx, |socket, cx| socket.poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -265,13 +289,20 @@ impl HeadEnd {
 
     /// 0 if there is none; pingora refuses that response.
     fn status(&self) -> u16 {
-        std::str::from_utf8(&self.start[9..]).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+        std::str::from_utf8(&self.start[9..])
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0)
     }
 }
 
 fn tls_digest(session: &rustls::ClientConnection) -> SslDigest {
-    let cipher = session.negotiated_cipher_suite().map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
-    let version = session.protocol_version().map_or_else(String::new, |version| format!("{version:?}"));
+    let cipher = session
+        .negotiated_cipher_suite()
+        .map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
+    let version = session
+        .protocol_version()
+        .map_or_else(String::new, |version| format!("{version:?}"));
     SslDigest::new(cipher, version, None, None, Vec::new())
 }
 
@@ -321,6 +352,9 @@ impl Peek for WireStream {}
 
 impl fmt::Debug for WireStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WireStream").field("socket", &self.socket).field("phase", &self.phase).finish_non_exhaustive()
+        f.debug_struct("WireStream")
+            .field("socket", &self.socket)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
     }
 }
