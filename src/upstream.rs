@@ -1,7 +1,457 @@
-//! A named set of backends, and the lease of one of them.
+//! A named set of backends, and the lease of one of them. Knows load and health; knows nothing of routes or of HTTP fields.
 
-pub mod backend;
+mod address;
+mod backend;
 pub mod balance;
+mod budget;
+pub mod connector;
+mod deadline;
 pub mod health;
+mod inventory;
+mod lease;
+mod passive;
 pub mod peer;
+mod queue;
 pub mod resolve;
+mod settings;
+mod socket;
+mod tls;
+mod transport;
+mod wire;
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::info;
+
+pub use self::{
+    address::{Address, AddressError, Endpoint, Host},
+    backend::{Backend, Failure, State},
+    balance::{Affinity, Balance, BalanceError},
+    connector::Connector,
+    deadline::Deadline,
+    lease::{Lease, Tried},
+    resolve::Lookup,
+    settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
+    tls::{Tls, TlsError, TlsFiles},
+    transport::Transport,
+};
+use self::{
+    balance::Candidate,
+    passive::Standing,
+    queue::{Live, Order, Refused},
+};
+
+/// The backends of one name, under one plan.
+pub struct Upstream {
+    settings: Arc<Settings>,
+    seeds: Vec<Seed>,
+    /// What outlives this plan.
+    live: Arc<Live>,
+    /// By seed, then by address. Changes when DNS does.
+    members: ArcSwap<Vec<Member>>,
+    /// What each seed's name resolved to last; held while `members` is rebuilt.
+    found: Mutex<Vec<Found>>,
+    transport: Arc<Transport>,
+    /// Told when `members` changed.
+    changed: Arc<Notify>,
+    /// Names that have not been looked up yet.
+    unresolved: watch::Sender<usize>,
+    tasks: CancellationToken,
+    _end_tasks: DropGuard,
+}
+
+/// A backend in its role here.
+#[derive(Clone, Debug)]
+struct Member {
+    backend: Arc<Backend>,
+    weight: u32,
+    backup: bool,
+}
+
+/// The endpoints of one seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    /// Its name has not been resolved yet.
+    Nothing,
+    Endpoints(Vec<Endpoint>),
+}
+
+/// Why no backend could be leased.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Unavailable {
+    #[error("every backend is down")]
+    AllDown,
+    #[error("every backend is at its connection cap and the queue is full")]
+    QueueFull,
+    #[error("no backend fell below its connection cap in time")]
+    QueueTimeout,
+    #[error("no backend: no name has been resolved")]
+    NoBackends,
+}
+
+/// One backend as it is now, for logs and operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendStatus {
+    pub address: String,
+    pub in_flight: u32,
+    pub state: State,
+    pub weight: u32,
+    pub backup: bool,
+}
+
+impl Upstream {
+    /// An upstream whose backends keep the load and health they had in `carried`, the running one of this name.
+    ///
+    /// Starts nothing: see [`Upstream::start`]. Needs no runtime.
+    pub fn new(settings: Settings, seeds: Vec<Seed>, carried: Option<&Self>) -> Arc<Self> {
+        let live = carried.map_or_else(
+            || Arc::new(Live::new(balance::hash(settings.name.as_bytes()))),
+            |running| running.live.clone(),
+        );
+        let found = seeds
+            .iter()
+            .map(|seed| match (seed.address.endpoint(), carried) {
+                (Some(endpoint), _) => Found::Endpoints(vec![endpoint]),
+                (None, Some(running)) => running.last_found(&seed.address),
+                (None, None) => Found::Nothing,
+            });
+        let found: Vec<Found> = found.collect();
+        let unresolved = found
+            .iter()
+            .filter(|found| **found == Found::Nothing)
+            .count();
+        let transport = live
+            .inventory
+            .lock()
+            .transport(settings.transport(&settings.timeouts));
+        let tasks = CancellationToken::new();
+        let upstream = Self {
+            settings: Arc::new(settings),
+            seeds,
+            live,
+            members: ArcSwap::default(),
+            found: Mutex::new(found),
+            transport,
+            changed: Arc::default(),
+            unresolved: watch::Sender::new(unresolved),
+            _end_tasks: tasks.clone().drop_guard(),
+            tasks,
+        };
+        let first = carried.is_none();
+        upstream.rebuild(&upstream.found.lock(), !first);
+        if upstream.settings.health.is_none() {
+            upstream
+                .members
+                .load()
+                .iter()
+                .for_each(|member| member.backend.forget_probes(&upstream.settings));
+        }
+        Arc::new(upstream)
+    }
+
+    /// Starts probes and name resolution, in place of those of the upstream this one was carried from.
+    ///
+    /// They end with this upstream, or when its successor starts. Must be called within a runtime.
+    pub fn start(self: &Arc<Self>, lookup: &Arc<dyn Lookup>) {
+        let predecessor = self.live.tasks.lock().replace(self.tasks.clone());
+        if let Some(predecessor) = predecessor {
+            predecessor.cancel();
+        }
+        for (index, seed) in self.seeds.iter().enumerate() {
+            if seed.address.endpoint().is_none() {
+                let task = resolve::follow(Arc::downgrade(self), index, lookup.clone());
+                tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+            }
+        }
+        if let Some(probe) = &self.settings.health {
+            let task = health::watch(Arc::downgrade(self), probe.clone());
+            tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+        }
+    }
+
+    /// Waits until every name has been looked up once, with or without success; needs [`Upstream::start`].
+    pub async fn looked_up(&self) {
+        let mut unresolved = self.unresolved.subscribe();
+        unresolved
+            .wait_for(|names| *names == 0)
+            .await
+            .expect("the sender is this upstream's own");
+    }
+
+    /// Leases a backend for one attempt; waits in the queue if all that are up are at their cap.
+    ///
+    /// `affinity` is the hash ([`balance::hash`]) of what [`Balance::ConsistentHash`] asks for, if the request has it.
+    /// A backend in `tried` is leased again only if no other is up. An empty `tried` counts as a new request for the
+    /// retry budget. Dropping the future gives up the place in the queue.
+    pub async fn lease(
+        self: &Arc<Self>,
+        affinity: Option<u64>,
+        tried: &Tried,
+    ) -> Result<Lease, Unavailable> {
+        if tried.is_empty() {
+            self.live.budget.lock().request(Instant::now());
+        }
+        self.live.lease(self, affinity, tried).await
+    }
+
+    /// Takes one retry from the budget: at most `retry_percent` of the requests of the last ten seconds, or ten.
+    pub fn may_retry(&self) -> bool {
+        self.live
+            .budget
+            .lock()
+            .retry(Instant::now(), self.settings.retry_percent)
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The transport for a route that has timeouts of its own; keep it with the route.
+    pub fn transport_with(&self, timeouts: &Timeouts) -> Arc<Transport> {
+        self.live
+            .inventory
+            .lock()
+            .transport(self.settings.transport(timeouts))
+    }
+
+    /// Every backend as it is now, in the order they were written.
+    pub fn status(&self) -> Vec<BackendStatus> {
+        let now = Instant::now();
+        let members = self.members.load();
+        let status = |member: &Member| BackendStatus {
+            address: member.backend.to_string(),
+            in_flight: member.backend.in_flight(),
+            state: member
+                .backend
+                .state(now, &self.settings, members.len() == 1),
+            weight: member.weight,
+            backup: member.backup,
+        };
+        members.iter().map(status).collect()
+    }
+
+    /// Requests waiting for a backend below its cap.
+    pub fn waiting(&self) -> usize {
+        self.live.waiting()
+    }
+
+    /// Picks and counts; `order` is the turn's, so its lock is held.
+    fn pick(
+        &self,
+        order: &mut Order,
+        affinity: Option<u64>,
+        tried: &Tried,
+    ) -> Result<Lease, Refused> {
+        let members = self.members.load();
+        if members.is_empty() {
+            return Err(Refused::Unavailable(Unavailable::NoBackends));
+        }
+        let now = Instant::now();
+        let lone = members.len() == 1;
+        let standings: Standings = members
+            .iter()
+            .map(|member| member.backend.standing(now, &self.settings, lone))
+            .collect();
+        let pick = Pick {
+            upstream: self,
+            members: &members,
+            standings,
+            affinity,
+            lone,
+        };
+
+        let up = |index: usize| pick.standings[index].0 != Standing::Down;
+        let fresh = |index: usize| !tried.contains(&members[index].backend);
+        let backup = |index: usize| members[index].backup;
+        let tiers: [&dyn Fn(usize) -> bool; 4] = [
+            &|index| up(index) && fresh(index) && !backup(index),
+            &|index| up(index) && fresh(index) && backup(index),
+            &|index| up(index) && !backup(index),
+            &|index| up(index) && backup(index),
+        ];
+        let last: [&dyn Fn(usize) -> bool; 2] = [&fresh, &|_| true];
+        let last = if self.settings.last_resort == LastResort::TryAnyway {
+            &last[..]
+        } else {
+            &[]
+        };
+        for tier in tiers.iter().chain(last) {
+            if let Some(picked) = pick.among(order, tier) {
+                return picked;
+            }
+        }
+        Err(Refused::Unavailable(Unavailable::AllDown))
+    }
+
+    /// Sets what the name of seed `index` resolves to, and joins and drains backends accordingly.
+    fn resolved(&self, index: usize, endpoints: Vec<Endpoint>) {
+        let mut found = self.found.lock();
+        let news = Found::Endpoints(endpoints);
+        if found[index] != news {
+            // Slow start is for those who join others, not for the first ones there are.
+            let joins = found[index] != Found::Nothing;
+            found[index] = news;
+            let before = self.members.load_full();
+            self.rebuild(&found, joins);
+            let after = self.members.load();
+            self.report(&after, &before, "backend joins");
+            self.report(&before, &after, "backend is drained");
+        }
+        drop(found);
+        self.live.serve();
+    }
+
+    /// Logs the members that only `these` have.
+    fn report(&self, these: &[Member], others: &[Member], what: &'static str) {
+        for member in these {
+            if !others
+                .iter()
+                .any(|other| Arc::ptr_eq(&other.backend, &member.backend))
+            {
+                info!(target: "upstream", upstream = %self.settings.name, backend = %member.backend, why = "its name resolves anew", "{what}");
+            }
+        }
+    }
+
+    fn endpoints_of(&self, index: usize) -> Vec<Endpoint> {
+        match &self.found.lock()[index] {
+            Found::Nothing => Vec::new(),
+            Found::Endpoints(endpoints) => endpoints.clone(),
+        }
+    }
+
+    fn last_found(&self, address: &Address) -> Found {
+        let index = self.seeds.iter().position(|seed| seed.address == *address);
+        index.map_or(Found::Nothing, |index| self.found.lock()[index].clone())
+    }
+
+    /// Makes the set of backends anew; those that stay keep their state. `joins` is whether new ones start slowly.
+    fn rebuild(&self, found: &[Found], joins: bool) {
+        let now = Instant::now();
+        let mut members: Vec<Member> = Vec::new();
+        let mut inventory = self.live.inventory.lock();
+        for (seed, found) in self.seeds.iter().zip(found) {
+            let Found::Endpoints(endpoints) = found else {
+                continue;
+            };
+            for endpoint in endpoints {
+                // Two names of one address are one backend, as first written.
+                if members
+                    .iter()
+                    .any(|member| member.backend.endpoint() == endpoint)
+                {
+                    continue;
+                }
+                let (backend, new) = inventory.backend(endpoint);
+                if new && joins {
+                    backend.discovered(now, &self.settings);
+                }
+                members.push(Member {
+                    backend,
+                    weight: seed.weight,
+                    backup: seed.backup,
+                });
+            }
+        }
+        drop(inventory);
+        self.members.store(Arc::new(members));
+        self.changed.notify_one();
+    }
+}
+
+/// What each member may do, and the part of its weight it has.
+type Standings = SmallVec<[(Standing, u32); 16]>;
+
+/// One choice over one view of the members.
+struct Pick<'a> {
+    upstream: &'a Upstream,
+    members: &'a [Member],
+    standings: Standings,
+    affinity: Option<u64>,
+    lone: bool,
+}
+
+impl Pick<'_> {
+    /// A backend of this tier; `None` if it has none, [`Refused::Full`] if all it has are at their cap.
+    fn among(
+        &self,
+        order: &mut Order,
+        tier: &dyn Fn(usize) -> bool,
+    ) -> Option<Result<Lease, Refused>> {
+        let cap = match self.upstream.settings.max_connections {
+            0 => u32::MAX,
+            cap => cap,
+        };
+        let mut full = false;
+        let mut indices: SmallVec<[usize; 16]> = SmallVec::new();
+        let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
+        for (index, member) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| tier(*index))
+        {
+            let in_flight = member.backend.in_flight();
+            if in_flight >= cap {
+                full = true;
+                continue;
+            }
+            indices.push(index);
+            candidates.push(Candidate {
+                in_flight,
+                weight: member.weight * self.standings[index].1,
+                identity: member.backend.identity(),
+                credit: member.backend.credit(),
+            });
+        }
+        let Some(chosen) = self.choose(order, &mut candidates) else {
+            return full.then_some(Err(Refused::Full));
+        };
+        if self.upstream.settings.balance == Balance::RoundRobin {
+            for (index, candidate) in indices.iter().zip(&candidates) {
+                self.members[*index].backend.set_credit(candidate.credit);
+            }
+        }
+        let index = indices[chosen];
+        let trial = self.standings[index].0 == Standing::Trial;
+        Some(Ok(Lease::new(
+            self.members[index].backend.clone(),
+            self.upstream.settings.clone(),
+            self.upstream.transport.clone(),
+            self.upstream.live.clone(),
+            self.lone,
+            trial,
+        )))
+    }
+
+    fn choose(&self, order: &mut Order, candidates: &mut [Candidate]) -> Option<usize> {
+        match (&self.upstream.settings.balance, self.affinity) {
+            (Balance::ConsistentHash(_), Some(key)) => balance::consistent(candidates, key),
+            (Balance::LeastConnections | Balance::ConsistentHash(_), _) => {
+                balance::least_connections(candidates, order.rotation())
+            }
+            (Balance::RandomTwo, _) => {
+                balance::random_two(candidates, [order.chance(), order.chance()])
+            }
+            (Balance::RoundRobin, _) => balance::round_robin(candidates),
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("name", &self.settings.name)
+            .field("members", &self.members.load())
+            .finish()
+    }
+}

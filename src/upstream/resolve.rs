@@ -1,1 +1,215 @@
-//! (being written)
+//! Names that become backends: each is resolved again when its TTL ends. Knows nothing of load or health.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Weak},
+    time::{Duration, Instant as SystemInstant},
+};
+
+use async_trait::async_trait;
+use hickory_resolver::{
+    TokioResolver,
+    net::NetError,
+    proto::rr::{RData, RecordType},
+};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::{Address, Endpoint, Host, Upstream};
+
+/// No answer is asked for again sooner: a TTL of 0 must not become a flood.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+
+/// Answers for names; DNS, or a test.
+#[async_trait]
+pub trait Lookup: Send + Sync + 'static {
+    /// The addresses of one family; none is an answer too.
+    async fn lookup(&self, name: &str, family: Family) -> Result<Answer, LookupError>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub addresses: Vec<IpAddr>,
+    /// How long it holds.
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Error)]
+pub enum LookupError {
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("the resolver failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The system's resolver: /etc/resolv.conf and /etc/hosts, both as they were when it was made.
+pub struct System(TokioResolver);
+
+impl System {
+    pub fn new() -> Result<Self, LookupError> {
+        let mut builder = TokioResolver::builder_tokio().map_err(LookupError::failed)?;
+        // Answers are asked for when their TTL has ended: what a cache would say is known.
+        builder.options_mut().cache_size = 0;
+        Ok(Self(builder.build().map_err(LookupError::failed)?))
+    }
+}
+
+#[async_trait]
+impl Lookup for System {
+    async fn lookup(&self, name: &str, family: Family) -> Result<Answer, LookupError> {
+        let kind = match family {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        };
+        match self.0.lookup(name, kind).await {
+            Ok(found) => {
+                let address = |data: &RData| match data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                };
+                Ok(Answer {
+                    addresses: found
+                        .answers()
+                        .iter()
+                        .filter_map(|record| address(&record.data))
+                        .collect(),
+                    ttl: found
+                        .valid_until()
+                        .saturating_duration_since(SystemInstant::now()),
+                })
+            }
+            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Answer {
+                addresses: Vec::new(),
+                ttl: Duration::MAX,
+            }),
+            Err(error) => Err(LookupError::failed(error)),
+        }
+    }
+}
+
+impl LookupError {
+    fn failed(error: NetError) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+/// What is known of one name.
+#[derive(Default)]
+struct Known {
+    v4: BTreeSet<IpAddr>,
+    v6: BTreeSet<IpAddr>,
+}
+
+impl Known {
+    /// Takes in both answers, and says how long they hold.
+    ///
+    /// A family whose lookup failed keeps its last addresses: half an outage of DNS must not drain half the backends.
+    fn update(
+        &mut self,
+        v4: Result<Answer, LookupError>,
+        v6: Result<Answer, LookupError>,
+    ) -> Result<Duration, LookupError> {
+        let (v4, v6) = match (v4, v6) {
+            (Err(error), Err(_)) => return Err(error),
+            (v4, v6) => (v4.ok(), v6.ok()),
+        };
+        let found = |answer: &Option<Answer>, last: &BTreeSet<IpAddr>| match answer {
+            Some(answer) => answer.addresses.iter().copied().collect(),
+            None => last.clone(),
+        };
+        let next = Self {
+            v4: found(&v4, &self.v4),
+            v6: found(&v6, &self.v6),
+        };
+        if next.v4.is_empty() && next.v6.is_empty() {
+            return Err(LookupError::NoAddress);
+        }
+        *self = next;
+        let ttl = |answer: Option<Answer>| answer.map_or(Duration::ZERO, |answer| answer.ttl);
+        Ok(ttl(v4).min(ttl(v6)))
+    }
+
+    fn endpoints(&self, port: u16) -> Vec<Endpoint> {
+        self.v4
+            .iter()
+            .chain(&self.v6)
+            .map(|ip| Endpoint::Tcp(SocketAddr::new(*ip, port)))
+            .collect()
+    }
+
+    fn of(endpoints: &[Endpoint]) -> Self {
+        let addresses = endpoints.iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => Some(address.ip()),
+            Endpoint::Unix(_) => None,
+        });
+        let (v4, v6) = addresses.partition(IpAddr::is_ipv4);
+        Self { v4, v6 }
+    }
+}
+
+/// Resolves the name of seed `index` for as long as its upstream lives. Returns at once if it has none.
+pub(super) async fn follow(upstream: Weak<Upstream>, index: usize, lookup: Arc<dyn Lookup>) {
+    let Some(running) = upstream.upgrade() else {
+        return;
+    };
+    let Address::Tcp {
+        host: Host::Name(name),
+        port,
+    } = running.seeds[index].address.clone()
+    else {
+        return;
+    };
+    let mut known = Known::of(&running.endpoints_of(index));
+    let longest = running.settings.resolve_every.max(SHORTEST_TTL);
+    let upstream_name = running.settings.name.clone();
+    // Addresses carried from the plan before are as good as a first answer.
+    let mut awaited = known.v4.is_empty() && known.v6.is_empty();
+    drop(running);
+
+    let mut failures = 0_u32;
+    loop {
+        let (v4, v6) = tokio::join!(
+            lookup.lookup(&name, Family::V4),
+            lookup.lookup(&name, Family::V6)
+        );
+        let Some(running) = upstream.upgrade() else {
+            return;
+        };
+        let pause = match known.update(v4, v6) {
+            Ok(ttl) => {
+                if failures > 0 {
+                    info!(target: "upstream", upstream = %upstream_name, %name, "name resolves again");
+                }
+                failures = 0;
+                running.resolved(index, known.endpoints(port));
+                ttl.clamp(SHORTEST_TTL, longest)
+            }
+            Err(error) => {
+                if failures == 0 {
+                    let kept = known.v4.len() + known.v6.len();
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    warn!(
+                        target: "upstream", upstream = %upstream_name, %name, why = %error, cause, kept,
+                        "name does not resolve; its last addresses are kept"
+                    );
+                }
+                failures = failures.saturating_add(1);
+                (SHORTEST_TTL * 2_u32.saturating_pow(failures.min(8) - 1)).min(longest)
+            }
+        };
+        if awaited {
+            running.unresolved.send_modify(|seeds| *seeds -= 1);
+            awaited = false;
+        }
+        drop(running);
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,159 @@
+//! A connected socket to a backend: TCP or Unix, with or without TLS.
+
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsRawFd, RawFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use rustls_pki_types::ServerName;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{Endpoint, Tls};
+
+/// Bytes to and from a backend.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    // Boxed: a TLS session is large, and most streams are plain.
+    TlsTcp(Box<TlsStream<TcpStream>>),
+    TlsUnix(Box<TlsStream<UnixStream>>),
+}
+
+#[derive(Debug, Error)]
+pub(super) enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Refused(io::Error),
+    #[error("tls handshake failed: {0}")]
+    Handshake(io::Error),
+}
+
+impl Socket {
+    /// Connects, and completes the TLS handshake where there is one. Has no deadline of its own.
+    pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Self, ConnectError> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(ConnectError::Refused)?;
+                // Heads and bodies are written whole: waiting to fill a segment only delays them.
+                stream.set_nodelay(true).map_err(ConnectError::Refused)?;
+                match tls {
+                    None => Ok(Self::Tcp(stream)),
+                    Some(tls) => Ok(Self::TlsTcp(Box::new(
+                        handshake(tls, address.ip(), stream).await?,
+                    ))),
+                }
+            }
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(ConnectError::Refused)?;
+                match tls {
+                    None => Ok(Self::Unix(stream)),
+                    Some(tls) => {
+                        let stand_in = IpAddr::from(Ipv4Addr::LOCALHOST);
+                        Ok(Self::TlsUnix(Box::new(
+                            handshake(tls, stand_in, stream).await?,
+                        )))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The TLS session, where there is one.
+    pub fn session(&self) -> Option<&rustls::ClientConnection> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::TlsTcp(stream) => Some(stream.get_ref().1),
+            Self::TlsUnix(stream) => Some(stream.get_ref().1),
+        }
+    }
+}
+
+/// `unnamed` stands for the server where settings name none, which they may only if nothing is verified.
+async fn handshake<S>(tls: &Tls, unnamed: IpAddr, stream: S) -> Result<TlsStream<S>, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = tls
+        .sni()
+        .cloned()
+        .unwrap_or_else(|| ServerName::IpAddress(unnamed.into()));
+    TlsConnector::from(tls.config().clone())
+        .connect(name, stream)
+        .await
+        .map_err(ConnectError::Handshake)
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+            Self::TlsTcp(stream) => stream.as_raw_fd(),
+            Self::TlsUnix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+/// Calls the same method on whichever stream it is.
+macro_rules! forward {
+    ($self:ident, $method:ident $(, $argument:expr)*) => {
+        match $self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Socket::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Socket::TlsTcp(stream) => Pin::new(stream).$method($($argument),*),
+            Socket::TlsUnix(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, poll_read, cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, poll_write, cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, poll_write_vectored, cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, poll_flush, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, poll_shutdown, cx)
+    }
+}

@@ -1,0 +1,270 @@
+//! TLS towards backends: whom we believe and who we say we are. Verification is on unless `insecure` is said.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pingora_core::{
+    protocols::tls::CaType,
+    utils::tls::{CertKey, WrappedX509, parse_x509},
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+    pem::{self, PemObject},
+};
+use thiserror::Error;
+
+/// The TLS settings of one upstream, ready to use. Equal if a connection made under one may be used under the other.
+#[derive(Clone)]
+pub struct Tls {
+    said: Arc<Said>,
+    config: Arc<ClientConfig>,
+    /// The same trust and identity as pingora's HTTP/2 connector wants them.
+    ca: Option<Arc<CaType>>,
+    identity: Option<Arc<CertKey>>,
+}
+
+/// What an operator says about TLS.
+#[derive(Debug, Default)]
+pub struct TlsFiles<'a> {
+    /// The name the certificate must have, sent as SNI. Required unless `insecure`.
+    pub sni: Option<&'a str>,
+    /// PEM certificates to believe; `None` is the platform's.
+    pub ca: Option<&'a Path>,
+    /// Believes every certificate.
+    pub insecure: bool,
+    /// PEM certificate chain and private key to show.
+    pub identity: Option<(&'a Path, &'a Path)>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Said {
+    sni: Option<ServerName<'static>>,
+    insecure: bool,
+    ca: Option<Vec<CertificateDer<'static>>>,
+    chain: Vec<CertificateDer<'static>>,
+    key: Option<PrivateKeyDer<'static>>,
+}
+
+#[derive(Debug, Error)]
+pub enum TlsError {
+    #[error("tls has no sni; name the backend's certificate or say insecure = true")]
+    NoSni,
+    #[error("{0:?} is not a name a certificate can have")]
+    Sni(String),
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] pem::Error),
+    #[error("{} holds no certificate", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("{} holds a certificate that cannot be trusted", .0.display())]
+    Ca(PathBuf, #[source] rustls::Error),
+    #[error("the certificate and key for the backend cannot be used")]
+    Identity(#[source] rustls::Error),
+    #[error("the platform's certificates cannot be read")]
+    Platform(#[source] std::io::Error),
+}
+
+impl Tls {
+    /// Reads the files and checks that they can be used.
+    pub fn load(files: &TlsFiles<'_>) -> Result<Self, TlsError> {
+        let sni = match files.sni {
+            Some(name) => {
+                let valid = ServerName::try_from(name.to_owned());
+                Some(valid.map_err(|_| TlsError::Sni(name.into()))?)
+            }
+            None if files.insecure => None,
+            None => return Err(TlsError::NoSni),
+        };
+        let ca = files.ca.map(certificates).transpose()?;
+        let (chain, key) = match files.identity {
+            Some((chain, key)) => {
+                let secret = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|cause| TlsError::Read(key.into(), cause))?;
+                (certificates(chain)?, Some(secret))
+            }
+            None => (Vec::new(), None),
+        };
+        let said = Said {
+            sni,
+            insecure: files.insecure,
+            ca,
+            chain,
+            key,
+        };
+        let config = said.config(files.ca)?;
+        Ok(Self {
+            config: Arc::new(config),
+            ca: said.ca_for_h2(),
+            identity: said.identity_for_h2(),
+            said: Arc::new(said),
+        })
+    }
+
+    /// The name to verify and to send; `None` only if the settings are insecure.
+    pub fn sni(&self) -> Option<&ServerName<'static>> {
+        self.said.sni.as_ref()
+    }
+
+    pub fn insecure(&self) -> bool {
+        self.said.insecure
+    }
+
+    pub(super) fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    pub(super) fn ca(&self) -> Option<&Arc<CaType>> {
+        self.ca.as_ref()
+    }
+
+    pub(super) fn identity(&self) -> Option<&Arc<CertKey>> {
+        self.identity.as_ref()
+    }
+}
+
+impl Said {
+    /// For HTTP/1.1: the only protocol our own connector speaks.
+    fn config(&self, ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("ring supports TLS 1.2 and 1.3");
+        let builder = if self.insecure {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(BelieveEverything(provider)))
+        } else {
+            builder.with_root_certificates(self.roots(ca)?)
+        };
+        let mut config = match &self.key {
+            Some(key) => builder
+                .with_client_auth_cert(self.chain.clone(), key.clone_key())
+                .map_err(TlsError::Identity)?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.enable_sni = self.sni.is_some();
+        Ok(config)
+    }
+
+    fn roots(&self, path: Option<&Path>) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(certificates) => {
+                for certificate in certificates {
+                    roots.add(certificate.clone()).map_err(|cause| {
+                        TlsError::Ca(path.unwrap_or(Path::new("")).into(), cause)
+                    })?;
+                }
+            }
+            None => {
+                let platform =
+                    rustls_native_certs::load_native_certs().map_err(TlsError::Platform)?;
+                // Platforms ship roots that webpki does not accept; one of them is no reason to refuse the rest.
+                roots.add_parsable_certificates(platform);
+            }
+        }
+        Ok(roots)
+    }
+
+    fn ca_for_h2(&self) -> Option<Arc<CaType>> {
+        let certificates = self.ca.as_ref()?;
+        Some(
+            certificates
+                .iter()
+                .map(|der| WrappedX509::new(der.to_vec(), parse_x509))
+                .collect(),
+        )
+    }
+
+    fn identity_for_h2(&self) -> Option<Arc<CertKey>> {
+        let key = self.key.as_ref()?;
+        let chain = self.chain.iter().map(|der| der.to_vec()).collect();
+        Some(Arc::new(CertKey::new(chain, key.secret_der().to_vec())))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = |cause| TlsError::Read(path.into(), cause);
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(read)?.collect();
+    match found.map_err(read)? {
+        none if none.is_empty() => Err(TlsError::NoCertificate(path.into())),
+        found => Ok(found),
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        self.said == other.said
+    }
+}
+
+impl Eq for Tls {}
+
+/// Never shows the key.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("sni", &self.said.sni)
+            .field("insecure", &self.said.insecure)
+            .field("own_ca", &self.said.ca.is_some())
+            .field("own_certificate", &self.said.key.is_some())
+            .finish()
+    }
+}
+
+/// `insecure = true`: who holds the certificate is not asked; that it holds the key still is.
+#[derive(Debug)]
+struct BelieveEverything(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveEverything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

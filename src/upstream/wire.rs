@@ -1,0 +1,360 @@
+//! An HTTP/1.1 connection to a backend as pingora sees it: bytes, with a deadline for every wait. Knows where a
+//! response head ends; the rest of the framing is pingora's.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType, l4::socket::SocketAddr, raw_connect::ProxyDigest,
+    tls::SslDigest,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::Instant,
+};
+
+use super::{Deadline, Transport, deadline::Timer, socket::Socket};
+
+/// A connection over one [`Transport`].
+pub(super) struct WireStream {
+    socket: Socket,
+    transport: Arc<Transport>,
+    phase: Phase,
+    head: HeadEnd,
+    last_write: Instant,
+    last_read: Instant,
+    /// Since when a read or a write has been pending without progress.
+    reading_since: Option<Instant>,
+    writing_since: Option<Instant>,
+    read_timer: Timer,
+    write_timer: Timer,
+    /// Idle connections to the same backend; counts this one while it is parked.
+    parked: Arc<AtomicUsize>,
+    digests: Digests,
+}
+
+/// What the connection is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// In the pool, or not used yet: nothing is awaited.
+    Idle { parked: bool },
+    /// A request is being sent, or its response head awaited.
+    Head,
+    /// After the head.
+    Body,
+    /// After a 101.
+    Tunnel,
+}
+
+struct Digests {
+    established: SystemTime,
+    took: Duration,
+    socket: Arc<SocketDigest>,
+    tls: Option<Arc<SslDigest>>,
+}
+
+impl WireStream {
+    /// `address` is what was connected to, and `took` how long that was; `parked` counts its idle connections.
+    pub fn new(
+        socket: Socket,
+        address: SocketAddr,
+        transport: Arc<Transport>,
+        parked: Arc<AtomicUsize>,
+        took: Duration,
+    ) -> Self {
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(address));
+        let now = Instant::now();
+        let digests = Digests {
+            established: SystemTime::now(),
+            took,
+            socket: Arc::new(digest),
+            tls: socket
+                .session()
+                .map(|session| Arc::new(tls_digest(session))),
+        };
+        Self {
+            socket,
+            transport,
+            phase: Phase::Idle { parked: false },
+            head: HeadEnd::default(),
+            last_write: now,
+            last_read: now,
+            reading_since: None,
+            writing_since: None,
+            read_timer: Timer::default(),
+            write_timer: Timer::default(),
+            parked,
+            digests,
+        }
+    }
+
+    /// When a pending read has taken too long, and what that means.
+    fn read_deadline(&self) -> Option<(Instant, Deadline)> {
+        let timeouts = &self.transport.settings().timeouts;
+        match self.phase {
+            Phase::Idle { .. } => None,
+            Phase::Head => Some((self.last_write + timeouts.first_byte, Deadline::FirstByte)),
+            // From when we began to wait, not from the last byte: a slow client may have kept us from reading.
+            Phase::Body => Some((self.reading_since? + timeouts.read, Deadline::Read)),
+            Phase::Tunnel => Some((
+                self.last_read.max(self.last_write) + timeouts.websocket_idle,
+                Deadline::Idle,
+            )),
+        }
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) {
+        self.last_read = Instant::now();
+        if self.phase == Phase::Head
+            && let Some(status) = self.head.feed(bytes)
+        {
+            self.phase = if status == 101 {
+                Phase::Tunnel
+            } else {
+                Phase::Body
+            };
+        }
+    }
+
+    fn sent(&mut self) {
+        self.last_write = Instant::now();
+        if matches!(self.phase, Phase::Idle { .. }) {
+            self.unpark();
+            self.phase = Phase::Head;
+            self.head = HeadEnd::default();
+        }
+    }
+
+    /// Enters the pool if there is room; `false` is that the connection is to be closed.
+    fn park(&mut self) -> bool {
+        let room = self.transport.settings().keepalive;
+        let parked = self
+            .parked
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| {
+                (idle < room).then_some(idle + 1)
+            });
+        self.phase = Phase::Idle {
+            parked: parked.is_ok(),
+        };
+        parked.is_ok()
+    }
+
+    fn unpark(&mut self) {
+        if self.phase == (Phase::Idle { parked: true }) {
+            self.parked.fetch_sub(1, Ordering::AcqRel);
+            self.phase = Phase::Idle { parked: false };
+        }
+    }
+
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let result = write(Pin::new(&mut self.socket), cx);
+        if result.is_pending() {
+            ready!(self.poll_write_deadline(cx));
+            return Poll::Ready(Err(Deadline::Write.passed()));
+        }
+        self.writing_since = None;
+        self.sent();
+        result
+    }
+
+    fn poll_write_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.writing_since.get_or_insert_with(Instant::now);
+        let at = since + self.transport.settings().timeouts.write;
+        self.write_timer.poll(cx, Some(at))
+    }
+}
+
+impl AsyncRead for WireStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in large pieces.
+        let parking = this.phase == Phase::Body && buf.remaining() == 1;
+        if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_read(cx, buf) {
+            this.reading_since = None;
+            result?;
+            this.arrived(&buf.filled()[before..]);
+            return Poll::Ready(Ok(()));
+        }
+        if parking && !this.park() {
+            // An end of file: pingora drops what it was about to keep.
+            return Poll::Ready(Ok(()));
+        }
+        this.reading_since.get_or_insert_with(Instant::now);
+        let deadline = this.read_deadline();
+        ready!(this.read_timer.poll(cx, deadline.map(|(at, _)| at)));
+        let (_, deadline) = deadline.expect("only a deadline makes the timer ready");
+        Poll::Ready(Err(deadline.passed()))
+    }
+}
+
+impl AsyncWrite for WireStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll_write_with(cx, |socket, cx| socket.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll_write_with(cx, |socket, cx| socket.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_flush(cx) {
+            this.writing_since = None;
+            return Poll::Ready(result);
+        }
+        ready!(this.poll_write_deadline(cx));
+        Poll::Ready(Err(Deadline::Write.passed()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+impl Drop for WireStream {
+    fn drop(&mut self) {
+        self.unpark();
+    }
+}
+
+/// Finds the end of a final response head in pieces of any size.
+#[derive(Debug, Default)]
+struct HeadEnd {
+    /// The status line so far, as far as its code: `HTTP/1.1 200`.
+    start: [u8; 12],
+    length: usize,
+    /// The length of the line being read, without its end.
+    line: usize,
+}
+
+impl HeadEnd {
+    /// The status once its head is whole. Interim heads (1xx, but 101) are passed over.
+    fn feed(&mut self, bytes: &[u8]) -> Option<u16> {
+        for &byte in bytes {
+            if self.length < self.start.len() {
+                self.start[self.length] = byte;
+                self.length += 1;
+            }
+            match byte {
+                b'\r' => {}
+                b'\n' if self.line > 0 => self.line = 0,
+                b'\n' => {
+                    let status = self.status();
+                    *self = Self::default();
+                    if status == 101 || !(100..200).contains(&status) {
+                        return Some(status);
+                    }
+                }
+                _ => self.line += 1,
+            }
+        }
+        None
+    }
+
+    /// 0 if there is none; pingora refuses that response.
+    fn status(&self) -> u16 {
+        std::str::from_utf8(&self.start[9..])
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+fn tls_digest(session: &rustls::ClientConnection) -> SslDigest {
+    let cipher = session
+        .negotiated_cipher_suite()
+        .map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
+    let version = session
+        .protocol_version()
+        .map_or_else(String::new, |version| format!("{version:?}"));
+    SslDigest::new(cipher, version, None, None, Vec::new())
+}
+
+#[async_trait]
+impl Shutdown for WireStream {
+    async fn shutdown(&mut self) {
+        // The connection is given up either way.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for WireStream {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Ssl for WireStream {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.digests.tls.clone()
+    }
+}
+
+impl GetTimingDigest for WireStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        vec![Some(TimingDigest {
+            established_ts: self.digests.established,
+            establishment_duration: Some(self.digests.took),
+            offload_wait_duration: None,
+        })]
+    }
+}
+
+impl GetProxyDigest for WireStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for WireStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digests.socket.clone())
+    }
+}
+
+impl Peek for WireStream {}
+
+impl fmt::Debug for WireStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WireStream")
+            .field("socket", &self.socket)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
