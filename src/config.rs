@@ -1,6 +1,88 @@
-//! The file's shape, and what is wrong with it.
+//! The file's shape, and what is wrong with it: text in, typed tables out, or every problem with its position.
+//! Knows no runtime module; what the tables become is decided in `plan`.
 
+mod check;
+mod declare;
+mod expand;
 pub mod problem;
+mod read;
 pub mod schema;
 pub mod spec;
 pub mod word;
+
+use std::path::Path;
+
+use problem::{Place, Problems};
+use read::Reader;
+use word::{BackendAddress, ListenAddress};
+
+pub use spec::Config;
+
+/// Reads and checks a file, with the files it names, in the environment of this process.
+///
+/// Paths in the file are meant from its directory.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let mut problems = Problems::new(&file);
+        problems.note(&Place::NOWHERE, format!("cannot be read: {error}"));
+        problems
+    })?;
+    let config = parse(&text, &file, &|name| std::env::var(name).ok())?;
+    let mut problems = Problems::new(&file);
+    check::files(&config, &mut problems);
+    problems.none_or(config)
+}
+
+/// Reads and checks a text without touching any other file. `file` is its name in messages.
+pub fn parse(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Problems> {
+    let mut reader = Reader::new(text, file, env);
+    let config: Option<Config> = reader.document();
+    let mut problems = reader.problems;
+    if let Some(config) = &config {
+        check::tables(config, &mut problems);
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+impl Config {
+    /// One application on these backends behind these listeners, everything else by default.
+    ///
+    /// Fails when two of the listeners or of the backends collide, or when there are none or too many.
+    pub fn for_upstreams(
+        listen: &[ListenAddress],
+        backends: &[BackendAddress],
+    ) -> Result<Self, Problems> {
+        // Through the same text as a file, so that there is one way to a default.
+        let text = format!(
+            "server = {{ listen = {} }}\nupstream = {{ app = {{ backends = {} }} }}\nroute = [{{ upstream = \"app\" }}]",
+            list_of_strings(listen),
+            list_of_strings(backends),
+        );
+        parse(&text, "arguments", &|_| None).map_err(Problems::without_places)
+    }
+
+    /// What is legal and probably not meant.
+    pub fn warnings(&self, file: &str) -> Problems {
+        let mut warnings = Problems::new(file);
+        check::warnings(self, &mut warnings);
+        warnings
+    }
+}
+
+/// A TOML list; a `$` is doubled so that a path is not taken for a variable.
+fn list_of_strings(values: &[impl ToString]) -> String {
+    serde_json::Value::from_iter(
+        values
+            .iter()
+            .map(|value| value.to_string().replace("${", "$${")),
+    )
+    .to_string()
+}

@@ -1,1 +1,36 @@
-//! (being written)
+//! Every key of the file, each declared once: type, default, bounds, meaning. Knows no other module's types;
+//! what one key means for another is checked in `check`.
+
+mod headers;
+mod route;
+mod server;
+mod upstream;
+
+pub use headers::HeadersSpec;
+pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
+pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ServerSpec};
+pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+
+use std::collections::BTreeMap;
+
+use super::declare::spec;
+
+spec! {
+    /// Configuration of the Tollgate gateway.
+    pub struct Config in "the file" {
+        /// Listeners, connections and what a request may look like.
+        server: ServerSpec;
+        /// Who is believed about whom.
+        clients: ClientsSpec = {};
+        /// The access log and the gateway's own messages.
+        log: LogSpec = {};
+        /// The answers that the gateway gives by itself.
+        errors: ErrorsSpec = {};
+        /// Applications by name, each one or more backends.
+        upstreams["upstream"]: BTreeMap<String, UpstreamSpec> = {};
+        /// Header policies by name. "basic", "strict" and "off" exist without being written.
+        headers: BTreeMap<String, HeadersSpec> = {};
+        /// Routes; the most specific host and the longest path win, whatever the order.
+        routes["route"]: Vec<RouteSpec> = [];
+    }
+}

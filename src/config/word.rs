@@ -1,1 +1,96 @@
-//! (being written)
+//! The words an operator writes behind the keys: what each may be, and what it means. Knows no key.
+
+mod address;
+mod choice;
+mod http;
+mod quantity;
+mod template;
+
+pub use address::{BackendAddress, HostPattern, ListenAddress, ServerNameSpec, parse_cidr};
+pub use choice::{
+    AccessSpec, BalanceSpec, FormatSpec, HashKeySpec, HealthKindSpec, LastResortSpec, LevelSpec,
+    MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec, ProtocolSpec, QuerySpec, RetryOnSpec,
+};
+pub use http::{
+    CspSpec, HeaderFields, HostHeaderSpec, HstsSpec, RedirectStatus, RouteName, RoutePath,
+};
+pub use quantity::{HttpsPort, Percent, Size, StatusSet, parse_duration};
+pub use template::{RedirectTemplate, TemplatePart};
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde_json::{Value as Json, json};
+
+use super::read::{Node, Reader, Value};
+
+/// A string that parses itself. Its error text is what the operator reads, at the place of the value.
+pub trait Word: FromStr<Err: Display> {
+    /// What is expected here, for a value that is no string at all.
+    const EXPECTS: &'static str;
+
+    /// JSON Schema of the string, without its variables.
+    fn form() -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+impl<T: Word> Value for T {
+    fn expects() -> String {
+        T::EXPECTS.to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.parsed(node, T::EXPECTS, |text| {
+            text.parse().map_err(|wrong: T::Err| wrong.to_string())
+        })
+    }
+
+    fn schema() -> Json {
+        or_variable(T::form())
+    }
+}
+
+/// The form, or a string that holds a variable, of which nothing more can be said before it is expanded.
+pub fn or_variable(form: Json) -> Json {
+    match form.as_object() {
+        Some(members) if members.len() == 1 => form,
+        _ => json!({ "anyOf": [form, { "$ref": "#/$defs/variable" }] }),
+    }
+}
+
+/// A file or directory. Displays as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath {
+    pub written: String,
+    /// Relative paths are resolved against the directory of the configuration file.
+    pub path: PathBuf,
+}
+
+impl Display for FilePath {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?}", self.written)
+    }
+}
+
+impl Value for FilePath {
+    fn expects() -> String {
+        "a path".to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let written = reader.parsed(node, "a path", |text| match text {
+            "" => Err(format!("{} is empty; expected a path", node.key)),
+            _ => Ok(text.to_owned()),
+        })?;
+        Some(Self {
+            path: reader.resolve(&written),
+            written,
+        })
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}

@@ -1,0 +1,120 @@
+//! Routes: what they refer to, and that each is one of its kind.
+
+use std::collections::{BTreeSet, HashMap};
+
+use http::Method;
+
+use crate::config::problem::{Positioned, Problems, unknown};
+use crate::config::spec::{ActionSpec, Config, RouteSpec};
+use crate::config::word::PresetSpec;
+
+pub fn references(config: &Config, problems: &mut Problems) {
+    let upstreams: Vec<&str> = config.upstreams.keys().map(String::as_str).collect();
+    let policies = policy_names(config);
+    for route in &config.routes {
+        if let ActionSpec::Upstream(name) = &route.action
+            && !config.upstreams.contains_key(&name.value)
+        {
+            problems.note(name, unknown("upstream", name, "defined", &upstreams));
+        }
+        if !policies.contains(&route.headers.as_str()) {
+            problems.note(
+                &route.headers,
+                unknown("header policy", &route.headers, "defined", &policies),
+            );
+        }
+        if let Some(prefix) = route
+            .replace_prefix
+            .as_ref()
+            .filter(|_| *route.strip_prefix)
+        {
+            problems.note(
+                prefix,
+                "replace_prefix beside strip_prefix = true; expected one of them",
+            );
+        }
+        if let Some(methods) = route.methods.as_ref().filter(|methods| methods.is_empty()) {
+            problems.note(methods, "methods is empty and the route matches nothing; expected at least one, or no methods for all");
+        }
+    }
+}
+
+/// Built-in and defined.
+pub fn policy_names(config: &Config) -> Vec<&str> {
+    let built_in = [PresetSpec::Basic, PresetSpec::Strict, PresetSpec::Off].map(PresetSpec::as_str);
+    built_in
+        .into_iter()
+        .chain(config.headers.keys().map(String::as_str))
+        .collect()
+}
+
+/// Two routes are the same when a request could match both equally well: host and path are equal and a method is common.
+pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
+    let mut names: HashMap<String, &RouteSpec> = HashMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        let twin = routes[..index].iter().find(|earlier| {
+            earlier.host == route.host
+                && earlier.path == route.path
+                && share_a_method(methods(earlier), methods(route))
+        });
+        if let Some(twin) = twin {
+            let message = format!(
+                "route matches what the route at line {} matches; expected another host, path or methods",
+                twin.place().line()
+            );
+            problems.note(route, message);
+            continue;
+        }
+        if let Some(earlier) = names.insert(route.label(), route) {
+            let message = format!(
+                "duplicate route name {:?}, also at line {}",
+                route.label(),
+                earlier.place().line()
+            );
+            match &route.name {
+                Some(name) => problems.note(name, message),
+                None => problems.note(route, message),
+            }
+        }
+    }
+}
+
+/// Empty: all methods.
+fn methods(route: &RouteSpec) -> &[Method] {
+    route
+        .methods
+        .as_ref()
+        .map_or(&[], |methods| methods.as_slice())
+}
+
+fn share_a_method(one: &[Method], other: &[Method]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|method| other.contains(method))
+}
+
+pub fn unused(config: &Config, warnings: &mut Problems) {
+    let mut upstreams = BTreeSet::new();
+    let mut policies = BTreeSet::new();
+    for route in &config.routes {
+        policies.insert(route.headers.as_str());
+        if let ActionSpec::Upstream(name) = &route.action {
+            upstreams.insert(name.as_str());
+        }
+    }
+    for (name, upstream) in config
+        .upstreams
+        .iter()
+        .filter(|(name, _)| !upstreams.contains(name.as_str()))
+    {
+        warnings.note(upstream, format!("upstream {name:?} is used by no route"));
+    }
+    for (name, policy) in config
+        .headers
+        .iter()
+        .filter(|(name, _)| !policies.contains(name.as_str()))
+    {
+        warnings.note(
+            policy,
+            format!("header policy {name:?} is used by no route"),
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Backends and settings of one upstream that cannot stand together.
+
+use std::collections::HashMap;
+
+use crate::config::problem::{Positioned, Problems};
+use crate::config::spec::{Config, TlsSpec, UpstreamSpec};
+use crate::config::word::{BackendAddress, ProtocolSpec};
+
+pub fn duplicates(config: &Config, problems: &mut Problems) {
+    for upstream in config.upstreams.values() {
+        let mut seen: HashMap<&BackendAddress, ()> = HashMap::new();
+        for backend in &upstream.backends {
+            if seen.insert(&backend.address, ()).is_some() {
+                let message = format!(
+                    "duplicate backend {}; expected a higher weight instead",
+                    *backend.address
+                );
+                problems.note(&backend.address, message);
+            }
+        }
+        if !upstream.backends.is_empty() && upstream.backends.iter().all(|backend| backend.backup) {
+            let first = &upstream.backends[0];
+            problems.note(
+                first,
+                "every backend is a backup; expected at least one that is not",
+            );
+        }
+    }
+}
+
+pub fn contradictions(config: &Config, problems: &mut Problems) {
+    for upstream in config.upstreams.values() {
+        protocol(upstream, problems);
+        if let Some(tls) = &upstream.tls {
+            verification(tls, problems);
+        }
+        if let Some(health) = upstream
+            .health
+            .as_ref()
+            .filter(|health| *health.timeout > health.every)
+        {
+            let message = format!(
+                "timeout {:?} is longer than every {:?}; expected at most that",
+                *health.timeout, health.every
+            );
+            problems.note(&health.timeout, message);
+        }
+    }
+}
+
+fn protocol(upstream: &UpstreamSpec, problems: &mut Problems) {
+    match (*upstream.protocol, &upstream.tls) {
+        (ProtocolSpec::H2, None) => {
+            problems.note(
+                &upstream.protocol,
+                r#"protocol "h2" without tls; expected tls, or protocol "h2c" for plaintext"#,
+            );
+        }
+        (ProtocolSpec::H2c, Some(_)) => {
+            problems.note(
+                &upstream.protocol,
+                r#"protocol "h2c" with tls; expected protocol "h2", or tls = false"#,
+            );
+        }
+        _ => {}
+    }
+}
+
+fn verification(tls: &TlsSpec, problems: &mut Problems) {
+    if tls.sni.is_none() && !*tls.insecure {
+        problems.note(
+            tls,
+            "tls without sni; expected the name that the backends prove, or insecure = true",
+        );
+    }
+    if let Some(ca) = tls.ca.as_ref().filter(|_| *tls.insecure) {
+        problems.note(
+            ca,
+            "ca beside insecure = true, which verifies nothing; expected one of them",
+        );
+    }
+    match (&tls.certificate, &tls.key) {
+        (Some(certificate), None) => problems.note(
+            &certificate.place(),
+            "certificate without key; expected both or none",
+        ),
+        (None, Some(key)) => problems.note(
+            &key.place(),
+            "key without certificate; expected both or none",
+        ),
+        _ => {}
+    }
+}

@@ -1,0 +1,645 @@
+//! Reads the spanned TOML tree into typed values. Knows TOML and positions; knows no key of the file.
+//!
+//! Every problem is noted at its place and reading goes on: a wrong value is replaced by its default, a wrong entry
+//! of a list is left out. So a result may be incomplete; it is right only when no problem was noted.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::expand;
+use super::problem::{Located, Place, Positioned, Problem, Problems, did_you_mean};
+
+/// A type that can stand behind a key: how it is read, and what an editor may know of it.
+pub trait Value: Sized {
+    /// What is expected here, as an operator would say it: `a duration such as "10s"`.
+    fn expects() -> String;
+
+    /// `None` when nothing could be made of the value; the problem has then been noted.
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// What it means that the key is absent and has no default. `None`: the key is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// What stands in for a required value that is missing or wrong, so that the rest of its table can be checked.
+    fn makeshift() -> Option<Self> {
+        None
+    }
+
+    /// JSON Schema of the written form.
+    fn schema() -> Json;
+}
+
+/// Where a node of the tree stands: in the text, or, for a default, where its table is.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Text { start: usize, end: usize },
+    Place(Place),
+}
+
+/// One value of the tree under the key it is written behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'t> {
+    pub key: &'t str,
+    value: &'t DeValue<'t>,
+    at: At,
+    bounds: Option<(&'static str, &'static str)>,
+}
+
+impl<'t> Node<'t> {
+    /// A value that is not written in the file and stands at `place` in its stead.
+    pub fn implied(key: &'t str, value: &'t DeValue<'t>, place: Place) -> Self {
+        Self {
+            key,
+            value,
+            at: At::Place(place),
+            bounds: None,
+        }
+    }
+
+    fn child(&self, key: &'t str, value: &'t Spanned<DeValue<'t>>) -> Self {
+        let at = match self.at {
+            At::Text { .. } => At::Text {
+                start: value.span().start,
+                end: value.span().end,
+            },
+            place => place,
+        };
+        Self {
+            key,
+            value: value.get_ref(),
+            at,
+            bounds: None,
+        }
+    }
+
+    /// The same node, whose value must lie between two values written as TOML.
+    pub fn bounded(self, least: &'static str, most: &'static str) -> Self {
+        Self {
+            bounds: Some((least, most)),
+            ..self
+        }
+    }
+
+    pub fn as_bool(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
+    pub fn is_str(&self) -> bool {
+        self.value.is_str()
+    }
+
+    pub fn is_integer(&self) -> bool {
+        self.value.is_integer()
+    }
+
+    /// The value as one would quote it in a message.
+    fn quoted(&self) -> String {
+        match self.value {
+            DeValue::String(text) => format!("{text:?}"),
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            DeValue::Boolean(on) => on.to_string(),
+            DeValue::Datetime(_) => "a date".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        }
+    }
+}
+
+/// The keys of one table.
+pub struct Fields<'t> {
+    pub place: Place,
+    entries: BTreeMap<&'t str, (Place, Node<'t>)>,
+    /// Known keys that an unknown key was probably meant to be: not reported as missing as well.
+    meant: Vec<&'static str>,
+}
+
+impl<'t> Fields<'t> {
+    pub fn get(&self, key: &str) -> Option<Node<'t>> {
+        self.entries.get(key).map(|(_, node)| *node)
+    }
+
+    /// Where the key itself stands, or its table when it is absent.
+    pub fn key_place(&self, key: &str) -> Place {
+        self.entries
+            .get(key)
+            .map_or(self.place, |(place, _)| *place)
+    }
+
+    /// Whether an unknown key was probably meant to be this one.
+    pub fn was_meant(&self, key: &str) -> bool {
+        self.meant.contains(&key)
+    }
+
+    /// In file order.
+    pub fn in_order(&self) -> Vec<(&'t str, Place, Node<'t>)> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, (place, node))| (*key, *place, *node))
+            .collect();
+        all.sort_by_key(|(_, place, _)| *place);
+        all
+    }
+}
+
+/// The text being read, the environment it may name, and the problems found so far.
+pub struct Reader<'a> {
+    text: &'a str,
+    lines: Vec<usize>,
+    directory: PathBuf,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    pub problems: Problems,
+}
+
+impl<'a> Reader<'a> {
+    /// Relative paths in the text are meant from the directory of `file`.
+    pub fn new(text: &'a str, file: &str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        let lines = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(index, _)| index + 1))
+            .collect();
+        let directory = Path::new(file)
+            .parent()
+            .map(Path::to_path_buf)
+            .unwrap_or_default();
+        Self {
+            text,
+            lines,
+            directory,
+            env,
+            problems: Problems::new(file),
+        }
+    }
+
+    /// The whole document as a `T`; `None` when it is not TOML or what `T` cannot be without is wrong.
+    pub fn document<T: Value>(&mut self) -> Option<T> {
+        let (tree, errors) = DeTable::parse_recoverable(self.text);
+        let mut last_line = None;
+        for error in &errors {
+            let start = error.span().map_or(self.text.len(), |span| span.start);
+            let place = self.place_of(start);
+            // What follows an error on its own line is an echo of it.
+            let line = self.line_of(start);
+            if last_line.replace(line) != Some(line) {
+                let message = syntax_message(
+                    error.message(),
+                    error.span().and_then(|span| self.text.get(span)),
+                );
+                self.problems.note(&place, message);
+            }
+        }
+        if !errors.is_empty() {
+            return None;
+        }
+        let root = DeValue::Table(tree.into_inner());
+        let at = At::Text {
+            start: 0,
+            end: self.text.len(),
+        };
+        T::read(
+            Node {
+                key: "the file",
+                value: &root,
+                at,
+                bounds: None,
+            },
+            self,
+        )
+    }
+
+    pub fn place(&self, node: Node<'_>) -> Place {
+        match node.at {
+            At::Text { start, .. } => self.place_of(start),
+            At::Place(place) => place,
+        }
+    }
+
+    pub fn note(&mut self, what: &impl Positioned, message: impl Into<String>) {
+        self.problems.push(Problem::at(what, message));
+    }
+
+    /// Notes that `node` is not what it should be.
+    pub fn mismatch(&mut self, node: Node<'_>, expected: &str) {
+        let message = format!("{} is {}; expected {expected}", node.key, node.quoted());
+        self.note(&self.place(node), message);
+    }
+
+    /// Notes that `node` lies outside its bounds, or outside `widest` when it has none.
+    pub fn out_of_bounds(&mut self, node: Node<'_>, widest: (&str, &str)) {
+        let (least, most) = node.bounds.unwrap_or(widest);
+        self.mismatch(node, &format!("{least} to {most}"));
+    }
+
+    /// The string with its variables expanded.
+    pub fn string(&mut self, node: Node<'_>, expected: &str) -> Option<String> {
+        let DeValue::String(text) = node.value else {
+            self.mismatch(node, expected);
+            return None;
+        };
+        match expand::expand(text, self.env) {
+            Ok(text) => Some(text),
+            Err(wrong) => {
+                for fault in wrong {
+                    let place = self.place_within(node, &fault.found);
+                    self.note(&place, fault.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    /// The expanded string as a `T` that parses itself; its error text is the problem.
+    pub fn parsed<T>(
+        &mut self,
+        node: Node<'_>,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.string(node, expected)?;
+        parse(&text)
+            .map_err(|wrong| self.note(&self.place(node), wrong))
+            .ok()
+    }
+
+    pub fn integer(&mut self, node: Node<'_>, widest: (&str, &str)) -> Option<i128> {
+        let number = match node.value {
+            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix()).ok(),
+            DeValue::String(text) if text.contains("${") => {
+                let expected = format!("an integer from {} to {}", widest.0, widest.1);
+                return self.parsed(node, &expected, |text| {
+                    text.replace('_', "")
+                        .parse()
+                        .map_err(|_| format!("{} is {text:?}; expected an integer", node.key))
+                });
+            }
+            _ => {
+                self.mismatch(node, "an integer");
+                return None;
+            }
+        };
+        if number.is_none() {
+            self.out_of_bounds(node, widest);
+        }
+        number
+    }
+
+    pub fn boolean(&mut self, node: Node<'_>) -> Option<bool> {
+        match node.value {
+            DeValue::Boolean(on) => Some(*on),
+            DeValue::String(text) if text.contains("${") => {
+                self.parsed(node, "true or false", |text| {
+                    text.parse()
+                        .map_err(|_| format!("{} is {text:?}; expected true or false", node.key))
+                })
+            }
+            _ => {
+                self.mismatch(node, "true or false");
+                None
+            }
+        }
+    }
+
+    /// The elements of a list, each under the name of its list.
+    pub fn elements<'t>(&mut self, node: Node<'t>, expected: &str) -> Option<Vec<Node<'t>>> {
+        match node.value {
+            DeValue::Array(elements) => Some(
+                elements
+                    .iter()
+                    .map(|element| node.child(node.key, element))
+                    .collect(),
+            ),
+            _ => {
+                self.mismatch(node, expected);
+                None
+            }
+        }
+    }
+
+    /// The keys of a table. With `short`, a bare string stands for a table of that one key.
+    pub fn fields<'t>(
+        &mut self,
+        node: Node<'t>,
+        short: Option<&'static str>,
+        expected: &str,
+    ) -> Option<Fields<'t>> {
+        let place = self.place(node);
+        let entries = match (node.value, short) {
+            (DeValue::Table(table), _) => table
+                .iter()
+                .map(|(key, value)| {
+                    let child = node.child(key.get_ref(), value);
+                    let key_place = match child.at {
+                        At::Text { .. } => self.place_of(key.span().start),
+                        At::Place(place) => place,
+                    };
+                    (key.get_ref().as_ref(), (key_place, child))
+                })
+                .collect(),
+            (DeValue::String(_), Some(key)) => {
+                BTreeMap::from([(key, (place, Node { key, ..node }))])
+            }
+            _ => {
+                self.mismatch(node, expected);
+                return None;
+            }
+        };
+        Some(Fields {
+            place,
+            entries,
+            meant: Vec::new(),
+        })
+    }
+
+    /// Notes every key of `fields` that is not one of `known`.
+    pub fn refuse_unknown(&mut self, fields: &mut Fields<'_>, table: &str, known: &[&'static str]) {
+        for (key, place, _) in fields.in_order() {
+            if known.contains(&key) {
+                continue;
+            }
+            let meant = did_you_mean(key, known.iter().copied());
+            let message = match meant {
+                Some(word) => format!("unknown key {key:?} in {table}; did you mean {word:?}?"),
+                None => format!(
+                    "unknown key {key:?} in {table}; known: {}",
+                    known.join(", ")
+                ),
+            };
+            self.note(&place, message);
+            fields
+                .meant
+                .extend(known.iter().find(|word| Some(**word) == meant).copied());
+        }
+    }
+
+    /// The value behind `key`, or what its absence means; also when the value is wrong, so that others can be checked.
+    pub fn field<T: Value>(
+        &mut self,
+        fields: &Fields<'_>,
+        table: &str,
+        key: &'static str,
+        default: Option<&str>,
+        limit: impl Fn(Node<'_>, &T, &mut Self) -> bool,
+        bounds: Option<(&'static str, &'static str)>,
+    ) -> Option<T> {
+        let written = fields.get(key).map(|node| Node { bounds, ..node });
+        if let Some(node) = written {
+            let value = T::read(node, self).filter(|value| limit(node, value, self));
+            if value.is_some() {
+                return value;
+            }
+        }
+        if let Some(default) = default {
+            let default = constant(default);
+            return T::read(Node::implied(key, &default, fields.place), self);
+        }
+        let absent = T::absent();
+        if absent.is_none() && written.is_none() && !fields.was_meant(key) {
+            self.note(
+                &fields.place,
+                format!("missing key {key:?} in {table}; expected {}", T::expects()),
+            );
+        }
+        absent.or_else(T::makeshift)
+    }
+
+    /// Whether `value` lies between two values written as TOML; notes it when not.
+    pub fn within<T: Value + PartialOrd>(&mut self, node: Node<'_>, value: &T) -> bool {
+        let Some((least, most)) = node.bounds else {
+            return true;
+        };
+        let inside = self.bound::<T>(least) <= *value && *value <= self.bound::<T>(most);
+        if !inside {
+            self.out_of_bounds(node, (least, most));
+        }
+        inside
+    }
+
+    /// Whether a list has a permitted length; notes it when not.
+    pub fn counted<T>(&mut self, node: Node<'_>, list: &[T]) -> bool {
+        let Some((least, most)) = node.bounds else {
+            return true;
+        };
+        let inside =
+            self.bound::<usize>(least) <= list.len() && list.len() <= self.bound::<usize>(most);
+        if !inside {
+            let message = format!(
+                "{} has {} entries; expected {least} to {most}",
+                node.key,
+                list.len()
+            );
+            self.note(&self.place(node), message);
+        }
+        inside
+    }
+
+    fn bound<T: Value>(&mut self, text: &str) -> T {
+        let value = constant(text);
+        T::read(Node::implied("bound", &value, Place::NOWHERE), self)
+            .expect("a declared bound is a value of its key")
+    }
+
+    /// `path` as meant by the file: relative to the file's directory.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// Where `part` stands inside the written value, or the value when escapes hide it.
+    fn place_within(&self, node: Node<'_>, part: &str) -> Place {
+        match node.at {
+            At::Text { start, end } => {
+                let offset = self
+                    .text
+                    .get(start..end)
+                    .and_then(|written| written.find(part))
+                    .unwrap_or(0);
+                self.place_of(start + offset)
+            }
+            At::Place(place) => place,
+        }
+    }
+
+    fn line_of(&self, offset: usize) -> usize {
+        self.lines.partition_point(|start| *start <= offset)
+    }
+
+    fn place_of(&self, offset: usize) -> Place {
+        let line = self.line_of(offset);
+        let start = self.lines[line - 1];
+        let column = self
+            .text
+            .get(start..offset)
+            .map_or(offset - start, |before| before.chars().count())
+            + 1;
+        Place::new(
+            line.try_into().unwrap_or(u32::MAX),
+            column.try_into().unwrap_or(u32::MAX),
+        )
+    }
+}
+
+/// A TOML value written in a declaration.
+pub fn constant(text: &str) -> DeValue<'_> {
+    DeValue::parse(text)
+        .expect("a declared default or bound is TOML")
+        .into_inner()
+}
+
+fn syntax_message<'m>(message: &'m str, found: Option<&str>) -> Cow<'m, str> {
+    match (message, found) {
+        ("duplicate key", Some(key)) => {
+            format!("duplicate key {key:?}; expected each key once in a table").into()
+        }
+        _ => message.replace('`', "\"").into(),
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    fn expects() -> String {
+        T::expects()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        T::read(node, reader).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+}
+
+impl<T: Value> Value for Located<T> {
+    fn expects() -> String {
+        T::expects()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let place = reader.place(node);
+        T::read(node, reader).map(|value| Self { value, place })
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn expects() -> String {
+        format!("a list, each {}", T::expects())
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let elements = reader.elements(node, &Self::expects())?;
+        Some(
+            elements
+                .into_iter()
+                .filter_map(|element| T::read(element, reader))
+                .collect(),
+        )
+    }
+
+    fn makeshift() -> Option<Self> {
+        Some(Self::new())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": T::schema() })
+    }
+}
+
+/// Tables with names of the operator's choosing: `[upstream.NAME]`.
+impl<T: Value> Value for BTreeMap<String, T> {
+    fn expects() -> String {
+        "a table of named tables".to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let fields = reader.fields(node, None, &Self::expects())?;
+        let mut named = Self::new();
+        for (name, place, node) in fields.in_order() {
+            let spelled = (1..=64).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+            if !spelled {
+                reader.note(
+                    &place,
+                    format!("name {name:?} is not usable; expected 1 to 64 of a-z, 0-9, _ and -"),
+                );
+            }
+            named.extend(T::read(node, reader).map(|value| (name.to_owned(), value)));
+        }
+        Some(named)
+    }
+
+    fn schema() -> Json {
+        json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
+            "additionalProperties": T::schema(),
+        })
+    }
+}
+
+impl Value for bool {
+    fn expects() -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.boolean(node)
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [{ "type": "boolean" }, { "$ref": "#/$defs/variable" }] })
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty),+) => {$(
+        impl Value for $type {
+            fn expects() -> String {
+                "an integer".to_owned()
+            }
+
+            fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+                let (least, most) = (<$type>::MIN.to_string(), <$type>::MAX.to_string());
+                let number = reader.integer(node, (&least, &most))?;
+                let number = <$type>::try_from(number).ok();
+                if number.is_none() {
+                    reader.out_of_bounds(node, (&least, &most));
+                }
+                number
+            }
+
+            fn schema() -> Json {
+                json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "$ref": "#/$defs/variable" }] })
+            }
+        }
+    )+};
+}
+integers!(u16, u32, u64, usize);
+
+impl Value for String {
+    fn expects() -> String {
+        "a string".to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.string(node, &Self::expects())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string" })
+    }
+}

@@ -1,0 +1,33 @@
+//! `[headers.NAME]`: a header policy.
+
+use http::HeaderName;
+
+use crate::config::declare::spec;
+use crate::config::problem::Located;
+use crate::config::word::{CspSpec, HeaderFields, HstsSpec, PresetSpec};
+
+spec! {
+    /// A header policy: what is added to and taken from requests and responses.
+    pub struct HeadersSpec in "[headers.NAME]" {
+        /// Where it starts from: "basic", "strict" or "off".
+        preset: PresetSpec = "basic";
+        /// Response fields that replace what the application sent.
+        set: HeaderFields = {};
+        /// Response fields where the application sent none.
+        default: HeaderFields = {};
+        /// Response fields beside what the application sent.
+        add: HeaderFields = {};
+        /// Response fields that are taken out.
+        remove: Vec<Located<HeaderName>> = [];
+        /// Content-Security-Policy by directives, where the application sent none; otherwise the preset's.
+        csp: Option<Located<CspSpec>>;
+        /// Sends the policy as Content-Security-Policy-Report-Only.
+        csp_report_only: bool = false;
+        /// max-age of Strict-Transport-Security, or false; on https only; otherwise the preset's.
+        hsts: Option<HstsSpec>;
+        /// Request fields that replace what the client sent.
+        request_set: HeaderFields = {};
+        /// Request fields that are taken out.
+        request_remove: Vec<Located<HeaderName>> = [];
+    }
+}

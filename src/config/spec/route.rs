@@ -1,0 +1,163 @@
+//! `[[route]]`: which requests, and what becomes of them.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::Value as Json;
+
+use crate::config::declare::{Group, spec};
+use crate::config::problem::{Located, Place};
+use crate::config::read::{Fields, Reader};
+use crate::config::word::{
+    AccessSpec, HostPattern, RedirectStatus, RedirectTemplate, RouteName, RoutePath, Size,
+};
+
+spec! {
+    /// Which requests, and what becomes of them: exactly one of upstream, redirect and respond.
+    pub struct RouteSpec in "[[route]]" {
+        /// Name in logs and messages, unique; otherwise host and path.
+        name: Option<Located<RouteName>>;
+        /// "shop.example", or "*.shop.example" for every name below it; otherwise any host.
+        host: Option<Located<HostPattern>>;
+        /// Prefix of whole segments: "/api" is for /api and /api/x, "/api/" only for what is below it.
+        path: Located<RoutePath> = "/";
+        /// Methods; otherwise all. A path that matches only with another method is answered with 405.
+        methods: Option<Located<Vec<Method>>>;
+        /// Takes the path of the route away before forwarding.
+        strip_prefix: Located<bool> = false;
+        /// Puts this in place of the path of the route before forwarding.
+        replace_prefix: Option<Located<RoutePath>>;
+        /// In place of single timeouts of the upstream.
+        timeouts: TimeoutOverridesSpec = {};
+        /// In place of the upstream's max_body.
+        max_body: Option<u64> as Option<Size>, within "0 B"..="1024 GiB";
+        /// Name of a header policy.
+        headers: Located<String> = "basic";
+        /// In place of log.access.
+        access_log: Option<AccessSpec>;
+        /// In place of log.slow_after, 1ms to 1d.
+        slow_after: Option<Duration>, within "1ms"..="1d";
+    }
+    with
+    /// What becomes of the request.
+    action: ActionSpec
+
+    /// The keys that say what becomes of a request.
+    struct ActionKeys in "[[route]]" {
+        /// Forwards to the application of this name.
+        upstream: Option<Located<String>>;
+        /// Answers with a redirect.
+        redirect: Option<RedirectSpec>;
+        /// Answers with a fixed response.
+        respond: Option<RespondSpec>;
+    }
+
+    /// A redirect.
+    pub struct RedirectSpec in "redirect" {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode as RedirectStatus = 308;
+        /// Target, with {host}, {path}, {query} and {?query}, the last with its question mark if there is a query.
+        to: RedirectTemplate;
+    }
+
+    /// A fixed response.
+    pub struct RespondSpec in "respond" {
+        /// Status, 200 to 599.
+        status: StatusCode = 200, within 200..=599;
+        /// Body as it is sent.
+        body: String = "";
+        /// Content-Type of the body.
+        content_type: HeaderValue = "text/plain; charset=utf-8";
+    }
+
+    /// In place of single timeouts of the upstream.
+    pub struct TimeoutOverridesSpec in "timeouts" {
+        /// Connecting, with TLS, 1ms to 1h.
+        connect: Option<Duration>, within "1ms"..="1h";
+        /// From the request sent to the first byte of the response, 1ms to 1d.
+        first_byte: Option<Duration>, within "1ms"..="1d";
+        /// Between two reads of the response, 1ms to 1d.
+        read: Option<Duration>, within "1ms"..="1d";
+        /// Between two writes of the request, 1ms to 1d.
+        write: Option<Duration>, within "1ms"..="1d";
+        /// A WebSocket may stay silent this long, 1ms to 30d.
+        websocket_idle: Option<Duration>, within "1ms"..="30d";
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ActionSpec {
+    /// Forwarded to the application of this name.
+    Upstream(Located<String>),
+    Redirect(RedirectSpec),
+    Respond(RespondSpec),
+}
+
+impl Group for ActionSpec {
+    const KEYS: &'static [&'static str] = ActionKeys::OWN_KEYS;
+
+    fn read_group(fields: &Fields<'_>, table: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        let keys = ActionKeys::read_fields(fields, table, reader);
+        let mut written: Vec<(&str, Place)> = Self::KEYS
+            .iter()
+            .filter(|key| fields.get(key).is_some())
+            .map(|key| (*key, fields.key_place(key)))
+            .collect();
+        written.sort_by_key(|(_, place)| *place);
+        match written.as_slice() {
+            [] if Self::KEYS.iter().any(|key| fields.was_meant(key)) => return None,
+            [] => {
+                reader.note(
+                    &fields.place,
+                    "route does nothing; expected one of upstream, redirect, respond",
+                );
+                return None;
+            }
+            [_] => {}
+            [(first, _), rest @ ..] => {
+                for (key, place) in rest {
+                    reader.note(
+                        place,
+                        format!(
+                            "{key} beside {first}; expected only one of upstream, redirect, respond"
+                        ),
+                    );
+                }
+                return None;
+            }
+        }
+        let ActionKeys {
+            upstream,
+            redirect,
+            respond,
+            ..
+        } = keys?;
+        upstream
+            .map(Self::Upstream)
+            .or(redirect.map(Self::Redirect))
+            .or(respond.map(Self::Respond))
+    }
+
+    fn group_schema() -> Vec<(&'static str, Json, bool)> {
+        ActionKeys::keys()
+    }
+}
+
+impl RouteSpec {
+    /// The given name, or host, path and methods: unique as long as no two routes are the same.
+    pub fn label(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.to_string();
+        }
+        let host = self
+            .host
+            .as_ref()
+            .map(|host| host.to_string())
+            .unwrap_or_default();
+        let methods = self.methods.iter().flat_map(|methods| methods.iter());
+        methods.fold(format!("{host}{}", *self.path), |label, method| {
+            format!("{label} {method}")
+        })
+    }
+}
