@@ -122,7 +122,9 @@ impl Acceptor {
         let established = self.establish(socket, peer, listener);
         let (connection, _guard) = match pingora_timeout::timeout(patience, established).await {
             Ok(Ok(established)) => established,
-            Ok(Err(why)) => return tracing::debug!(listener = %address, ?peer, %why, "connection not served"),
+            Ok(Err(why)) => {
+                return tracing::debug!(listener = %address, ?peer, %why, "connection not served");
+            }
             Err(_) => {
                 let why = NotServed::TooSlow;
                 return tracing::debug!(listener = %address, ?peer, %why, "connection not served");
@@ -142,7 +144,7 @@ impl Acceptor {
         mut socket: Socket,
         mut peer: Option<SocketAddr>,
         listener: Arc<ListenerSettings>,
-    ) -> Result<(Box<Connection>, guard::Guard), NotServed> {
+    ) -> Result<(Box<Connection>, guard::ConnectionGuard), NotServed> {
         let plan = self.gateway.plan();
         let mut local = socket.local_addr();
         if listener.proxy_protocol {
@@ -157,7 +159,10 @@ impl Acceptor {
         let exempt = client.is_none_or(|client| plan.trusted.contains(client));
         let guard = self
             .guards
-            .admit(client.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()), exempt)
+            .admit(
+                client.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
+                exempt,
+            )
             .map_err(NotServed::Guarded)?;
         let (transport, tls) = match &listener.tls {
             None => (Transport::Plain(socket), None),
@@ -178,8 +183,12 @@ impl Acceptor {
 
     /// The answer to a request that never became one, and its record.
     fn refuse(&self, connection: &Connection, refusal: Refusal, began: Instant) -> BytesMut {
-        self.gateway
-            .refuse_unparsed(connection.downstream(), connection.pending(), refusal, began)
+        self.gateway.refuse_unparsed(
+            connection.downstream(),
+            connection.pending(),
+            refusal,
+            began,
+        )
     }
 }
 

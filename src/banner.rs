@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::accept::listener::ListenerSettings;
 use crate::config::Config;
 use crate::plan::Plan;
+use crate::upstream::Upstream;
 
 /// Prints the banner to standard error, where a person may be looking; records say the rest.
 pub fn print(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
@@ -22,7 +23,7 @@ pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -
         line(&mut text, "listens on", &describe(listener));
     }
     for upstream in plan.upstreams.values() {
-        line(&mut text, "upstream", &upstream.to_string());
+        line(&mut text, "upstream", &backends(upstream));
     }
     line(&mut text, "routes", &plan.routes.len().to_string());
     let trust = match config.clients.trusted_proxies.len() {
@@ -30,11 +31,8 @@ pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -
         count => format!("{count} networks of proxies"),
     };
     line(&mut text, "trusts", &trust);
-    let access = format!(
-        "{} to {}; slow after {:?}",
-        config.log.access, config.log.output, config.log.slow_after
-    );
-    line(&mut text, "records", &access);
+    let slow = format!("WARN above {:?}", config.log.slow_after);
+    line(&mut text, "slow", &slow);
     line(&mut text, "cache", "off");
     line(&mut text, "limits", "off");
     text
@@ -44,8 +42,27 @@ fn line(text: &mut String, what: &str, value: &str) {
     writeln!(text, "  {what:<12}{value}").expect("a string takes every write");
 }
 
+fn backends(upstream: &Upstream) -> String {
+    let settings = upstream.settings();
+    let members = upstream.status();
+    let members: Vec<_> = members
+        .iter()
+        .map(|backend| backend.address.as_str())
+        .collect();
+    let probes = if settings.health.is_some() {
+        "probed"
+    } else {
+        "not probed"
+    };
+    format!("{} = {} ({probes})", settings.name, members.join(", "))
+}
+
 fn describe(listener: &ListenerSettings) -> String {
-    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let scheme = if listener.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let mut text = format!("{scheme}://{}", listener.address);
     let marks = [
         (listener.h2c, "h2c"),

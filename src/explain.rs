@@ -1,1 +1,206 @@
-//! `tollgate explain`: which route and policies a request would meet.
+//! `tollgate explain`: which route and policies a request would meet, by the code that serves it.
+
+use std::fmt::Write;
+
+use http::header::{HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use crate::plan::{Action, Forward, HostSent, Plan, Rewrite, Route};
+use crate::proxy::entry;
+use crate::proxy::exchange::Asked;
+use crate::proxy::ingress::{self, Parsed};
+use crate::proxy::refusal::Refusal;
+use crate::target::Host;
+
+/// Why a request cannot be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    #[error("{0:?} is no absolute URL; expected http://HOST/PATH or https://HOST/PATH")]
+    Url(String),
+    #[error("{0:?} is no header field; expected \"NAME: VALUE\"")]
+    Header(String),
+}
+
+/// What would happen to `method url` with `headers` (each `NAME: VALUE`), line by line.
+pub fn explain(
+    plan: &Plan,
+    method: &Method,
+    url: &str,
+    headers: &[String],
+) -> Result<String, ExplainError> {
+    let (authority, target) = split(url)?;
+    let fields = fields(authority, headers)?;
+    let parsed = Parsed {
+        version: Version::HTTP_11,
+        method,
+        authority: None,
+        target: target.as_bytes(),
+        headers: &fields,
+    };
+    let mut text = String::new();
+    let admitted = match ingress::check_parsed(&parsed, &plan.path_rules) {
+        Ok(admitted) => admitted,
+        Err(malformed) => {
+            refused(&mut text, &Refusal::Malformed(malformed));
+            return Ok(text);
+        }
+    };
+    let asked = Asked::from(admitted);
+    line(
+        &mut text,
+        "host",
+        asked.host.as_ref().map_or("", Host::name),
+    );
+    line(&mut text, "path", &asked.path);
+    if let Some(query) = &asked.query {
+        line(&mut text, "query", query);
+    }
+    let dropped = ingress::unsafe_fields(&fields, plan.drop_unsafe_fields);
+    for name in &dropped {
+        line(&mut text, "drops", &format!("field {name}"));
+    }
+    match entry::find(plan, &asked, method) {
+        Ok(route) => describe(&mut text, &route, &asked),
+        Err(refusal) => refused(&mut text, &refusal),
+    }
+    Ok(text)
+}
+
+fn describe(text: &mut String, route: &Route, asked: &Asked) {
+    line(text, "route", &route.name);
+    match &route.action {
+        Action::Forward(forward) => describe_forward(text, forward, asked),
+        Action::Redirect(status, template) => {
+            line(text, "action", &format!("redirect {status}"));
+            line(text, "location", &entry::location(template, asked));
+        }
+        Action::Respond(respond) => {
+            let bytes = respond.body.len();
+            line(
+                text,
+                "action",
+                &format!("respond {} with {bytes} bytes", respond.status),
+            );
+        }
+    }
+    if route.max_body < u64::MAX {
+        line(text, "max body", &format!("{} bytes", route.max_body));
+    }
+    line(
+        text,
+        "record",
+        &format!(
+            "{:?}, slow after {:?}",
+            route.access.mode, route.access.slow_after
+        ),
+    );
+}
+
+fn describe_forward(text: &mut String, forward: &Forward, asked: &Asked) {
+    let upstream = &forward.upstream;
+    line(
+        text,
+        "action",
+        &format!("forward to upstream {}", upstream.settings().name),
+    );
+    line(text, "sends path", &forward.rewrite.apply(&asked.path));
+    if !matches!(forward.rewrite, Rewrite::Keep) {
+        line(text, "", "(rewritten from the route's prefix)");
+    }
+    let host = match &forward.host {
+        HostSent::Client => "as received".to_owned(),
+        HostSent::Backend => "the backend's address".to_owned(),
+        HostSent::Name(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+    };
+    line(text, "sends host", &host);
+    for backend in upstream.status() {
+        let role = if backend.backup { ", backup" } else { "" };
+        line(
+            text,
+            "backend",
+            &format!("{} weight {}{role}", backend.address, backend.weight),
+        );
+    }
+    let retry = &forward.retry;
+    let mut on: Vec<String> = [
+        (retry.on.connect, "connect"),
+        (retry.on.reset, "reset"),
+        (retry.on.timeout, "timeout"),
+    ]
+    .into_iter()
+    .filter(|&(named, word)| named).map(|(named, word)| word.to_owned())
+    .collect();
+    on.extend(
+        retry
+            .on
+            .statuses
+            .iter()
+            .map(|status| status.as_str().to_owned()),
+    );
+    line(
+        text,
+        "attempts",
+        &format!("{} on {}", retry.attempts, on.join(", ")),
+    );
+    let timeouts = forward
+        .transport
+        .as_ref()
+        .map_or(&upstream.settings().timeouts, |transport| {
+            &transport.settings().timeouts
+        });
+    line(
+        text,
+        "timeouts",
+        &format!(
+            "connect {:?}, first byte {:?}, read {:?}, write {:?}",
+            timeouts.connect, timeouts.first_byte, timeouts.read, timeouts.write
+        ),
+    );
+}
+
+fn refused(text: &mut String, refusal: &Refusal) {
+    line(
+        text,
+        "refused",
+        &format!("{} {}", refusal.status().as_u16(), refusal.reason()),
+    );
+    if let Refusal::Malformed(malformed) = refusal {
+        line(text, "because", malformed.detail());
+    }
+    if let Refusal::MethodNotAllowed { allow } = refusal {
+        line(text, "allowed", allow);
+    }
+}
+
+fn split(url: &str) -> Result<(&str, &str), ExplainError> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .ok_or_else(|| ExplainError::Url(url.to_owned()))?;
+    Ok(match rest.find(['/', '?']) {
+        Some(end) if rest[end..].starts_with('/') => rest.split_at(end),
+        Some(_) => return Err(ExplainError::Url(url.to_owned())),
+        None => (rest, "/"),
+    })
+}
+
+fn fields(authority: &str, headers: &[String]) -> Result<HeaderMap, ExplainError> {
+    let mut fields = HeaderMap::new();
+    for header in headers {
+        let invalid = || ExplainError::Header(header.clone());
+        let (name, value) = header.split_once(':').ok_or_else(invalid)?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| invalid())?;
+        let value = HeaderValue::try_from(value.trim()).map_err(|_| invalid())?;
+        fields.append(name, value);
+    }
+    if !fields.contains_key(HOST) {
+        let host = HeaderValue::try_from(authority)
+            .map_err(|_| ExplainError::Url(authority.to_owned()))?;
+        fields.insert(HOST, host);
+    }
+    Ok(fields)
+}
+
+fn line(text: &mut String, what: &str, value: &str) {
+    writeln!(text, "{what:<12}{value}").expect("a string takes every write");
+}

@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::accept::listener::ListenAddress;
-use tollgate::config::{self, Config, Problems};
-use tollgate::plan::PlanError;
+use tollgate::config::problem::Problems;
+use tollgate::config::word::{BackendAddress, ListenAddress};
+use tollgate::config::{self, Config};
 use tollgate::server::{self, ServeError, Source};
-use tollgate::upstream::Address;
-use tollgate::{certs, demo, explain, upgrade};
+use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,9 +30,14 @@ enum Command {
         file: File,
         /// A backend to serve in front of, without a file; may be given several times.
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
-        upstream: Vec<Address>,
+        upstream: Vec<BackendAddress>,
         /// Where to listen without a file.
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", requires = "upstream")]
+        #[arg(
+            long,
+            value_name = "ADDRESS:PORT",
+            default_value = "127.0.0.1:8080",
+            requires = "upstream"
+        )]
         listen: ListenAddress,
     },
     /// Validate the configuration and print every problem in it. Exits with 2 if there is one.
@@ -48,7 +52,7 @@ enum Command {
         listen: std::net::SocketAddr,
     },
     /// Make a development certificate, signed by a local authority that is made once.
-    Certs(certs::Arguments),
+    Certs(certs::Options),
     /// Say which route and policies a request would meet.
     Explain {
         #[command(flatten)]
@@ -94,11 +98,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let configuration = error.is::<Problems>()
-                || matches!(
-                    error.downcast_ref(),
-                    Some(ServeError::Configuration(_) | ServeError::Plan(_))
-                )
-                || error.is::<PlanError>();
+                || matches!(error.downcast_ref(), Some(ServeError::Configuration(_)));
             eprintln!("{}", error_text(&error));
             if configuration {
                 ExitCode::from(EXIT_CONFIGURATION)
@@ -119,29 +119,31 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             let source = if upstream.is_empty() {
                 Source::File(file.config)
             } else {
-                Source::Given(Box::new(Config::for_upstreams(&listen, &upstream)))
+                Source::Given(Box::new(Config::for_upstreams(&[listen], &upstream)?))
             };
             server::run(&source, inheritance)?;
         }
         Command::Check { file } => {
-            let config = config::load(&file.config)?;
-            server::check(&config)?;
-            println!("{}: no problems", file.config.display());
+            let (config, _) = server::check(&Source::File(file.config.clone()))?;
+            let file = file.config.display().to_string();
+            for warning in config.warnings(&file).to_string().lines() {
+                println!("warning: {warning}");
+            }
+            println!("{file}: no problems");
         }
-        Command::Demo { listen } => demo::run(listen, inheritance)?,
-        Command::Certs(arguments) => print!("{}", certs::run(&arguments)?),
+        Command::Demo { listen } => server::demo(listen, inheritance)?,
+        Command::Certs(options) => print!("{}", certs::make(&options)?),
         Command::Explain {
             file,
             method,
             url,
             headers,
         } => {
-            let config = config::load(&file.config)?;
-            let plan = server::compile_once(&config)?;
+            let (_, plan) = server::check(&Source::File(file.config))?;
             print!("{}", explain::explain(&plan, &method, &url, &headers)?);
         }
         Command::Upgrade { file, pid } => {
-            let upgraded = server::request_upgrade(&file.config, pid)?;
+            let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;
             println!("{upgraded}");
         }
         Command::Schema => {
@@ -159,8 +161,10 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
 
 /// Problems of the configuration speak for themselves, a line each; other errors name their causes.
 fn error_text(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => problems.to_string(),
-        None => format!("tollgate: {error:#}"),
+    match (error.downcast_ref(), error.downcast_ref::<Problems>()) {
+        (Some(ServeError::Configuration(problems)), _) | (_, Some(problems)) => {
+            problems.to_string()
+        }
+        _ => format!("tollgate: {error:#}"),
     }
 }

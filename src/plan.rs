@@ -21,9 +21,7 @@ use crate::target::PathRules;
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{Transport, Upstream};
 
-pub use self::compile::{
-    accept_settings, check_restart, guards, keepalive, listeners, log_settings,
-};
+pub use self::compile::{accept_settings, check_restart, guards, listeners, log_settings};
 
 /// Everything that decides over requests.
 pub struct Plan {

@@ -36,10 +36,10 @@ use self::refusal::{After, Answer, Asked, Refusal};
 use crate::accept::downstream::Downstream;
 use crate::plan::Plan;
 use crate::telemetry::Log;
-use crate::upstream::connector::UpstreamConnector;
+use crate::upstream::Connector;
 
 /// pingora's proxy over our hooks and our connections to the backends.
-pub type Proxy = HttpProxy<FullLane, UpstreamConnector>;
+pub type Proxy = HttpProxy<FullLane, Connector>;
 
 /// What outlives every request: the plan in force, and where records go.
 pub struct Gateway {
@@ -115,10 +115,10 @@ impl Gateway {
 pub struct FullLane(Arc<Gateway>);
 
 /// Builds the proxy over `gateway`. `connector` makes its HTTP/1.1 connections.
-pub fn build(gateway: Arc<Gateway>, connector: UpstreamConnector, keepalive: usize) -> Arc<Proxy> {
+pub fn build(gateway: Arc<Gateway>, connector: Connector) -> Arc<Proxy> {
     let conf = Arc::new(ServerConf {
         threads: 1,
-        upstream_keepalive_pool_size: keepalive,
+        upstream_keepalive_pool_size: POOL,
         max_retries: MAX_ATTEMPTS,
         ..ServerConf::default()
     });
@@ -131,10 +131,15 @@ pub fn build(gateway: Arc<Gateway>, connector: UpstreamConnector, keepalive: usi
     // pingora 0.9.1 builds a proxy with an own connector only inside a service, and a service
     // gives it away only by reference.
     let mut service = ManuallyDrop::new(service);
-    let proxy: *const Proxy = service.app_logic_mut().expect("a new service has its logic");
+    let proxy: *const Proxy = service
+        .app_logic_mut()
+        .expect("a new service has its logic");
     // SAFETY: `service` is never dropped nor touched again, so the proxy moves out of it once.
     Arc::new(unsafe { std::ptr::read(proxy) })
 }
+
+/// Idle connections in all pools together; `keepalive` bounds them per backend long before.
+const POOL: usize = 65_536;
 
 /// pingora's own bound on attempts; a route's `retry.attempts` is never larger.
 const MAX_ATTEMPTS: usize = 16;
@@ -168,9 +173,9 @@ impl ProxyHttp for FullLane {
                 answer
             }
             Err(refusal) => {
-                let answer =
-                    self.0
-                        .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                let answer = self
+                    .0
+                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
                 exchange.refusal = Some(refusal);
                 answer
             }
@@ -323,12 +328,7 @@ impl ProxyHttp for FullLane {
         }
     }
 
-    async fn logging(
-        &self,
-        session: &mut Session,
-        error: Option<&Error>,
-        exchange: &mut Exchange,
-    ) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         record::finish(&self.0.log, session, error, exchange);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;

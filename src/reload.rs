@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::{self, Config, Problems};
+use crate::config::problem::Problems;
+use crate::config::{self, Config};
 use crate::plan::{self, Plan};
 use crate::proxy::Gateway;
 use crate::server::Source;
+use crate::telemetry::Log;
 
 /// How often the file is looked at. A look is one read of a small file: it sees every way of
 /// replacing it (rename, symlink swap, edit in place), which watching an inode does not.
@@ -39,6 +41,7 @@ pub struct Reloader<'a> {
     source: &'a Source,
     config: Config,
     gateway: Arc<Gateway>,
+    log: Log,
     /// The text that was last loaded or refused, to tell a change from a look.
     seen: Option<Vec<u8>>,
     looks: Interval,
@@ -46,7 +49,7 @@ pub struct Reloader<'a> {
 
 impl<'a> Reloader<'a> {
     /// `config` is what `source` holds now and what `gateway` serves by.
-    pub fn new(source: &'a Source, config: Config, gateway: Arc<Gateway>) -> Self {
+    pub fn new(source: &'a Source, config: Config, gateway: Arc<Gateway>, log: Log) -> Self {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -54,6 +57,7 @@ impl<'a> Reloader<'a> {
             source,
             config,
             gateway,
+            log,
             looks,
         }
     }
@@ -89,6 +93,11 @@ impl<'a> Reloader<'a> {
         self.seen = std::fs::read(path).ok();
         match self.load(path) {
             Ok((config, plan)) => {
+                if let Err(error) = self.log.reconfigure(&plan::log_settings(&config)) {
+                    let error = crate::telemetry::chain(&error);
+                    tracing::error!(%why, %error, "reload refused, still serving the plan before");
+                    return;
+                }
                 self.config = config;
                 self.gateway.swap_plan(Arc::new(plan));
                 tracing::info!(%why, "reloaded");
@@ -103,9 +112,10 @@ impl<'a> Reloader<'a> {
 
     fn load(&self, path: &Path) -> Result<(Config, Plan), Problems> {
         let config = config::load(path)?;
-        plan::check_restart(&self.config, &config)?;
+        let file = self.source.name();
+        plan::check_restart(&self.config, &config, &file)?;
         let running = self.gateway.plan();
-        let plan = Plan::compile(&config, Some(&running))?;
+        let plan = Plan::compile(&config, &file, Some(&running))?;
         Ok((config, plan))
     }
 }

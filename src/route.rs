@@ -221,7 +221,15 @@ impl<T> Routes<T> {
         }
     }
 
-    /// The routes in the order they were given.
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// In the order they were written.
     pub fn iter(&self) -> impl Iterator<Item = &Route<T>> {
         self.routes.iter()
     }

@@ -1,5 +1,6 @@
 //! Composition root: from a configuration to listeners, the proxy, signals, and their end.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,17 +10,18 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::accept::guard::ConnectionGuards;
-use crate::accept::listener::{ListenAddress, Listener, ListenerSettings};
-use crate::accept::{AcceptSettings, Acceptor};
+use crate::accept::listener::{ListenAddress, Listener};
+use crate::accept::Acceptor;
 use crate::banner;
-use crate::config::{self, Config, Problems};
+use crate::config::problem::Problems;
+use crate::config::{self, Config};
+use crate::demo;
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
-use crate::telemetry::{self, access::AccessLog};
+use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
-use crate::upstream::connector::UpstreamConnector;
+use crate::upstream::Connector;
 
 /// Where the configuration comes from.
 pub enum Source {
@@ -38,13 +40,23 @@ pub enum ServeError {
         address: ListenAddress,
         source: std::io::Error,
     },
-    #[error("cannot write the pid file {path}")]
+    #[error("cannot write the pid file {path}", path = path.display())]
     PidFile {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("{path} names no running gateway; give --pid", path = path.display())]
+    NotRunning { path: PathBuf },
+    #[error("which process? give --pid, or set server.pid_file")]
+    NoPid,
+    #[error("cannot signal process {pid}")]
+    Signal { pid: i32, source: std::io::Error },
+    #[error("no new process took over from {pid}; its log says why")]
+    NotUpgraded { pid: i32 },
     #[error("cannot open the log")]
     Log(#[source] telemetry::LogError),
+    #[error("cannot start the demonstration's backends")]
+    Demo(#[source] std::io::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
 }
@@ -55,6 +67,14 @@ impl Source {
         match self {
             Self::File(path) => Some(path),
             Self::Given(_) => None,
+        }
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Given(_) => "arguments".to_owned(),
         }
     }
 
@@ -70,22 +90,23 @@ impl Source {
 pub fn run(source: &Source, inheritance: Inheritance) -> Result<(), ServeError> {
     let config = source.load()?;
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
-    let runtime = runtime(config.server.workers.into())?;
-    let outcome = runtime.block_on(serve(source, config, log.access(), inheritance));
+    let runtime = runtime(config.server.workers)?;
+    let outcome = runtime.block_on(serve(source, config, log.log(), inheritance));
     // Connections that outlived the drain are cut here; blocking work gets a moment.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-/// Validates what only compiling shows: certificates, pages, names.
-pub fn check(config: &Config) -> Result<(), Problems> {
-    compile_once(config).map(drop)
-}
-
-/// A plan for looking at, not for serving.
-pub fn compile_once(config: &Config) -> Result<Arc<Plan>, Problems> {
-    let runtime = runtime(1).expect("a runtime of one thread starts");
-    runtime.block_on(async { Plan::compile(config, None).map(Arc::new) })
+/// Loads and compiles without serving: every problem that serving would meet, but for addresses
+/// that are in use.
+pub fn check(source: &Source) -> Result<(Config, Plan), ServeError> {
+    let config = source.load()?;
+    let runtime = runtime(1)?;
+    let plan = runtime.block_on(async {
+        plan::listeners(&config, &source.name())?;
+        Plan::compile(&config, &source.name(), None)
+    })?;
+    Ok((config, plan))
 }
 
 fn runtime(workers: usize) -> Result<runtime::Runtime, ServeError> {
@@ -100,24 +121,36 @@ fn runtime(workers: usize) -> Result<runtime::Runtime, ServeError> {
         .map_err(ServeError::Runtime)
 }
 
+/// The demonstration: three backends of our own and the gateway over them, until it is ended.
+pub fn demo(listen: SocketAddr, inheritance: Inheritance) -> Result<(), ServeError> {
+    let backing = runtime(1)?;
+    let backends = backing
+        .block_on(demo::backends())
+        .map_err(ServeError::Demo)?;
+    let text = demo::config(&backends, listen);
+    let config = config::parse(&text, "demo", &|_| None)?;
+    println!("{}", demo::guide(listen));
+    run(&Source::Given(Box::new(config)), inheritance)
+}
+
 async fn serve(
     source: &Source,
     config: Config,
-    access: AccessLog,
+    log: Log,
     mut inheritance: Inheritance,
 ) -> Result<(), ServeError> {
     // Before anything else: a signal must never meet its default action.
     let mut signals = Signals::new().map_err(ServeError::Runtime)?;
     let invocation = Invocation::of_this_process().map_err(ServeError::Runtime)?;
 
-    let plan = Arc::new(Plan::compile(&config, None)?);
-    let listeners = plan::listeners(&config)?;
+    let plan = Arc::new(Plan::compile(&config, &source.name(), None)?);
+    let listeners = plan::listeners(&config, &source.name())?;
     let mut sockets = Vec::new();
     for settings in &listeners {
         sockets.push(socket(&settings.address, &mut inheritance)?);
     }
-    let gateway = Arc::new(Gateway::new(plan.clone(), access.clone()));
-    let proxy = proxy::build(gateway.clone(), UpstreamConnector::new(), plan::keepalive(&config));
+    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
+    let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
         settings: plan::accept_settings(&config),
         guards: Arc::new(plan::guards(&config)),
@@ -138,21 +171,23 @@ async fn serve(
                 address: settings.address.clone(),
                 source,
             })?;
-        let accepting = acceptor.clone().run(
-            listener,
-            settings.clone(),
-            ending.clone(),
-            alive.clone(),
-        );
+        let accepting =
+            acceptor
+                .clone()
+                .run(listener, settings.clone(), ending.clone(), alive.clone());
         tokio::spawn(accepting);
     }
     drop(alive);
 
     banner::print(&config, &plan, &listeners);
-    let pid_file = config.server.pid_file.clone();
+    let pid_file = config
+        .server
+        .pid_file
+        .as_ref()
+        .map(|file| file.path.clone());
     if let Some(path) = &pid_file {
         upgrade::write_pid_file(path).map_err(|source| ServeError::PidFile {
-            path: path.to_path_buf(),
+            path: path.clone(),
             source,
         })?;
     }
@@ -163,7 +198,7 @@ async fn serve(
     ]);
     tracing::info!(pid = std::process::id(), "ready");
 
-    let mut reloader = Reloader::new(source, config, gateway.clone());
+    let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {
             Event::Reload(why) => {
@@ -171,7 +206,7 @@ async fn serve(
                 reloader.reload(why);
                 notify(&[sd_notify::NotifyState::Ready]);
             }
-            Event::ReopenLog => access.reopen(),
+            Event::ReopenLog => log.reopen(),
             Event::Upgrade => match upgrade::hand_over(&invocation, &named).await {
                 Ok(pid) => {
                     tracing::info!(pid, "a new process serves; draining");
@@ -196,7 +231,10 @@ async fn serve(
     drop(ending);
     let drain = reloader.config().server.drain;
     if tokio::time::timeout(drain, all_ended.recv()).await.is_err() {
-        tracing::warn!(?drain, "connections are still open after the drain; closing them");
+        tracing::warn!(
+            ?drain,
+            "connections are still open after the drain; closing them"
+        );
     }
     if !handed_over {
         for settings in &listeners {
@@ -211,6 +249,33 @@ async fn serve(
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Asks the running gateway to hand its sockets to a new process, and waits until that one has
+/// written its id to the pid file. Without a pid file it only asks.
+pub fn request_upgrade(source: &Source, pid: Option<i32>) -> Result<String, ServeError> {
+    let pid_file = match source.load() {
+        Ok(config) => config.server.pid_file.map(|file| file.value.path),
+        Err(problems) if pid.is_none() => return Err(problems.into()),
+        Err(_) => None,
+    };
+    let running = match (pid, &pid_file) {
+        (Some(pid), _) => pid,
+        (None, Some(path)) => upgrade::read_pid_file(path)
+            .ok_or_else(|| ServeError::NotRunning { path: path.clone() })?,
+        (None, None) => return Err(ServeError::NoPid),
+    };
+    upgrade::ask(running).map_err(|source| ServeError::Signal {
+        pid: running,
+        source,
+    })?;
+    let Some(path) = pid_file else {
+        return Ok(format!("asked process {running} to upgrade"));
+    };
+    match upgrade::wait_for_other(&path, running) {
+        Some(new) => Ok(format!("process {new} serves; {running} drains")),
+        None => Err(ServeError::NotUpgraded { pid: running }),
+    }
 }
 
 /// The socket for `address`: handed over by the process before, or bound now.

@@ -142,6 +142,18 @@ pub enum LogError {
     Installed(#[source] TryInitError),
 }
 
+/// An error and its causes in one line, for a message.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// The way to the log, for everyone who writes to it. Clones share one writer.
 #[derive(Clone)]
 pub struct Log(Arc<Shared>);

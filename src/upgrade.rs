@@ -82,7 +82,9 @@ impl Inheritance {
         let sockets = sockets.split(';').filter_map(|entry| {
             let (address, fd) = entry.rsplit_once('=')?;
             // SAFETY: the environment names descriptors that were opened for us; we are the first to touch them.
-            Some((address.to_owned(), unsafe { listener::inherit(number(fd)?) }))
+            Some((address.to_owned(), unsafe {
+                listener::inherit(number(fd)?)
+            }))
         });
         let ready = std::env::var(READY).ok().as_deref().and_then(number);
         Self {
@@ -190,6 +192,34 @@ pub fn write_pid_file(path: &Path) -> io::Result<()> {
     draft.push(".new");
     std::fs::write(&draft, format!("{}\n", std::process::id()))?;
     std::fs::rename(draft, path)
+}
+
+/// The process that a pid file names.
+pub fn read_pid_file(path: &Path) -> Option<i32> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Sends a running gateway the signal to upgrade.
+pub fn ask(pid: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory of ours.
+    match unsafe { libc::kill(pid, libc::SIGQUIT) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until the pid file names another process than `old`, for as long as one may take to be
+/// ready. `None` when it never does.
+pub fn wait_for_other(path: &Path, old: i32) -> Option<i32> {
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < deadline {
+        if let Some(pid) = read_pid_file(path).filter(|pid| *pid != old) {
+            return Some(pid);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    None
 }
 
 /// Removes the pid file if it still names this process.

@@ -40,13 +40,16 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             }
         };
         served += 1;
+        connection.discard(head.bytes.start);
         let body = BodyScanner::new(head.framing);
-        let bytes = connection.begin_request(head.len, body, head.upgrade);
+        let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
         let mut session = ServerSession::new_http1(connection);
         session.set_read_timeout(Some(settings.body_timeout));
         session.set_write_timeout(Some(settings.send_timeout));
         session.set_total_drain_timeout(Some(settings.body_timeout));
-        session.set_keepalive_reuses_remaining(Some(settings.keepalive_requests.saturating_sub(served)));
+        session.set_keepalive_reuses_remaining(Some(
+            settings.keepalive_requests.saturating_sub(served),
+        ));
         if let ServerSession::H1(session) = &mut session {
             session.set_pipelined_prefix(bytes);
         }
@@ -90,17 +93,19 @@ async fn next_head(
         }
     }
     let deadline = Instant::now() + settings.header_timeout;
-    let mut scanner = HeadScanner::new();
+    let mut scanner = HeadScanner::new(settings.limits);
     let h2c = connection.downstream().listener.h2c;
     loop {
-        match scanner.check(connection.pending(), &settings.limits) {
+        match scanner.scan(connection.pending()) {
             Ok(Some(head)) => return NextHead::Request(head),
             Ok(None) => {}
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
             Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed)),
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match pingora_timeout::timeout(left.max(Duration::from_millis(1)), connection.read_more()).await {
+        match pingora_timeout::timeout(left.max(Duration::from_millis(1)), connection.read_more())
+            .await
+        {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return NextHead::Closed,
             Err(_) => return NextHead::Refused(Refusal::RequestTimeout),

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{
-    self, H2Accept, HttpSession, default_h2_options,
-};
+use pingora_core::protocols::http::v2::server::{self, H2Accept, HttpSession, default_h2_options};
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use tokio::sync::Notify;
 
@@ -63,7 +61,7 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
     });
     let mut options = default_h2_options();
     options.max_concurrent_streams(settings.max_h2_streams);
-    options.max_header_list_size(settings.limits.max_head_bytes as u32);
+    options.max_header_list_size(settings.limits.head_bytes as u32);
     let handshake = server::handshake(connection, Some(options));
     let mut h2 = match pingora_timeout::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(h2)) => h2,

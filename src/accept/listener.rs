@@ -12,6 +12,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::certificates::CertificateStore;
 use super::socket::Socket;
 
 /// Connections that the kernel may hold for us between two accepts, as nginx has it on Linux
@@ -33,6 +34,8 @@ pub struct InvalidListenAddress(String);
 /// One configured address and how connections to it are taken.
 pub struct ListenerSettings {
     pub address: ListenAddress,
+    /// The certificates of a TLS listener, to know which names share one.
+    pub certificates: Option<Arc<CertificateStore>>,
     /// Plaintext without it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// HTTP/2 with prior knowledge on plaintext.

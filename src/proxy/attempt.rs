@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -46,7 +46,7 @@ pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<Htt
             Unavailable::QueueTimeout => Refusal::QueueTimeout,
         })?;
     attempt.count += 1;
-    attempt.backend = Some(lease.label().to_owned());
+    attempt.backend = Some(lease.backend().clone());
     attempt.began = Some(Instant::now());
     attempt.connected = None;
     attempt.first_byte = None;
@@ -66,11 +66,7 @@ pub fn connected(exchange: &mut Exchange, reused: bool) {
 }
 
 /// Makes the request that the backend receives.
-pub fn prepare(
-    session: &Session,
-    request: &mut RequestHeader,
-    exchange: &Exchange,
-) -> Result<()> {
+pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let (route, forward) = forwarding(exchange);
     let downstream = session
         .digest()
@@ -108,7 +104,7 @@ pub fn prepare(
             .attempt
             .backend
             .as_ref()
-            .and_then(|backend| HeaderValue::try_from(backend.as_str()).ok()),
+            .and_then(|backend| HeaderValue::try_from(backend.label()).ok()),
         HostSent::Name(name) => Some(name.clone()),
     };
     if let Some(host) = host {
@@ -158,7 +154,14 @@ pub fn not_connected(
     mut error: Box<Error>,
 ) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    blame(exchange, if timed_out { Failure::Timeout } else { Failure::Connect });
+    blame(
+        exchange,
+        if timed_out {
+            Failure::Timeout
+        } else {
+            Failure::Connect
+        },
+    );
     let (_, forward) = forwarding(exchange);
     let retry = forward.retry.on.connect
         && session.response_written().is_none()
@@ -305,7 +308,10 @@ fn another_attempt(exchange: &Exchange, retry: &Retry) -> bool {
 }
 
 fn forwarding(exchange: &Exchange) -> (Arc<Route>, Arc<Forward>) {
-    let route = exchange.route.clone().expect("a forwarded request has its route");
+    let route = exchange
+        .route
+        .clone()
+        .expect("a forwarded request has its route");
     let Action::Forward(forward) = &route.action else {
         unreachable!("only a forwarding route has attempts");
     };

@@ -19,7 +19,7 @@ use crate::headers::forwarded::is_https;
 use crate::headers::policy::Facts;
 use crate::plan::{Action, Plan, Route};
 use crate::route::Found;
-use crate::route::rewrite::Parts;
+use crate::route::rewrite::{Parts, Template};
 use crate::target::Host;
 
 /// What happens to a request that was let in.
@@ -56,13 +56,7 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     Ok(match &route.action {
         Action::Forward(_) => Entry::Forward,
         Action::Redirect(status, template) => {
-            let host = asked.host.as_ref().map_or("", Host::name);
-            let location = template.fill(&Parts {
-                host,
-                path: &asked.path,
-                query: asked.query.as_deref(),
-            });
-            Entry::Answer(redirect(*status, &location))
+            Entry::Answer(redirect(*status, &location(template, asked)))
         }
         Action::Respond(respond) => {
             let head_only = request.method == Method::HEAD;
@@ -90,11 +84,7 @@ pub fn find(plan: &Plan, asked: &Asked, method: &Method) -> Result<Arc<Route>, R
 }
 
 /// Who is asking, and the name of this request. Without a `request` only the connection speaks.
-pub fn identify(
-    exchange: &mut Exchange,
-    downstream: &Downstream,
-    request: Option<&RequestHeader>,
-) {
+pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Option<&RequestHeader>) {
     let peer = downstream.peer_ip();
     let trusted = exchange.plan.trusted.contains(peer);
     exchange.client = peer;
@@ -127,6 +117,15 @@ pub fn dress(exchange: &Exchange, response: &mut ResponseHeader) {
     policy.finish(response, &facts);
 }
 
+/// Where a redirect leads this request.
+pub fn location(template: &Template, asked: &Asked) -> String {
+    template.fill(&Parts {
+        host: asked.host.as_ref().map_or("", Host::name),
+        path: &asked.path,
+        query: asked.query.as_deref(),
+    })
+}
+
 /// The facts of the connection that a session runs on.
 pub fn downstream(session: &Session) -> &Arc<Downstream> {
     session
@@ -148,18 +147,7 @@ fn admitted(request: &RequestHeader, plan: &Plan) -> Result<Asked, Refusal> {
         headers: &request.headers,
     };
     let admitted = ingress::check_parsed(&parsed, &plan.path_rules).map_err(Refusal::Malformed)?;
-    Ok(match admitted.target {
-        Some(target) => Asked {
-            host: admitted.host,
-            query: target.query().map(Into::into),
-            path: target.into_path().into(),
-        },
-        None => Asked {
-            host: admitted.host,
-            path: "*".into(),
-            query: None,
-        },
-    })
+    Ok(admitted.into())
 }
 
 /// RFC 9110 7.4: a request for a name that this TLS connection did not prove is misdirected.
@@ -190,7 +178,11 @@ fn to_https(asked: &Asked, port: u16) -> Answer {
         443 => String::new(),
         port => format!(":{port}"),
     };
-    let path = if asked.path.starts_with('/') { &asked.path } else { "/" };
+    let path = if asked.path.starts_with('/') {
+        &asked.path
+    } else {
+        "/"
+    };
     let query = asked.query.as_ref().map(|query| format!("?{query}"));
     let location = format!("https://{host}{port}{path}{}", query.unwrap_or_default());
     redirect(StatusCode::PERMANENT_REDIRECT, &location)

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crate::client::RequestId;
 use crate::plan::{Plan, Route};
 use crate::target::Host;
-use crate::upstream::{Lease, Tried, Upstream};
+use crate::upstream::{Backend, Lease, Tried, Upstream};
 
+use super::ingress::Admitted;
 use super::refusal::Refusal;
 
 /// One request and its answer.
@@ -46,6 +47,23 @@ pub struct Asked {
     pub query: Option<Box<str>>,
 }
 
+impl From<Admitted<'_>> for Asked {
+    fn from(admitted: Admitted<'_>) -> Self {
+        let (path, query) = match admitted.target {
+            Some(target) => {
+                let query = target.query().map(Into::into);
+                (target.into_path().into(), query)
+            }
+            None => ("*".into(), None),
+        };
+        Self {
+            host: admitted.host,
+            path,
+            query,
+        }
+    }
+}
+
 /// The attempts to have a backend answer, and the one that is under way.
 #[derive(Default)]
 pub struct Attempt {
@@ -55,7 +73,7 @@ pub struct Attempt {
     pub tried: Tried,
     pub count: u32,
     /// Where the latest attempt went, for the record; outlives the lease.
-    pub backend: Option<String>,
+    pub backend: Option<Arc<Backend>>,
     pub began: Option<Instant>,
     pub connected: Option<Instant>,
     /// Set when a response head has been accepted.

@@ -22,7 +22,10 @@ pub fn finish(log: &Log, session: &Session, error: Option<&Error>, exchange: &Ex
         return;
     };
     let request = session.req_header();
-    let host = exchange.asked.as_ref().and_then(|asked| asked.host.as_ref());
+    let host = exchange
+        .asked
+        .as_ref()
+        .and_then(|asked| asked.host.as_ref());
     let path = match &exchange.asked {
         Some(asked) => asked.path.as_ref().into(),
         None => String::from_utf8_lossy(path_of(request.raw_path())),
@@ -34,17 +37,26 @@ pub fn finish(log: &Log, session: &Session, error: Option<&Error>, exchange: &Ex
         method: request.method.as_str(),
         host: host.map_or("", Host::name),
         path: &path,
-        query: exchange.asked.as_ref().and_then(|asked| asked.query.as_deref()),
+        query: exchange
+            .asked
+            .as_ref()
+            .and_then(|asked| asked.query.as_deref()),
         protocol: protocol(request.version),
         route: route.map(|route| &*route.name),
-        upstream: attempt.upstream.as_ref().map(|upstream| upstream.name()),
-        backend: attempt.backend.as_deref(),
+        upstream: attempt
+            .upstream
+            .as_ref()
+            .map(|upstream| &*upstream.settings().name),
+        backend: attempt.backend.as_ref().map(|backend| backend.label()),
         attempts: attempt.count,
         bytes_in: session.body_bytes_read() as u64,
         bytes_out: session.body_bytes_sent() as u64,
         connect: attempt.connect_time(),
         first_byte: attempt.first_byte_time(),
-        user_agent: request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()),
+        user_agent: request
+            .headers
+            .get(USER_AGENT)
+            .and_then(|agent| agent.to_str().ok()),
         aborted: exchange.aborted || (client_left && exchange.refusal.is_none()),
         tunnel: session.was_upgraded(),
         ..of_connection(exchange, downstream)
@@ -56,7 +68,9 @@ pub fn finish(log: &Log, session: &Session, error: Option<&Error>, exchange: &Ex
 /// Records a message that was refused before it was a request. `read` is what arrived of it.
 pub fn unparsed(log: &Log, exchange: &Exchange, downstream: &Downstream, read: &[u8], sent: usize) {
     // Shown escaped by the writer, and only its start: it may be anything at all.
-    let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+    let line = read
+        .split(|byte| matches!(byte, b'\r' | b'\n'))
+        .find(|line| !line.is_empty());
     let line = line.unwrap_or_default();
     let line = String::from_utf8_lossy(path_of(&line[..line.len().min(MAX_FIRST_LINE)]));
     let record = Record {
@@ -99,7 +113,10 @@ fn of_connection<'a>(exchange: &'a Exchange, downstream: &'a Downstream) -> Reco
 
 /// A target that was refused may hold a secret in its query, which is not masked there.
 fn path_of(target: &[u8]) -> &[u8] {
-    target.split(|byte| *byte == b'?').next().unwrap_or_default()
+    target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default()
 }
 
 fn protocol(version: Version) -> &'static str {

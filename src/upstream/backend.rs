@@ -110,6 +110,11 @@ impl Backend {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Its address as logs and the Host of `host = "backend"` have it.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }

@@ -47,6 +47,11 @@ impl Lease {
         }
     }
 
+    /// The backend that is leased; outlives the lease.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
     /// Where and how to connect, with the upstream's own timeouts.
     pub fn peer(&self) -> HttpPeer {
         self.transport.peer(self.backend.endpoint())

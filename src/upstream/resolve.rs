@@ -61,6 +61,16 @@ impl System {
     }
 }
 
+/// A machine without a resolver: no name has an address.
+pub struct NoResolver;
+
+#[async_trait]
+impl Lookup for NoResolver {
+    async fn lookup(&self, _: &str, _: Family) -> Result<Answer, LookupError> {
+        Err(LookupError::NoAddress)
+    }
+}
+
 #[async_trait]
 impl Lookup for System {
     async fn lookup(&self, name: &str, family: Family) -> Result<Answer, LookupError> {

@@ -132,9 +132,9 @@ impl Yields<u64> for Size {
 pub struct Percent(u8);
 
 impl Percent {
-    /// 0.0 to 1.0.
-    pub fn fraction(self) -> f64 {
-        f64::from(self.0) / 100.0
+    /// 0 to 100.
+    pub fn percent(self) -> u8 {
+        self.0
     }
 }
 
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_percentage_is_0_to_100_with_its_sign() {
-        assert_eq!("20%".parse::<Percent>().unwrap().fraction(), 0.2);
+        assert_eq!("20%".parse::<Percent>().unwrap().percent(), 20);
         for text in ["20", "101%", "-1%", "+5%", "%", "1.5%", "256%"] {
             assert!(text.parse::<Percent>().is_err(), "{text}");
         }

@@ -1,0 +1,553 @@
+//! From what is written to what runs. `config` has checked every value; what is found here is
+//! what only doing shows: a file that cannot be read, a certificate that cannot be used.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use super::{Action, Forward, HostSent, Plan, Respond, Retry, RetryOn, Rewrite, Route};
+use crate::accept::AcceptSettings;
+use crate::accept::certificates::{CertificateStore, MinTls, server_config};
+use crate::accept::guard::ConnectionGuards;
+use crate::accept::listener::{ListenAddress, ListenerSettings};
+use crate::client::TrustedProxies;
+use crate::config::Config;
+use crate::config::problem::{Problem, Problems};
+use crate::config::spec::{
+    ActionSpec, HeadersSpec, HealthSpec, ListenSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec,
+    TimeoutsSpec, TlsSpec, UpstreamSpec,
+};
+use crate::config::word::{
+    AccessSpec, BackendAddress, BalanceSpec, FormatSpec, HashKeySpec, HeaderFields, HealthKindSpec,
+    HostHeaderSpec, HostPattern as HostPatternSpec, HstsSpec, LastResortSpec, LevelSpec,
+    ListenAddress as ListenAddressSpec, MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec,
+    ProtocolSpec, QuerySpec, RetryOnSpec,
+};
+use crate::headers::policy::{HeaderPolicy, Hsts, PolicySettings};
+use crate::headers::security::Preset;
+use crate::http1::Limits;
+use crate::proxy::refusal::Pages;
+use crate::route::{self, HostPattern, PathPrefix, Routes};
+use crate::target::{PathParameters, PathRules};
+use crate::telemetry::access::{AccessMode, AccessPolicy, QueryMode};
+use crate::telemetry::{Format, Level, LogSettings, Output};
+use crate::upstream::resolve::{NoResolver, System};
+use crate::upstream::{
+    Address, Affinity, Balance, LastResort, Lookup, Probe, ProbeKind, Protocol, Seed, Settings,
+    Timeouts, Tls, TlsFiles, Upstream,
+};
+
+/// The header policies that exist without being written.
+const PRESETS: [(&str, Preset); 3] = [
+    ("basic", Preset::Basic),
+    ("strict", Preset::Strict),
+    ("off", Preset::Off),
+];
+
+impl Plan {
+    /// Compiles `config`, which stands in `file`; what lives in `running` lives on. Starts the probes and the name
+    /// resolution of its upstreams, so it must be called in a runtime.
+    pub fn compile(config: &Config, file: &str, running: Option<&Self>) -> Result<Self, Problems> {
+        let mut problems = Problems::new(file);
+        let upstreams = upstreams(config, running, &mut problems);
+        let policies = policies(config, &mut problems);
+        let pages = pages(config, &mut problems);
+        let routes: Vec<_> = config
+            .routes
+            .iter()
+            .filter_map(|spec| route(spec, config, &upstreams, &policies))
+            .collect();
+        let plan = Self {
+            routes: Routes::new(routes),
+            trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
+            forwarded: config.clients.forwarded,
+            path_rules: path_rules(config),
+            drop_unsafe_fields: config.server.drop_unsafe_headers,
+            pages: pages.unwrap_or_else(|| Pages::built_in(*config.errors.retry_after)),
+            default_headers: policies["basic"].clone(),
+            access: access(config, None),
+            upstreams,
+        };
+        let plan = problems.none_or(plan)?;
+        for upstream in plan.upstreams.values() {
+            upstream.start(&lookup());
+        }
+        Ok(plan)
+    }
+}
+
+/// The system's resolver, read once: it is the same for every plan.
+fn lookup() -> Arc<dyn Lookup> {
+    static SYSTEM: OnceLock<Arc<dyn Lookup>> = OnceLock::new();
+    SYSTEM
+        .get_or_init(|| match System::new() {
+            Ok(system) => Arc::new(system),
+            Err(error) => {
+                let error = crate::telemetry::chain(&error);
+                tracing::warn!(%error, "the system has no usable resolver; names of backends stay unresolved");
+                Arc::new(NoResolver)
+            }
+        })
+        .clone()
+}
+
+/// Says what differs between two configurations that a reload cannot change.
+pub fn check_restart(running: &Config, wanted: &Config, file: &str) -> Result<(), Problems> {
+    let mut problems = Problems::new(file);
+    if running.server != wanted.server {
+        problems.note(
+            &wanted.server.origin,
+            "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
+        );
+    }
+    problems.none_or(())
+}
+
+fn upstreams(
+    config: &Config,
+    running: Option<&Plan>,
+    problems: &mut Problems,
+) -> BTreeMap<String, Arc<Upstream>> {
+    let mut upstreams = BTreeMap::new();
+    for (name, spec) in &config.upstreams {
+        let tls = match spec.tls.as_ref().map(tls).transpose() {
+            Ok(tls) => tls,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let seeds = spec.backends.iter().map(|backend| Seed {
+            address: address(&backend.address),
+            weight: backend.weight,
+            backup: backend.backup,
+        });
+        let carried = running.and_then(|plan| plan.upstreams.get(name));
+        let upstream = Upstream::new(
+            settings(name, spec, tls),
+            seeds.collect(),
+            carried.map(Arc::as_ref),
+        );
+        upstreams.insert(name.clone(), upstream);
+    }
+    upstreams
+}
+
+fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
+    Settings {
+        name: name.into(),
+        balance: balance(&spec.balance),
+        protocol: match *spec.protocol {
+            ProtocolSpec::H1 => Protocol::H1,
+            ProtocolSpec::H2 => Protocol::H2,
+            ProtocolSpec::H2c => Protocol::H2c,
+        },
+        tls,
+        max_fails: spec.max_fails,
+        fail_timeout: spec.fail_timeout,
+        keepalive: spec.keepalive,
+        keepalive_idle: spec.keepalive_idle,
+        max_connections: spec.max_connections as u32,
+        queue: spec.queue,
+        queue_timeout: spec.queue_timeout,
+        slow_start: spec.slow_start,
+        timeouts: timeouts(&spec.timeouts),
+        health: spec.health.as_ref().map(probe),
+        retry_percent: u32::from(spec.retry.budget.percent()),
+        last_resort: match spec.last_resort {
+            LastResortSpec::Unavailable => LastResort::Unavailable,
+            LastResortSpec::TryAnyway => LastResort::TryAnyway,
+        },
+        resolve_every: spec.resolve_every,
+        max_response_head: spec.max_response_head as usize,
+    }
+}
+
+fn balance(spec: &BalanceSpec) -> Balance {
+    match spec {
+        BalanceSpec::LeastConnections => Balance::LeastConnections,
+        BalanceSpec::RoundRobin => Balance::RoundRobin,
+        BalanceSpec::RandomTwo => Balance::RandomTwo,
+        BalanceSpec::ConsistentHash(key) => Balance::ConsistentHash(match key {
+            HashKeySpec::ClientIp => Affinity::ClientIp,
+            HashKeySpec::Header(name) => Affinity::Header(name.clone()),
+            HashKeySpec::Cookie(name) => Affinity::Cookie(name.clone()),
+        }),
+    }
+}
+
+/// Both grammars accept what `config` has accepted.
+fn address(spec: &BackendAddress) -> Address {
+    spec.to_string()
+        .parse()
+        .expect("a checked backend address is one")
+}
+
+fn timeouts(spec: &TimeoutsSpec) -> Timeouts {
+    Timeouts {
+        connect: spec.connect,
+        first_byte: spec.first_byte,
+        read: spec.read,
+        write: spec.write,
+        websocket_idle: spec.websocket_idle,
+    }
+}
+
+fn probe(spec: &HealthSpec) -> Probe {
+    Probe {
+        kind: match spec.kind {
+            HealthKindSpec::Tcp => ProbeKind::Tcp,
+            HealthKindSpec::Http => ProbeKind::Http {
+                path: spec.path.as_str().to_owned(),
+                host: Some(spec.host.clone()).filter(|host| !host.is_empty()),
+                status: spec.status.ranges().to_vec(),
+            },
+        },
+        every: spec.every,
+        timeout: *spec.timeout,
+        healthy_after: spec.healthy_after,
+        unhealthy_after: spec.unhealthy_after,
+    }
+}
+
+fn tls(spec: &TlsSpec) -> Result<Tls, Problem> {
+    let sni = spec.sni.as_ref().map(|sni| sni.0.to_str());
+    let identity = spec.certificate.as_ref().zip(spec.key.as_ref());
+    Tls::load(&TlsFiles {
+        sni: sni.as_deref(),
+        ca: spec.ca.as_ref().map(|ca| ca.path.as_path()),
+        insecure: *spec.insecure,
+        identity: identity.map(|(chain, key)| (chain.path.as_path(), key.path.as_path())),
+    })
+    .map_err(|error| Problem::at(&spec.origin, crate::telemetry::chain(&error)))
+}
+
+fn policies(config: &Config, problems: &mut Problems) -> BTreeMap<String, Arc<HeaderPolicy>> {
+    let presets =
+        PRESETS.map(|(name, preset)| (name.to_owned(), Arc::new(HeaderPolicy::of(preset))));
+    let mut policies = BTreeMap::from(presets);
+    for (name, spec) in &config.headers {
+        match HeaderPolicy::new(&policy(spec)) {
+            Ok(policy) => {
+                policies.insert(name.clone(), Arc::new(policy));
+            }
+            Err(errors) => {
+                for error in errors {
+                    problems.note(&spec.origin, crate::telemetry::chain(&error));
+                }
+            }
+        }
+    }
+    policies
+}
+
+fn policy(spec: &HeadersSpec) -> PolicySettings {
+    PolicySettings {
+        preset: match spec.preset {
+            PresetSpec::Basic => Preset::Basic,
+            PresetSpec::Strict => Preset::Strict,
+            PresetSpec::Off => Preset::Off,
+        },
+        set: fields(&spec.set),
+        default: fields(&spec.default),
+        add: fields(&spec.add),
+        remove: spec.remove.iter().map(|name| name.to_string()).collect(),
+        csp: spec
+            .csp
+            .as_ref()
+            .map(|csp| csp.0.clone())
+            .unwrap_or_default(),
+        csp_report_only: spec.csp_report_only,
+        hsts: match spec.hsts {
+            None => Hsts::OfPreset,
+            Some(HstsSpec::Off) => Hsts::Never,
+            Some(HstsSpec::MaxAge(age)) => Hsts::MaxAge(age),
+        },
+        request_set: fields(&spec.request_set),
+        request_remove: spec
+            .request_remove
+            .iter()
+            .map(|name| name.to_string())
+            .collect(),
+    }
+}
+
+fn fields(spec: &HeaderFields) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    spec.0
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
+}
+
+fn pages(config: &Config, problems: &mut Problems) -> Option<Pages> {
+    let retry_after = *config.errors.retry_after;
+    let Some(page) = &config.errors.page else {
+        return Some(Pages::built_in(retry_after));
+    };
+    let pages = std::fs::read_to_string(&page.path)
+        .map_err(|error| error.to_string())
+        .and_then(|html| {
+            Pages::with_template(&html, retry_after).map_err(|error| error.to_string())
+        });
+    pages
+        .map_err(|error| problems.note(page, format!("{}: {error}", page.written)))
+        .ok()
+}
+
+/// `None` when something it needs is missing, of which a problem tells already.
+fn route(
+    spec: &RouteSpec,
+    config: &Config,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    policies: &BTreeMap<String, Arc<HeaderPolicy>>,
+) -> Option<route::Route<Arc<Route>>> {
+    let path: PathPrefix = spec
+        .path
+        .as_str()
+        .parse()
+        .expect("a checked path is a prefix");
+    let mut max_body = spec.max_body;
+    let action = match &spec.action {
+        ActionSpec::Upstream(name) => {
+            let written = config.upstreams.get(&name.value)?;
+            let upstream = upstreams.get(&name.value)?;
+            max_body = max_body.or(Some(written.max_body));
+            Action::Forward(Arc::new(forward(spec, written, upstream, &path)))
+        }
+        ActionSpec::Redirect(redirect) => {
+            let template = redirect
+                .to
+                .to_string()
+                .parse()
+                .expect("a checked template is one");
+            Action::Redirect(redirect.status, template)
+        }
+        ActionSpec::Respond(respond) => Action::Respond(Respond {
+            status: respond.status,
+            content_type: respond.content_type.clone(),
+            body: Bytes::from(respond.body.clone()),
+        }),
+    };
+    let host = match spec.host.as_deref() {
+        None => HostPattern::Any,
+        Some(HostPatternSpec::Exact(name)) => HostPattern::Exact(name.as_str().into()),
+        Some(HostPatternSpec::Under(name)) => HostPattern::Under(name.as_str().into()),
+    };
+    let value = Route {
+        name: spec.label().into(),
+        action,
+        headers: policies.get(&spec.headers.value)?.clone(),
+        max_body: max_body.unwrap_or(u64::MAX),
+        access: access(config, Some(spec)),
+    };
+    Some(route::Route {
+        host,
+        path,
+        methods: spec
+            .methods
+            .as_ref()
+            .map(|methods| methods.value.clone())
+            .unwrap_or_default(),
+        value: Arc::new(value),
+    })
+}
+
+fn forward(
+    spec: &RouteSpec,
+    written: &UpstreamSpec,
+    upstream: &Arc<Upstream>,
+    path: &PathPrefix,
+) -> Forward {
+    let timeouts = overridden(timeouts(&written.timeouts), &spec.timeouts);
+    let own = timeouts != upstream.settings().timeouts;
+    Forward {
+        transport: own.then(|| upstream.transport_with(&timeouts)),
+        upstream: upstream.clone(),
+        rewrite: match &spec.replace_prefix {
+            Some(by) => {
+                let by = by.as_str().parse().expect("a checked path is a prefix");
+                Rewrite::Replace(path.clone(), by)
+            }
+            None if *spec.strip_prefix => Rewrite::Strip(path.clone()),
+            None => Rewrite::Keep,
+        },
+        host: match &written.host {
+            HostHeaderSpec::Client => HostSent::Client,
+            HostHeaderSpec::Backend => HostSent::Backend,
+            HostHeaderSpec::Literal(name) => {
+                HostSent::Name(HeaderValue::from_str(name).expect("a checked host is a value"))
+            }
+        },
+        retry: retry(&written.retry),
+        websocket_idle: timeouts.websocket_idle,
+    }
+}
+
+fn overridden(timeouts: Timeouts, spec: &TimeoutOverridesSpec) -> Timeouts {
+    Timeouts {
+        connect: spec.connect.unwrap_or(timeouts.connect),
+        first_byte: spec.first_byte.unwrap_or(timeouts.first_byte),
+        read: spec.read.unwrap_or(timeouts.read),
+        write: spec.write.unwrap_or(timeouts.write),
+        websocket_idle: spec.websocket_idle.unwrap_or(timeouts.websocket_idle),
+    }
+}
+
+fn retry(spec: &RetrySpec) -> Retry {
+    let names = |word: RetryOnSpec| spec.on.contains(&word);
+    let statuses = spec.on.iter().filter_map(|word| word.status());
+    Retry {
+        attempts: spec.attempts,
+        on: RetryOn {
+            connect: names(RetryOnSpec::Connect),
+            reset: names(RetryOnSpec::Reset),
+            timeout: names(RetryOnSpec::Timeout),
+            statuses: statuses
+                .map(|status| StatusCode::from_u16(status).expect("a listed status is one"))
+                .collect(),
+        },
+        non_idempotent: spec.non_idempotent,
+    }
+}
+
+fn path_rules(config: &Config) -> PathRules {
+    PathRules {
+        merge_slashes: config.server.merge_slashes,
+        parameters: match config.server.path_parameters {
+            PathParametersSpec::Keep => PathParameters::Keep,
+            PathParametersSpec::Refuse => PathParameters::Refuse,
+        },
+    }
+}
+
+fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
+    let log = &config.log;
+    let mode = route
+        .and_then(|route| route.access_log)
+        .unwrap_or(log.access);
+    AccessPolicy {
+        mode: match mode {
+            AccessSpec::All => AccessMode::All,
+            AccessSpec::Errors => AccessMode::Errors,
+            AccessSpec::Slow => AccessMode::Slow,
+            AccessSpec::Sampled(every) => AccessMode::Sampled(
+                NonZeroU64::new(every.into()).expect("a checked rate is at least 1"),
+            ),
+            AccessSpec::Off => AccessMode::Off,
+        },
+        slow_after: route
+            .and_then(|route| route.slow_after)
+            .unwrap_or(log.slow_after),
+        query: match log.query {
+            QuerySpec::Masked => QueryMode::Masked,
+            QuerySpec::Off => QueryMode::Off,
+            QuerySpec::Full => QueryMode::Full,
+        },
+    }
+}
+
+/// Where and how the gateway's own messages and records are written.
+pub fn log_settings(config: &Config) -> LogSettings {
+    let log = &config.log;
+    LogSettings {
+        level: match log.level {
+            LevelSpec::Error => Level::Error,
+            LevelSpec::Warn => Level::Warn,
+            LevelSpec::Info => Level::Info,
+            LevelSpec::Debug => Level::Debug,
+            LevelSpec::Trace => Level::Trace,
+        },
+        format: match log.format {
+            FormatSpec::Json => Format::Json,
+            FormatSpec::Text => Format::Text,
+        },
+        output: match &log.output.value {
+            OutputSpec::Stderr => Output::Stderr,
+            OutputSpec::Stdout => Output::Stdout,
+            OutputSpec::File(file) => Output::File(file.path.clone()),
+        },
+        buffer: log.buffer,
+    }
+}
+
+/// How connections are taken.
+pub fn accept_settings(config: &Config) -> AcceptSettings {
+    let server = &config.server;
+    AcceptSettings {
+        header_timeout: server.header_timeout,
+        idle_timeout: server.idle_timeout,
+        handshake_timeout: server.handshake_timeout,
+        body_timeout: server.body_timeout,
+        send_timeout: server.send_timeout,
+        keepalive_requests: server.keepalive_requests,
+        max_h2_streams: server.max_h2_streams,
+        limits: Limits {
+            request_line: *server.max_request_line as usize,
+            head_bytes: server.max_header_bytes as usize,
+            fields: server.max_headers,
+            path: path_rules(config),
+        },
+    }
+}
+
+/// The bounds on connections.
+pub fn guards(config: &Config) -> ConnectionGuards {
+    let server = &config.server;
+    ConnectionGuards::new(
+        server.max_connections,
+        server.max_connections_per_client as u32,
+    )
+}
+
+/// Every listener with its certificates, which are watched from here on. Needs a runtime.
+pub fn listeners(config: &Config, file: &str) -> Result<Vec<Arc<ListenerSettings>>, Problems> {
+    let mut problems = Problems::new(file);
+    let mut listeners = Vec::new();
+    for spec in &config.server.listen {
+        match listener(spec) {
+            Ok(listener) => listeners.push(Arc::new(listener)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems.none_or(listeners)
+}
+
+fn listener(spec: &ListenSpec) -> Result<ListenerSettings, Problem> {
+    let certificates = spec
+        .tls
+        .as_ref()
+        .map(|directory| {
+            let default = spec
+                .default_certificate
+                .as_ref()
+                .map(|name| name.value.as_str());
+            CertificateStore::load(&directory.path, default)
+                .map(Arc::new)
+                .map_err(|error| Problem::at(directory, crate::telemetry::chain(&error)))
+        })
+        .transpose()?;
+    let min_tls = match spec.min_tls {
+        MinTlsSpec::Tls12 => MinTls::V1_2,
+        MinTlsSpec::Tls13 => MinTls::V1_3,
+    };
+    if let Some(store) = &certificates {
+        store.watch();
+    }
+    Ok(ListenerSettings {
+        address: match &spec.address.value {
+            ListenAddressSpec::Tcp(address) => ListenAddress::Tcp(*address),
+            ListenAddressSpec::Unix(path) => ListenAddress::Unix(path.clone()),
+        },
+        tls: certificates
+            .as_ref()
+            .map(|store| server_config(store.clone(), spec.h2, min_tls)),
+        certificates,
+        h2c: *spec.h2c,
+        redirect_https: *spec.redirect_https,
+        proxy_protocol: *spec.proxy_protocol,
+    })
+}
