@@ -88,9 +88,9 @@ impl CertificateStore {
     /// Looks at the directory and takes in what changed there since the last look.
     ///
     /// Each pair stands for itself: a new or changed one is served from the next handshake on, one
-    /// whose files are both gone is forgotten, and a broken one is refused while its predecessor
-    /// stays. An `Err` means that nothing changed at all: the directory cannot be read, has no pair
-    /// left, or no longer has the default.
+    /// whose files are both gone is forgotten (unless it is the named default), and a broken one is
+    /// refused while its predecessor stays. An `Err` means that nothing changed at all: the directory
+    /// cannot be read or has no pair left.
     ///
     /// Reads files only where size, times or inode differ. Blocks on the disk.
     pub fn refresh(&self) -> Result<Changed, CertificateError> {
@@ -124,6 +124,23 @@ impl CertificateStore {
             if let Some(served) = served {
                 pairs.insert(name.clone(), served.clone());
             }
+        }
+        if pairs.is_empty() {
+            return Err(CertificateError::Empty {
+                directory: self.directory.clone(),
+            });
+        }
+        if let Some(name) = self
+            .default
+            .as_ref()
+            .filter(|name| !pairs.contains_key(*name))
+        {
+            // Kept: one file moved away by mistake must not hold up every renewal to come.
+            if refused.get(name) != Some(&Stamp::GONE) {
+                changed.refused.push(no_default(&self.directory, &pairs));
+            }
+            still_refused.insert(name.clone(), Stamp::GONE);
+            pairs.insert(name.clone(), old.default.clone());
         }
         let gone = old.pairs.keys().filter(|name| !pairs.contains_key(*name));
         changed.removed.extend(gone.cloned());
@@ -254,10 +271,7 @@ impl Table {
             true => CertificateError::Empty {
                 directory: directory.to_path_buf(),
             },
-            false => CertificateError::Default {
-                directory: directory.to_path_buf(),
-                defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
-            },
+            false => no_default(directory, &pairs),
         })?;
         let mut best_first: Vec<&Arc<Pair>> = pairs.values().collect();
         best_first.sort_by_key(|pair| pair.rank());
@@ -292,6 +306,13 @@ impl Table {
         };
         let found = self.exact.get(name).or_else(by_wildcard);
         found.map(Vec::as_slice)
+    }
+}
+
+fn no_default(directory: &Path, pairs: &BTreeMap<String, Arc<Pair>>) -> CertificateError {
+    CertificateError::Default {
+        directory: directory.to_path_buf(),
+        defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -111,6 +111,11 @@ impl From<&Metadata> for FileStamp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp([Option<FileStamp>; 3]);
 
+impl Stamp {
+    /// No file of the pair is there.
+    pub(super) const GONE: Stamp = Stamp([None; 3]);
+}
+
 /// The files of one NAME; at least one of them is there.
 #[derive(Debug, Default)]
 pub(super) struct PairFiles {

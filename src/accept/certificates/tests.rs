@@ -296,6 +296,28 @@ fn an_emptied_or_vanished_directory_changes_nothing() {
 }
 
 #[test]
+fn a_named_default_that_is_gone_is_kept_and_the_others_still_update() {
+    let directory = Directory::with(&[("a", &["a.example"]), ("b", &["b.example"])]);
+    let store = CertificateStore::load(directory.path(), Some("a")).unwrap();
+    directory.remove("a.crt");
+    directory.remove("a.key");
+    directory.put("b", &["b.example"]);
+    let changed = store.refresh().unwrap();
+    assert_eq!(
+        (changed.updated, changed.removed.len()),
+        (vec!["b".to_owned()], 0)
+    );
+    assert!(matches!(
+        changed.refused[..],
+        [CertificateError::Default { .. }]
+    ));
+    assert!(store.refresh().unwrap().is_nothing());
+    assert_eq!(store.name_for(None), "a");
+    directory.put("a", &["a.example"]);
+    assert_eq!(store.refresh().unwrap().updated, ["a"]);
+}
+
+#[test]
 fn a_swapped_link_is_seen_as_kubernetes_and_certbot_swap_it() {
     let directory = Directory::with(&[]);
     let (one, two) = (
