@@ -146,6 +146,7 @@ retry = {{ attempts = 3, on = ["connect", "reset", "502", "503", "504"] }}
 [[route]]
 name = "pages"
 path = "/"
+methods = ["GET", "HEAD"]
 upstream = "demo"
 
 [[route]]
@@ -184,8 +185,8 @@ pub fn guide(listen: SocketAddr) -> String {
     who answers, and how many requests each has had
       for i in $(seq 9); do curl -s {at}/api/time; done
 
-    mortal dies under load and nobody notices: only 200 is counted
-      seq 600 | xargs -P8 -I_ sh -c 'sleep 0.4; curl -so /dev/null \
+    mortal dies under load and nobody notices: half a minute of nothing but 200
+      seq 600 | xargs -P8 -n1 sh -c 'sleep 0.4; curl -so /dev/null \
         -w "%{{http_code}}\n" {at}/' | sort | uniq -c
 
     what the gateway adds for the client: request ID, timing, security
@@ -197,10 +198,10 @@ pub fn guide(listen: SocketAddr) -> String {
     too slow: a warning here with the time split into its parts
       curl -s {at}/slow
 
-    answered without a backend: a fixed response, a redirect, a 404
+    answered without a backend: a fixed response, a redirect, a 405
       curl -s {at}/about
       curl -si {at}/old
-      curl -s -X POST {at}/nowhere
+      curl -si -X POST {at}/
 
     an error of the application passes through, and is logged here
       curl -si {at}/error

@@ -17,9 +17,10 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
 
+mod error;
 mod pair;
 
-pub use pair::CertificateError;
+pub use error::CertificateError;
 use pair::{Pair, Stamp};
 
 /// How often [`CertificateStore::watch`] looks at the directory. Looking, rather than being told by
@@ -34,9 +35,9 @@ pub struct CertificateStore {
     directory: PathBuf,
     default: Option<String>,
     table: ArcSwap<Table>,
-    /// What was refused at the last refresh, so that one broken file is reported once.
-    /// Also serialises refreshes.
-    refused: Mutex<BTreeMap<String, Stamp>>,
+    /// What was read and is not served, so that it is read, and reported, once for each change.
+    /// Its lock also makes refreshes follow one another.
+    passed_over: Mutex<BTreeMap<String, Stamp>>,
 }
 
 /// What a [`CertificateStore::refresh`] did, by pair name in order.
@@ -81,49 +82,62 @@ impl CertificateStore {
             directory: directory.to_path_buf(),
             default: default.map(str::to_owned),
             table: ArcSwap::from_pointee(table),
-            refused: Mutex::default(),
+            passed_over: Mutex::default(),
         })
     }
 
     /// Looks at the directory and takes in what changed there since the last look.
     ///
     /// Each pair stands for itself: a new or changed one is served from the next handshake on, one
-    /// whose files are both gone is forgotten, and a broken one is refused while its predecessor
-    /// stays. An `Err` means that nothing changed at all: the directory cannot be read, has no pair
-    /// left, or no longer has the default.
+    /// whose files are both gone is forgotten (unless it is the named default), and a broken one is
+    /// refused while its predecessor stays. An `Err` means that nothing changed at all: the directory
+    /// cannot be read or has no pair left.
     ///
     /// Reads files only where size, times or inode differ. Blocks on the disk.
     pub fn refresh(&self) -> Result<Changed, CertificateError> {
-        let mut refused = self.refused.lock();
+        let mut passed_over = self.passed_over.lock();
         let old = self.table.load_full();
-        let found = pair::find(&self.directory)?;
         let mut changed = Changed::default();
         let mut pairs = BTreeMap::new();
-        let mut still_refused = BTreeMap::new();
-        for (name, files) in &found {
-            let served = old.pairs.get(name);
+        let mut now_passed_over = BTreeMap::new();
+        for (name, files) in pair::find(&self.directory)? {
+            let served = old.pairs.get(&name);
             let stamp = files.stamp();
-            if let Some(served) = served.filter(|served| served.stamp == stamp) {
-                pairs.insert(name.clone(), served.clone());
+            if served.is_some_and(|served| served.stamp == stamp) {
+                pairs.extend(served.map(|served| (name, served.clone())));
                 continue;
             }
-            let known_bad = refused.get(name) == Some(&stamp);
-            match (!known_bad).then(|| Pair::read(name, files)).transpose() {
-                Ok(Some(Some(pair))) => {
+            let read = match passed_over.get(&name) == Some(&stamp) {
+                true => Ok(None),
+                false => Pair::read(&name, &files),
+            };
+            match read {
+                Ok(Some(pair)) => {
                     pair.warn_if_unusual();
                     changed.updated.push(name.clone());
-                    pairs.insert(name.clone(), Arc::new(pair));
+                    pairs.insert(name, Arc::new(pair));
                     continue;
                 }
-                // Not a server's pair (any longer): nothing to serve, nothing to refuse.
-                Ok(Some(None)) => continue,
                 Ok(None) => {}
                 Err(error) => changed.refused.push(error),
             }
-            still_refused.insert(name.clone(), stamp);
-            if let Some(served) = served {
-                pairs.insert(name.clone(), served.clone());
+            pairs.extend(served.map(|served| (name.clone(), served.clone())));
+            now_passed_over.insert(name, stamp);
+        }
+        if pairs.is_empty() {
+            return Err(CertificateError::Empty {
+                directory: self.directory.clone(),
+            });
+        }
+        if let Some(name) = &self.default
+            && !pairs.contains_key(name)
+        {
+            // Kept: one file moved away by mistake must not hold up every renewal to come.
+            if passed_over.get(name) != Some(&Stamp::GONE) {
+                changed.refused.push(no_default(&self.directory, &pairs));
             }
+            now_passed_over.insert(name.clone(), Stamp::GONE);
+            pairs.insert(name.clone(), old.default.clone());
         }
         let gone = old.pairs.keys().filter(|name| !pairs.contains_key(*name));
         changed.removed.extend(gone.cloned());
@@ -131,7 +145,7 @@ impl CertificateStore {
             let table = Table::new(&self.directory, pairs, self.default.as_deref())?;
             self.table.store(Arc::new(table));
         }
-        *refused = still_refused;
+        *passed_over = now_passed_over;
         Ok(changed)
     }
 
@@ -184,7 +198,7 @@ async fn watch(store: Weak<CertificateStore>, every: Duration) {
             return;
         };
         // A directory that stays unreadable is reported once, not every five seconds.
-        let error = looked.err().map(|error| error.to_string());
+        let error = looked.err().map(|error| error.in_full());
         if let Some(error) = error.as_ref().filter(|_| error != last_error) {
             tracing::error!("certificates not refreshed, still serving the old: {error}");
         }
@@ -211,6 +225,7 @@ impl Changed {
             tracing::warn!(certificate = name, "certificate is gone from disk");
         }
         for error in &self.refused {
+            let error = error.in_full();
             tracing::error!("certificate refused, its predecessor stays: {error}");
         }
     }
@@ -254,10 +269,7 @@ impl Table {
             true => CertificateError::Empty {
                 directory: directory.to_path_buf(),
             },
-            false => CertificateError::Default {
-                directory: directory.to_path_buf(),
-                defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
-            },
+            false => no_default(directory, &pairs),
         })?;
         let mut best_first: Vec<&Arc<Pair>> = pairs.values().collect();
         best_first.sort_by_key(|pair| pair.rank());
@@ -292,6 +304,13 @@ impl Table {
         };
         let found = self.exact.get(name).or_else(by_wildcard);
         found.map(Vec::as_slice)
+    }
+}
+
+fn no_default(directory: &Path, pairs: &BTreeMap<String, Arc<Pair>>) -> CertificateError {
+    CertificateError::Default {
+        directory: directory.to_path_buf(),
+        defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) struct Request {
     path: String,
     /// In the order received.
     pub(super) headers: Vec<(String, String)>,
-    body_bytes: u64,
+    /// `None` for a body of unknown length, which is not read.
+    body_bytes: Option<u64>,
     keep_alive: bool,
 }
 
@@ -37,7 +38,9 @@ pub(super) async fn answer_all(backend: &Backend, mut stream: TcpStream) -> io::
         let Some(request) = read_head(&mut stream, &mut received).await? else {
             return Ok(());
         };
-        skip_body(&mut stream, &mut received, request.body_bytes).await?;
+        if let Some(body_bytes) = request.body_bytes {
+            skip_body(&mut stream, &mut received, body_bytes).await?;
+        }
         answer(backend, &mut stream, &request).await?;
         if !request.keep_alive {
             return stream.shutdown().await;
@@ -76,20 +79,22 @@ fn parse_head(received: &[u8]) -> io::Result<Option<(Request, usize)>> {
         method: head.method.unwrap_or("GET").to_owned(),
         path: target.split('?').next().unwrap_or("/").to_owned(),
         headers: Vec::with_capacity(head.headers.len()),
-        body_bytes: 0,
+        body_bytes: Some(0),
         keep_alive: head.version == Some(1),
     };
     for header in head.headers.iter() {
         let value = String::from_utf8_lossy(header.value).into_owned();
         if header.name.eq_ignore_ascii_case("content-length") {
-            request.body_bytes = value.parse().map_err(io::Error::other)?;
+            request.body_bytes = Some(value.parse().map_err(io::Error::other)?);
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(io::Error::other("only bodies with Content-Length are read"));
+            request.body_bytes = None;
         } else if header.name.eq_ignore_ascii_case("connection") {
             request.keep_alive &= !value.eq_ignore_ascii_case("close");
         }
         request.headers.push((header.name.to_owned(), value));
     }
+    // Where such a body ends is not known, so the next request could not be found.
+    request.keep_alive &= request.body_bytes.is_some();
     Ok(Some((request, length)))
 }
 
@@ -117,6 +122,10 @@ async fn answer(backend: &Backend, stream: &mut TcpStream, request: &Request) ->
     const TEXT: &str = "text/plain; charset=utf-8";
     if request.path == "/healthz" {
         return send(stream, request, "200 OK", TEXT, "ok\n").await;
+    }
+    if request.body_bytes.is_none() {
+        let status = "411 Length Required";
+        return send(stream, request, status, TEXT, "send a Content-Length\n").await;
     }
     let count = backend.count();
     sleep(backend.latency).await;
@@ -163,7 +172,8 @@ async fn send(
     body: &str,
 ) -> io::Result<()> {
     let mut answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{}\r\n",
+        "HTTP/1.1 {status}\r\nDate: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{}\r\n",
+        date(),
         body.len(),
         connection_field(request),
     );
@@ -179,7 +189,8 @@ async fn send_ticks(
     request: &Request,
 ) -> io::Result<()> {
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nTransfer-Encoding: chunked\r\n{}\r\n",
+        "HTTP/1.1 200 OK\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nTransfer-Encoding: chunked\r\n{}\r\n",
+        date(),
         connection_field(request),
     );
     stream.write_all(head.as_bytes()).await?;
@@ -193,6 +204,10 @@ async fn send_ticks(
         sleep(TICK_EVERY).await;
     }
     stream.write_all(b"0\r\n\r\n").await
+}
+
+fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 fn connection_field(request: &Request) -> &'static str {

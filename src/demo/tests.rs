@@ -68,6 +68,14 @@ async fn a_connection_is_kept_and_pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_body_without_a_length_is_refused_politely() {
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = exchange(swift().await, request).await;
+    assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
+    assert!(answer.contains("Connection: close\r\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_stream_begins_before_it_ends() {
     let mut stream = TcpStream::connect(swift().await).await.unwrap();
     let request = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -104,7 +112,7 @@ async fn mortal_closes_its_connections_and_comes_back_on_its_port() {
 
 #[test]
 fn the_guide_fits_a_terminal_and_its_routes_are_in_the_configuration() {
-    let listen: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+    let listen: SocketAddr = "127.0.0.1:65535".parse().unwrap();
     let guide = guide(listen);
     for line in guide.lines() {
         assert!(line.chars().count() <= 80, "{line}");

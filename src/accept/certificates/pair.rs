@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys, SignatureAlgorithm};
@@ -17,73 +16,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Error};
 
-/// What is wrong with a certificate directory, and what would be right.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// The directory itself cannot be read.
-    #[error("{directory}: cannot be read; expected a directory of NAME.crt and NAME.key pairs", directory = directory.display())]
-    Directory {
-        directory: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// No pair at all.
-    #[error("{directory}: no certificate here; expected at least one pair NAME.crt (or NAME.pem) and NAME.key", directory = directory.display())]
-    Empty { directory: PathBuf },
-    /// `default_certificate` names no pair.
-    #[error("{directory}: no pair for the default certificate; pairs here: {defined}", directory = directory.display())]
-    Default { directory: PathBuf, defined: String },
-    /// A certificate alone.
-    #[error("{certificate}: has no key; expected it in {key}", certificate = certificate.display(), key = key.display())]
-    KeyMissing { certificate: PathBuf, key: PathBuf },
-    /// A key alone.
-    #[error("{key}: has no certificate; expected it in {certificate}", key = key.display(), certificate = certificate.display())]
-    CertificateMissing { key: PathBuf, certificate: PathBuf },
-    /// NAME.crt beside NAME.pem.
-    #[error("{crt} and {pem}: both are for the same key; expected only one of them", crt = crt.display(), pem = pem.display())]
-    Ambiguous { crt: PathBuf, pem: PathBuf },
-    /// A file is there and cannot be read.
-    #[error("{file}: cannot be read; expected a file this user may read: {source}", file = file.display())]
-    Unreadable { file: PathBuf, source: io::Error },
-    /// The chain is not PEM, or has none.
-    #[error("{file}: no certificate in it; expected PEM that begins with -----BEGIN CERTIFICATE-----", file = file.display())]
-    NoCertificate {
-        file: PathBuf,
-        #[source]
-        source: Option<pem::Error>,
-    },
-    /// The key file is not PEM, has no key, or an encrypted one.
-    #[error("{file}: no usable private key in it; expected unencrypted PEM: PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY", file = file.display())]
-    NoKey {
-        file: PathBuf,
-        #[source]
-        source: pem::Error,
-    },
-    /// The key is of a kind or size that cannot sign a handshake.
-    #[error("{file}: the key cannot be used; expected RSA of 2048 to 8192 bits, ECDSA P-256, P-384, or Ed25519", file = file.display())]
-    UnusableKey {
-        file: PathBuf,
-        #[source]
-        source: TlsError,
-    },
-    /// The first certificate is not one a server can present.
-    #[error("{file}: the first certificate cannot be used; expected an X.509 version 3 server certificate", file = file.display())]
-    UnusableCertificate {
-        file: PathBuf,
-        #[source]
-        source: TlsError,
-    },
-    /// As above, found while its names were read.
-    #[error("{file}: the first certificate is malformed; expected an X.509 version 3 server certificate", file = file.display())]
-    MalformedCertificate {
-        file: PathBuf,
-        #[source]
-        source: X509Error,
-    },
-    /// Certificate and key are of different pairs, or the chain begins with the wrong one.
-    #[error("{certificate}: is not for the key in {key}; expected the server's own certificate first, then the intermediate ones", certificate = certificate.display(), key = key.display())]
-    Mismatch { certificate: PathBuf, key: PathBuf },
-}
+use super::CertificateError;
 
 /// What tells one version of a file from the next without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +43,11 @@ impl From<&Metadata> for FileStamp {
 /// The stamps of a pair's files: NAME.crt, NAME.pem, NAME.key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp([Option<FileStamp>; 3]);
+
+impl Stamp {
+    /// No file of the pair is there.
+    pub(super) const GONE: Stamp = Stamp([None; 3]);
+}
 
 /// The files of one NAME; at least one of them is there.
 #[derive(Debug, Default)]

@@ -35,7 +35,11 @@ impl Directory {
     }
 
     fn write(&self, file: &str, text: &str) {
-        fs::write(self.path().join(file), text).unwrap();
+        // By renaming: rewritten in place within one tick of the disk's clock, a file of the same
+        // length would have the same stamp.
+        let beside = self.path().join(".new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, self.path().join(file)).unwrap();
     }
 
     fn remove(&self, file: &str) {
@@ -293,6 +297,28 @@ fn an_emptied_or_vanished_directory_changes_nothing() {
     ));
     assert_eq!(served(&store, Some("a.example")), a);
     fs::create_dir(directory.path()).unwrap();
+}
+
+#[test]
+fn a_named_default_that_is_gone_is_kept_and_the_others_still_update() {
+    let directory = Directory::with(&[("a", &["a.example"]), ("b", &["b.example"])]);
+    let store = CertificateStore::load(directory.path(), Some("a")).unwrap();
+    directory.remove("a.crt");
+    directory.remove("a.key");
+    directory.put("b", &["b.example"]);
+    let changed = store.refresh().unwrap();
+    assert_eq!(
+        (changed.updated, changed.removed.len()),
+        (vec!["b".to_owned()], 0)
+    );
+    assert!(matches!(
+        changed.refused[..],
+        [CertificateError::Default { .. }]
+    ));
+    assert!(store.refresh().unwrap().is_nothing());
+    assert_eq!(store.name_for(None), "a");
+    directory.put("a", &["a.example"]);
+    assert_eq!(store.refresh().unwrap().updated, ["a"]);
 }
 
 #[test]
