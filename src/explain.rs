@@ -128,7 +128,8 @@ fn describe_forward(text: &mut String, forward: &Forward, asked: &Asked) {
         (retry.on.timeout, "timeout"),
     ]
     .into_iter()
-    .filter(|&(named, word)| named).map(|(named, word)| word.to_owned())
+    .filter(|(named, _)| *named)
+    .map(|(_, word)| word.to_owned())
     .collect();
     on.extend(
         retry
