@@ -11,6 +11,11 @@ pub mod lines;
 pub mod malformed;
 pub mod response;
 
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod properties;
+
 pub use body::BodyScanner;
 pub use framing::Framing;
 pub use head::{HeadScanner, Limits, RequestHead};

@@ -188,10 +188,13 @@ pub struct Routes<T> {
     any: Table,
 }
 
-/// The routes of one host pattern: indices, longest prefix first.
+/// The routes of one host pattern: their indices by path prefix.
 #[derive(Debug, Default)]
 struct Table {
     by_prefix: HashMap<Box<str>, Vec<usize>>,
+    /// Bytes of the longest prefix: no more of a path is looked at, so that a path of eight
+    /// thousand slashes costs no more than another.
+    longest: usize,
 }
 
 impl<T> Routes<T> {
@@ -207,11 +210,7 @@ impl<T> Routes<T> {
                 HostPattern::Exact(name) => exact.entry(name.clone()).or_default(),
                 HostPattern::Under(name) => under.entry(name.clone()).or_default(),
             };
-            table
-                .by_prefix
-                .entry(route.path.as_str().into())
-                .or_default()
-                .push(index);
+            table.insert(route.path.as_str(), index);
         }
         Routes {
             routes,
@@ -269,19 +268,28 @@ impl<T> Routes<T> {
 }
 
 impl Table {
-    /// Tries the path and each of its parents, longest first.
+    fn insert(&mut self, prefix: &str, route: usize) {
+        self.longest = self.longest.max(prefix.len());
+        self.by_prefix.entry(prefix.into()).or_default().push(route);
+    }
+
+    /// Tries the path and each of its parents, longest first. Before `/a` comes `/a/`, which may be
+    /// a prefix of its own.
     fn find(&self, path: &str) -> Option<&[usize]> {
-        let mut end = path.len();
-        loop {
-            if let Some(found) = self.by_prefix.get(&path[..end]) {
-                return Some(found);
-            }
-            end = match path[..end].rfind('/')? {
-                // "/a/" may be a prefix of its own before "/a" is tried.
-                slash if slash + 1 < end => slash + 1,
-                slash => slash,
-            };
+        if path.len() <= self.longest
+            && let Some(found) = self.by_prefix.get(path)
+        {
+            return Some(found);
         }
+        let reach = path.len().min(self.longest + 1);
+        for slash in memchr::memrchr_iter(b'/', &path.as_bytes()[..reach]) {
+            for end in [slash + 1, slash] {
+                if let Some(found) = self.by_prefix.get(&path[..end]) {
+                    return Some(found);
+                }
+            }
+        }
+        None
     }
 }
 
@@ -298,4 +306,199 @@ fn allow<'r, T: 'r>(routes: &mut dyn Iterator<Item = &'r Route<T>>) -> String {
         }
     }
     methods.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn route(host: &str, path: &str, methods: &[Method], value: usize) -> Route<usize> {
+        Route {
+            host: match host {
+                "*" => HostPattern::Any,
+                host => host.parse().unwrap(),
+            },
+            path: path.parse().unwrap(),
+            methods: methods.to_vec(),
+            value,
+        }
+    }
+
+    fn routes(list: &[(&str, &str)]) -> Routes<usize> {
+        let routes = list.iter().enumerate();
+        Routes::new(
+            routes
+                .map(|(i, (host, path))| route(host, path, &[], i))
+                .collect(),
+        )
+    }
+
+    fn get(routes: &Routes<usize>, host: &str, path: &str) -> Option<usize> {
+        match routes.lookup(Some(host), &Method::GET, path) {
+            Found::Route(route) => Some(route.value),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_prefix_matches_whole_segments() {
+        let routes = routes(&[("*", "/api"), ("*", "/files/")]);
+        for (path, expected) in [
+            ("/api", Some(0)),
+            ("/api/", Some(0)),
+            ("/api/x", Some(0)),
+            ("/apix", None),
+            ("/ap", None),
+            ("/", None),
+            ("/files", None),
+            ("/files/", Some(1)),
+            ("/files/x/y", Some(1)),
+        ] {
+            assert_eq!(get(&routes, "a", path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let routes = routes(&[
+            ("*", "/"),
+            ("*", "/a"),
+            ("*", "/a/"),
+            ("*", "/a/b"),
+            ("*", "/a/b/c/d"),
+        ]);
+        for (path, expected) in [
+            ("/", 0),
+            ("/x", 0),
+            ("/a", 1),
+            ("/a/", 2),
+            ("/a/x", 2),
+            ("/a/b", 3),
+            ("/a/b/c", 3),
+            ("/a/b/c/d/e", 4),
+            ("/a/bc", 2),
+        ] {
+            assert_eq!(get(&routes, "a", path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let routes = routes(&[
+            ("*", "/"),
+            ("*.example", "/"),
+            ("*.shop.example", "/"),
+            ("a.shop.example", "/"),
+        ]);
+        for (host, expected) in [
+            ("a.shop.example", 3),
+            ("b.shop.example", 2),
+            ("a.b.shop.example", 2),
+            ("shop.example", 1),
+            ("example", 0),
+            ("other", 0),
+        ] {
+            assert_eq!(get(&routes, host, "/"), Some(expected), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_the_path_leaves_it_to_a_less_specific_host() {
+        let routes = routes(&[
+            ("*", "/.well-known"),
+            ("*.example", "/b"),
+            ("a.example", "/a"),
+        ]);
+        assert_eq!(get(&routes, "a.example", "/a"), Some(2));
+        assert_eq!(get(&routes, "a.example", "/b"), Some(1));
+        assert_eq!(get(&routes, "a.example", "/.well-known/x"), Some(0));
+        assert_eq!(get(&routes, "a.example", "/c"), None);
+    }
+
+    #[test]
+    fn a_request_without_a_host_meets_only_routes_for_any() {
+        let routes = routes(&[("a", "/"), ("*", "/x")]);
+        let find = |path| match routes.lookup(None, &Method::GET, path) {
+            Found::Route(route) => Some(route.value),
+            _ => None,
+        };
+        assert_eq!(find("/"), None);
+        assert_eq!(find("/x"), Some(1));
+    }
+
+    #[test]
+    fn methods_choose_among_routes_of_one_place() {
+        let routes = Routes::new(vec![
+            route("*", "/a", &[Method::GET], 0),
+            route("*", "/a", &[Method::POST, Method::PUT], 1),
+            route("*", "/", &[], 2),
+        ]);
+        let find = |method: Method, path| match routes.lookup(Some("a"), &method, path) {
+            Found::Route(route) => Ok(route.value),
+            Found::MethodNotAllowed { allow } => Err(allow),
+            Found::NotFound => panic!("not found"),
+        };
+        assert_eq!(find(Method::GET, "/a"), Ok(0));
+        assert_eq!(find(Method::HEAD, "/a"), Ok(0));
+        assert_eq!(find(Method::PUT, "/a/x"), Ok(1));
+        let refused = find(Method::DELETE, "/a");
+        assert_eq!(refused, Err("GET, HEAD, POST, PUT".to_owned()));
+        assert_eq!(find(Method::DELETE, "/b"), Ok(2));
+    }
+
+    #[test]
+    fn a_host_pattern_is_canonical() {
+        let show = |text: &str| text.parse::<HostPattern>().map(|host| host.to_string());
+        assert_eq!(show("Shop.Example.").unwrap(), "shop.example");
+        assert_eq!(show("*.Example").unwrap(), "*.example");
+        assert_eq!(
+            show("a:80").unwrap_err().to_string(),
+            "host \"a:80\" has a port; a route answers on every port"
+        );
+        assert!(show("*").is_err() && show("a.*.b").is_err() && show("").is_err());
+    }
+
+    #[test]
+    fn a_path_prefix_that_could_never_match_is_refused() {
+        let parse = |text: &str| text.parse::<PathPrefix>().map_err(|bad| bad.to_string());
+        assert!(parse("/a%20b").is_ok());
+        assert_eq!(
+            parse("/a/../b").unwrap_err(),
+            "path \"/a/../b\" could never match; requests have it as \"/b\""
+        );
+        assert!(parse("a").unwrap_err().starts_with("invalid path \"a\""));
+        assert!(parse("/a?b").unwrap_err().contains("has a query"));
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_finds_what_trying_every_route_finds(
+            list in proptest::collection::vec(("(/[ab]{0,2}){1,3}/?", 0..4usize), 1..12),
+            host in "[ab]([.][ab]){0,2}", path in "(/[ab]{0,2}){1,4}/?",
+        ) {
+            let patterns = ["*", "a.b", "*.b", "*.a.b"];
+            let list: Vec<(&str, &str)> = list
+                .iter()
+                .map(|(path, host)| (patterns[*host], path.as_str()))
+                .collect();
+            let rank = |pattern: &str| match pattern {
+                "*" => Some(0),
+                exact if !exact.starts_with('*') => (host == exact).then_some(100),
+                wild => host.ends_with(&wild[1..]).then_some(wild.len()),
+            };
+            let expected = list
+                .iter()
+                .enumerate()
+                .filter_map(|(i, (pattern, prefix))| {
+                    let prefix: PathPrefix = prefix.parse().unwrap();
+                    prefix.rest(&path)?;
+                    Some((rank(pattern)?, prefix.as_str().len(), usize::MAX - i))
+                })
+                .max()
+                .map(|(_, _, i)| usize::MAX - i);
+            prop_assert_eq!(get(&routes(&list), &host, &path), expected);
+        }
+    }
 }

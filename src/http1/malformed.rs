@@ -205,3 +205,51 @@ impl From<BadPath> for Malformed {
         Malformed::Path(bad)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn all() -> impl Iterator<Item = Malformed> {
+        let hosts = BadHost::ALL.into_iter().map(Malformed::Host);
+        let paths = BadPath::ALL.into_iter().map(Malformed::Path);
+        Malformed::PLAIN.into_iter().chain(hosts).chain(paths)
+    }
+
+    #[test]
+    fn every_reason_is_its_own_and_snake_case() {
+        let mut seen = HashSet::new();
+        for malformed in all() {
+            let reason = malformed.reason();
+            assert!(seen.insert(reason), "{reason} twice");
+            assert!(
+                reason
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_is_one_that_blames_the_request_or_names_what_is_missing() {
+        for malformed in all() {
+            let status = malformed.status().as_u16();
+            assert!(
+                [400, 405, 414, 417, 431, 501, 505].contains(&status),
+                "{malformed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_detail_is_a_sentence_without_a_full_stop() {
+        for malformed in all() {
+            let detail = malformed.detail();
+            assert!(detail.len() > 10 && !detail.ends_with('.'), "{detail}");
+            assert_eq!(malformed.to_string(), detail);
+        }
+    }
+}

@@ -338,6 +338,11 @@ impl HeadReader {
     }
 
     fn read(&mut self, buf: &[u8]) -> Result<Option<ResponseHead>, BadResponse> {
+        // At the first wrong byte: what is not HTTP may never send a line end.
+        const START: &[u8] = b"HTTP/1.";
+        if buf.iter().zip(START).any(|(found, wanted)| found != wanted) {
+            return Err(BadResponse::StatusLine);
+        }
         loop {
             match self.lines.next(buf)? {
                 Line::Partial => return Ok(None),

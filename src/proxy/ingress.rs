@@ -23,6 +23,9 @@ pub struct Parsed<'a> {
     /// `:authority` of HTTP/2, or the authority of an absolute-form target if the parser took it
     /// out.
     pub authority: Option<&'a str>,
+    /// What a missing port means: 443 if the request came by TLS, else 80. An absolute-form target
+    /// says it itself.
+    pub default_port: u16,
     /// `:path`, or the raw request target: a path, an absolute URL, or `*`.
     pub target: &'a [u8],
     pub headers: &'a HeaderMap,
@@ -75,8 +78,11 @@ type Split<'a> = (Option<&'a [u8]>, Option<Target<'a>>, u16);
 fn split_target<'a>(request: &Parsed<'a>, rules: &PathRules) -> Result<Split<'a>, Malformed> {
     let authority = request.authority.map(str::as_bytes);
     match request.target {
-        b"*" if request.method == Method::OPTIONS => Ok((authority, None, 80)),
-        target @ [b'/', ..] => Ok((authority, Some(Target::parse(target, rules)?), 80)),
+        b"*" if request.method == Method::OPTIONS => Ok((authority, None, request.default_port)),
+        target @ [b'/', ..] => {
+            let target = Target::parse(target, rules)?;
+            Ok((authority, Some(target), request.default_port))
+        }
         target if request.version < Version::HTTP_2 => {
             let absolute = AbsoluteForm::read(target)?;
             let target = Target::after_authority(absolute.path_and_query, rules)?;
@@ -156,4 +162,191 @@ fn check_http2_field(name: &HeaderName, value: &[u8]) -> Result<(), Malformed> {
         return Err(Malformed::FieldValueInvalid);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::target::{BadHost, BadPath};
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value).unwrap();
+            headers.append(HeaderName::from_static(name), value);
+        }
+        headers
+    }
+
+    /// Host and path, or the fault.
+    fn check(
+        version: Version,
+        authority: Option<&str>,
+        target: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<(Option<String>, Option<String>), Malformed> {
+        let request = Parsed {
+            version,
+            method: &Method::GET,
+            authority,
+            default_port: 443,
+            target: target.as_bytes(),
+            headers: &headers(fields),
+        };
+        let admitted = check_parsed(&request, &PathRules::default())?;
+        Ok((
+            admitted.host.map(|host| host.to_string()),
+            admitted.target.map(|target| target.path().to_owned()),
+        ))
+    }
+
+    fn h2(authority: &str, fields: &[(&'static str, &str)]) -> Result<Option<String>, Malformed> {
+        check(Version::HTTP_2, Some(authority), "/", fields).map(|(host, _)| host)
+    }
+
+    #[test]
+    fn the_authority_of_http2_is_the_host() {
+        let found = check(Version::HTTP_2, Some("Shop.Example:8443"), "/a/../b?c", &[]);
+        let host = Some("shop.example:8443".to_owned());
+        assert_eq!(found, Ok((host, Some("/b".to_owned()))));
+    }
+
+    #[test]
+    fn in_http2_host_may_stand_for_the_authority() {
+        let found = check(Version::HTTP_2, None, "/", &[("host", "a")]);
+        assert_eq!(found.unwrap().0.as_deref(), Some("a"));
+        assert_eq!(
+            check(Version::HTTP_2, None, "/", &[]),
+            Err(Malformed::HostMissing)
+        );
+    }
+
+    #[test]
+    fn host_and_authority_must_name_the_same() {
+        assert!(h2("a", &[("host", "A.:443")]).is_ok());
+        assert_eq!(h2("a", &[("host", "b")]), Err(Malformed::HostDisagrees));
+        assert_eq!(h2("a", &[("host", "a:80")]), Err(Malformed::HostDisagrees));
+        let twice = [("host", "a"), ("host", "a")];
+        assert_eq!(h2("a", &twice), Err(Malformed::HostRepeated));
+        assert_eq!(h2("u@a", &[]), Err(Malformed::Host(BadHost::UserInfo)));
+        assert_eq!(
+            h2("a", &[("host", "")]),
+            Err(Malformed::Host(BadHost::Empty))
+        );
+    }
+
+    #[test]
+    fn http2_has_no_connection_fields() {
+        for (name, value) in [
+            ("connection", "close"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABk"),
+        ] {
+            let found = h2("a", &[(name, value)]);
+            assert_eq!(found, Err(Malformed::ConnectionFieldInHttp2), "{name}");
+        }
+        assert_eq!(h2("a", &[("te", "gzip")]), Err(Malformed::TeInHttp2));
+        assert!(h2("a", &[("te", "trailers")]).is_ok());
+    }
+
+    #[test]
+    fn http2_has_one_plain_content_length() {
+        assert!(h2("a", &[("content-length", "3")]).is_ok());
+        let twice = [("content-length", "3"), ("content-length", "3")];
+        assert_eq!(h2("a", &twice), Err(Malformed::ContentLengthRepeated));
+        for value in ["3, 3", "+3", "", "0x3"] {
+            let found = h2("a", &[("content-length", value)]);
+            assert_eq!(found, Err(Malformed::ContentLengthInvalid), "{value}");
+        }
+    }
+
+    #[test]
+    fn http2_values_have_no_white_space_around_them() {
+        assert_eq!(h2("a", &[("x", " b")]), Err(Malformed::FieldValueInvalid));
+        assert_eq!(h2("a", &[("x", "b\t")]), Err(Malformed::FieldValueInvalid));
+    }
+
+    #[test]
+    fn an_http2_path_is_judged_like_any_other() {
+        let path = |path| check(Version::HTTP_2, Some("a"), path, &[]);
+        assert_eq!(path("/../a"), Err(Malformed::Path(BadPath::AboveRoot)));
+        assert_eq!(path("http://a/"), Err(Malformed::TargetForm));
+        assert_eq!(path("*"), Err(Malformed::TargetForm));
+        assert_eq!(path(""), Err(Malformed::TargetForm));
+    }
+
+    #[test]
+    fn methods_that_open_tunnels_or_echo_are_refused() {
+        for (method, why) in [
+            (Method::CONNECT, Malformed::MethodTunnel),
+            (Method::TRACE, Malformed::MethodTrace),
+        ] {
+            let request = Parsed {
+                version: Version::HTTP_2,
+                method: &method,
+                authority: Some("a"),
+                default_port: 443,
+                target: b"/",
+                headers: &HeaderMap::new(),
+            };
+            assert_eq!(check_parsed(&request, &PathRules::default()), Err(why));
+        }
+    }
+
+    #[test]
+    fn an_absolute_form_brings_its_own_default_port() {
+        let get = |target, host| check(Version::HTTP_11, None, target, &[("host", host)]);
+        assert!(get("http://a/x", "a:80").is_ok());
+        assert_eq!(get("http://a/x", "a:443"), Err(Malformed::HostDisagrees));
+        let (host, path) = get("https://a?b", "a").unwrap();
+        assert_eq!((host.as_deref(), path.as_deref()), (Some("a"), Some("/")));
+    }
+
+    #[test]
+    fn only_http10_may_do_without_a_host() {
+        assert_eq!(
+            check(Version::HTTP_11, None, "/", &[]),
+            Err(Malformed::HostMissing)
+        );
+        assert_eq!(check(Version::HTTP_10, None, "/", &[]).unwrap().0, None);
+    }
+
+    #[test]
+    fn http1_framing_is_judged_again() {
+        let post = |fields| check(Version::HTTP_11, None, "/", fields);
+        let both = [
+            ("host", "a"),
+            ("content-length", "1"),
+            ("transfer-encoding", "chunked"),
+        ];
+        assert_eq!(post(&both), Err(Malformed::FramingConflict));
+        let gzip = [("host", "a"), ("transfer-encoding", "gzip, chunked")];
+        assert_eq!(post(&gzip), Err(Malformed::TransferEncodingUnsupported));
+    }
+
+    #[test]
+    fn names_that_pass_for_others_are_found() {
+        let headers = headers(&[
+            ("proxy", "evil"),
+            ("x_real_ip", "::1"),
+            ("x.real.ip", "::1"),
+            ("x-real-ip", "::1"),
+            ("accept", "*/*"),
+        ]);
+        let names = |strict| {
+            let mut names: Vec<String> = unsafe_fields(&headers, strict)
+                .iter()
+                .map(|name| name.as_str().to_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(true), ["proxy", "x.real.ip", "x_real_ip"]);
+        assert_eq!(names(false), ["proxy"]);
+    }
 }

@@ -120,9 +120,9 @@ impl Template {
             match piece {
                 Piece::Text(text) => location.push_str(text),
                 Piece::Host => location.push_str(parts.host),
-                Piece::Path if location.is_empty() => {
+                Piece::Path if matches!(location.as_str(), "" | "/") => {
                     // "//elsewhere/" alone would be another host (RFC 3986 4.2).
-                    location.push('/');
+                    location.replace_range(.., "/");
                     location.push_str(parts.path.trim_start_matches('/'));
                 }
                 Piece::Path => location.push_str(parts.path),
@@ -135,5 +135,104 @@ impl Template {
             }
         }
         location
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> PathPrefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_stripped_path_still_begins_with_a_slash() {
+        for (matched, path, expected) in [
+            ("/api", "/api", "/"),
+            ("/api", "/api/", "/"),
+            ("/api", "/api/x", "/x"),
+            ("/api/", "/api/x", "/x"),
+            ("/", "/x", "/x"),
+            ("/", "/", "/"),
+        ] {
+            assert_eq!(
+                strip_prefix(&prefix(matched), path),
+                expected,
+                "{matched} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_replaced_prefix_keeps_the_rest() {
+        for (matched, by, path, expected) in [
+            ("/api", "/v2", "/api", "/v2"),
+            ("/api", "/v2", "/api/x", "/v2/x"),
+            ("/api", "/v2/", "/api/x", "/v2/x"),
+            ("/api", "/v2/", "/api", "/v2/"),
+            ("/api/", "/v2", "/api/x", "/v2/x"),
+            ("/api", "/", "/api", "/"),
+            ("/api", "/", "/api/x", "/x"),
+            ("/", "/v2", "/", "/v2/"),
+            ("/", "/v2", "/x", "/v2/x"),
+        ] {
+            let found = replace_prefix(&prefix(matched), &prefix(by), path);
+            assert_eq!(found, expected, "{matched} by {by}: {path}");
+        }
+    }
+
+    fn fill(template: &str, path: &str, query: Option<&str>) -> String {
+        let host = "shop.example";
+        template
+            .parse::<Template>()
+            .unwrap()
+            .fill(&Parts { host, path, query })
+    }
+
+    #[test]
+    fn a_template_is_filled() {
+        let https = "https://{host}{path}{?query}";
+        assert_eq!(fill(https, "/a", Some("b=c")), "https://shop.example/a?b=c");
+        assert_eq!(fill(https, "/a", None), "https://shop.example/a");
+        assert_eq!(fill(https, "/a", Some("")), "https://shop.example/a?");
+        assert_eq!(
+            fill("/new{path}?from={host}&{query}", "/a", Some("b")),
+            "/new/a?from=shop.example&b"
+        );
+    }
+
+    #[test]
+    fn a_path_alone_never_leads_to_another_host() {
+        assert_eq!(fill("{path}", "//evil.example/x", None), "/evil.example/x");
+        assert_eq!(fill("/{path}", "/evil.example/x", None), "/evil.example/x");
+        assert_eq!(fill("{path}x", "/", None), "/x");
+        assert_eq!(
+            fill("https://{host}{path}", "//evil", None),
+            "https://shop.example//evil"
+        );
+    }
+
+    #[test]
+    fn a_template_that_leads_nowhere_is_refused() {
+        let why = |text: &str| text.parse::<Template>().unwrap_err().to_string();
+        assert_eq!(
+            why("https://{hots}/"),
+            "unknown placeholder \"{hots}\"; expected {host}, {path}, {query} or {?query}"
+        );
+        assert!(why("https://{host").contains("brace"));
+        assert!(why("https://a}").contains("brace"));
+        assert!(why("https://a b").contains("character"));
+        assert!(why("https://a\r\nX: y").contains("character"));
+        for text in [
+            "",
+            "shop.example",
+            "//{host}/",
+            "javascript:{path}",
+            "{host}{path}",
+            "{query}",
+        ] {
+            assert!(why(text).contains("leads nowhere"), "{text}");
+        }
     }
 }

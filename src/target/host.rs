@@ -14,22 +14,15 @@ pub const LONGEST_NAME: usize = 255;
 
 /// Why a host is refused. [`BadHost::reason`] is stable; the text is for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{}", self.detail())]
 pub enum BadHost {
-    #[error("the host is empty")]
     Empty,
-    #[error("the host is longer than 255 bytes")]
     TooLong,
-    #[error("the host is a list")]
     List,
-    #[error("the host carries user information")]
     UserInfo,
-    #[error("the host has a character that no host name has")]
     Character,
-    #[error("the host has an empty label")]
     EmptyLabel,
-    #[error("the port is not a number from 1 to 65535")]
     Port,
-    #[error("the bracketed address is not an IPv6 address")]
     IpLiteral,
 }
 
@@ -48,29 +41,25 @@ impl BadHost {
 
     /// Stable snake_case code.
     pub fn reason(self) -> &'static str {
-        match self {
-            BadHost::Empty => "host_empty",
-            BadHost::TooLong => "host_too_long",
-            BadHost::List => "host_list",
-            BadHost::UserInfo => "host_user_info",
-            BadHost::Character => "host_character",
-            BadHost::EmptyLabel => "host_empty_label",
-            BadHost::Port => "host_port",
-            BadHost::IpLiteral => "host_ip_literal",
-        }
+        self.row().0
     }
 
     /// One English sentence, without a full stop.
     pub fn detail(self) -> &'static str {
+        self.row().1
+    }
+
+    #[rustfmt::skip]
+    fn row(self) -> (&'static str, &'static str) {
         match self {
-            BadHost::Empty => "the host is empty",
-            BadHost::TooLong => "the host is longer than 255 bytes",
-            BadHost::List => "the host is a list",
-            BadHost::UserInfo => "the host carries user information",
-            BadHost::Character => "the host has a character that no host name has",
-            BadHost::EmptyLabel => "the host has an empty label",
-            BadHost::Port => "the port is not a number from 1 to 65535",
-            BadHost::IpLiteral => "the bracketed address is not an IPv6 address",
+            BadHost::Empty => ("host_empty", "the host is empty"),
+            BadHost::TooLong => ("host_too_long", "the host is longer than 255 bytes"),
+            BadHost::List => ("host_list", "the host is a list"),
+            BadHost::UserInfo => ("host_user_info", "the host carries user information"),
+            BadHost::Character => ("host_character", "the host has a character that no host name has"),
+            BadHost::EmptyLabel => ("host_empty_label", "the host has an empty label"),
+            BadHost::Port => ("host_port", "the port is not a number from 1 to 65535"),
+            BadHost::IpLiteral => ("host_ip_literal", "the bracketed address is not an IPv6 address"),
         }
     }
 }
@@ -231,5 +220,83 @@ fn parse_port(digits: &[u8]) -> Result<u16, BadHost> {
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(BadHost::Port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        Host::parse(text.as_bytes()).unwrap().to_string()
+    }
+
+    #[test]
+    fn hosts_have_one_spelling() {
+        let spellings = [
+            ("Shop.EXAMPLE", "shop.example"),
+            ("shop.example.", "shop.example"),
+            ("shop.example.:8080", "shop.example:8080"),
+            ("a:0080", "a:80"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[2001:DB8:0:0::0001]", "[2001:db8::1]"),
+            ("[::1]:443", "[::1]:443"),
+        ];
+        for (text, expected) in spellings {
+            assert_eq!(canonical(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_port_is_the_default_port() {
+        let same = |a: &'static str, b: &'static str, port| {
+            let (a, b) = (a.as_bytes(), b.as_bytes());
+            Authority::parse(a)
+                .unwrap()
+                .same_as(&Authority::parse(b).unwrap(), port)
+        };
+        assert!(same("a", "A.:80", 80));
+        assert!(same("a:443", "a", 443));
+        assert!(!same("a:443", "a", 80));
+        assert!(!same("a", "b", 80));
+        assert!(same("[::1]", "[0::1]:80", 80));
+        assert!(!same("[::1]", "a", 80));
+    }
+
+    #[test]
+    fn the_name_alone_is_what_routes_see() {
+        let host = Host::parse(b"Shop.example:8443").unwrap();
+        assert_eq!((host.name(), host.port()), ("shop.example", Some(8443)));
+    }
+
+    #[test]
+    fn the_longest_name_is_255_bytes() {
+        assert!(Host::parse(&[b'a'; 255]).is_ok());
+        assert_eq!(Host::parse(&[b'a'; 256]), Err(BadHost::TooLong));
+    }
+
+    #[test]
+    fn every_reason_is_its_own() {
+        let mut reasons: Vec<_> = BadHost::ALL.iter().map(|bad| bad.reason()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), BadHost::ALL.len());
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_form_of_a_host_is_itself(text in "[A-Za-z0-9.:@,_\\[\\]-]{0,24}") {
+            if let Ok(host) = Host::parse(text.as_bytes()) {
+                let printed = host.to_string();
+                prop_assert_eq!(Host::parse(printed.as_bytes()), Ok(host));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_host_parsing_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Host::parse(&bytes);
+        }
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Target<'a> {
     }
 
     /// What followed the first `?`; `Some("")` when nothing did.
-    pub fn query(&self) -> Option<&str> {
+    pub fn query(&self) -> Option<&'a str> {
         self.query
     }
 
@@ -433,3 +433,235 @@ static CLASS: [Class; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MERGE: PathRules = PathRules {
+        merge_slashes: true,
+        parameters: PathParameters::Keep,
+    };
+    const STRICT: PathRules = PathRules {
+        merge_slashes: false,
+        parameters: PathParameters::Refuse,
+    };
+
+    fn canonical(raw: &str) -> Result<String, BadPath> {
+        canonical_by(raw, &PathRules::default())
+    }
+
+    fn canonical_by(raw: &str, rules: &PathRules) -> Result<String, BadPath> {
+        Target::parse(raw.as_bytes(), rules).map(|target| target.path().to_owned())
+    }
+
+    #[test]
+    fn paths_that_mean_the_same_become_the_same() {
+        let cases = [
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/%61%7E%2d", "/a~-"),
+            ("/%c3%a9", "/%C3%A9"),
+            ("/a%20b", "/a%20b"),
+            ("/./a", "/a"),
+            ("/a/.", "/a/"),
+            ("/a/./b", "/a/b"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../c", "/a/c"),
+            ("/a/%2E%2e/b", "/b"),
+            ("/a/.%2e", "/"),
+            ("/a/%2e", "/a/"),
+            ("/...", "/..."),
+            ("/.a/..b/c..", "/.a/..b/c.."),
+            ("/a|b^c{d}[e]", "/a%7Cb%5Ec%7Bd%7D%5Be%5D"),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(canonical(raw).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_unusual_stays_text() {
+        for raw in [
+            "/%252e%252e/a",
+            "/a%2Fb",
+            "/a%5Cb",
+            "//a",
+            "/a//b/",
+            "/a;x=1/b",
+            "/a;/b",
+            "/a:b@c!$&'()*+,=",
+            "/%C0%41",
+        ] {
+            let target = Target::parse(raw.as_bytes(), &PathRules::default());
+            let expected = if raw == "/%C0%41" { "/%C0A" } else { raw };
+            assert_eq!(target.unwrap().path(), expected);
+        }
+    }
+
+    #[test]
+    fn a_dot_segment_removes_an_empty_segment_too() {
+        assert_eq!(canonical("//..").as_deref(), Ok("/"));
+        assert_eq!(canonical("/a//../b").as_deref(), Ok("/a/b"));
+        assert_eq!(canonical("//../.."), Err(BadPath::AboveRoot));
+    }
+
+    #[test]
+    fn slashes_are_merged_before_dot_segments_are_resolved() {
+        let cases = [
+            ("//", "/"),
+            ("//a", "/a"),
+            ("/a///b//", "/a/b/"),
+            ("/a//../b", "/b"),
+            ("/a//.", "/a/"),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(canonical_by(raw, &MERGE).as_deref(), Ok(expected), "{raw}");
+        }
+        assert_eq!(canonical_by("//..", &MERGE), Err(BadPath::AboveRoot));
+    }
+
+    #[test]
+    fn parameters_are_refused_where_the_setting_says_so() {
+        assert_eq!(canonical_by("/a;x/b", &STRICT), Err(BadPath::Parameter));
+        assert_eq!(canonical_by("/a;/b", &STRICT), Err(BadPath::Parameter));
+        assert_eq!(canonical_by("/a%3Bx", &STRICT).as_deref(), Ok("/a%3Bx"));
+    }
+
+    #[test]
+    fn a_hidden_dot_segment_is_refused_whatever_the_settings() {
+        for raw in [
+            "/a/..;/b",
+            "/a/.;x/b",
+            "/a/%2e.;x=1",
+            "/a/..%3b/b",
+            "/..%2f",
+            "/a/%2e%2e%5ca",
+            "/a%2f../b",
+            "/a%2F.",
+            "/a%5c%2e%2e",
+            "/a%2f..;x",
+            "/a%2f.%2fb",
+        ] {
+            for rules in [PathRules::default(), MERGE, STRICT] {
+                assert_eq!(
+                    canonical_by(raw, &rules),
+                    Err(BadPath::HiddenDotSegment),
+                    "{raw}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_query_is_kept_byte_for_byte() {
+        let raw = b"/?a=%zz&b=|^{}\\\"<>`[]'%2e%2E/../?;+";
+        let target = Target::parse(raw, &PathRules::default()).unwrap();
+        assert_eq!(target.query().map(str::as_bytes), Some(&raw[2..]));
+        assert_eq!(
+            Target::parse(b"/?", &PathRules::default()).unwrap().query(),
+            Some("")
+        );
+        assert_eq!(
+            Target::parse(b"/", &PathRules::default()).unwrap().query(),
+            None
+        );
+    }
+
+    #[test]
+    fn a_query_with_what_ends_or_splits_a_message_is_refused() {
+        let cases: [(&[u8], BadPath); 6] = [
+            (b"/?a#b", BadPath::Fragment),
+            (b"/?a b", BadPath::Control),
+            (b"/?a\r\n", BadPath::Control),
+            (b"/?a\x7f", BadPath::Control),
+            (b"/?\xe9", BadPath::NotAscii),
+            (b"/?a%00", BadPath::EncodedControl),
+        ];
+        for (raw, why) in cases {
+            assert_eq!(Target::parse(raw, &PathRules::default()), Err(why));
+        }
+    }
+
+    #[test]
+    fn an_empty_path_after_an_authority_is_the_root() {
+        let after = |raw: &'static str| {
+            let target = Target::after_authority(raw.as_bytes(), &PathRules::default()).unwrap();
+            (target.path().to_owned(), target.query())
+        };
+        assert_eq!(after(""), ("/".to_owned(), None));
+        assert_eq!(after("?a"), ("/".to_owned(), Some("a")));
+        assert_eq!(after("/a?b"), ("/a".to_owned(), Some("b")));
+    }
+
+    #[test]
+    fn a_canonical_path_is_borrowed() {
+        for raw in ["/", "/a/b.html?x=y", "/a%20b/%C3%A9", "//a", "/a;b"] {
+            let target = Target::parse(raw.as_bytes(), &PathRules::default()).unwrap();
+            assert!(target.is_as_sent(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn every_reason_is_its_own() {
+        let mut reasons: Vec<_> = BadPath::ALL.iter().map(|bad| bad.reason()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), BadPath::ALL.len());
+    }
+
+    fn rules() -> impl Strategy<Value = PathRules> {
+        any::<(bool, bool)>().prop_map(|(merge_slashes, refuse)| PathRules {
+            merge_slashes,
+            parameters: if refuse {
+                PathParameters::Refuse
+            } else {
+                PathParameters::Keep
+            },
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn the_canonical_form_of_a_path_is_itself(
+            raw in prop_oneof![
+                "(/|[.]|%2[eEfF]|%5[cC]|%25|%41|%c0|%af|;|a|\\||\\?){0,12}".prop_map(|text| format!("/{text}")),
+                "/[!-~]{0,20}",
+            ],
+            rules in rules(),
+        ) {
+            let Ok(once) = Target::parse(raw.as_bytes(), &rules) else {
+                return Ok(());
+            };
+            let twice = Target::parse(once.path().as_bytes(), &rules);
+            prop_assert_eq!(twice.as_ref().map(Target::path), Ok(once.path()));
+            prop_assert!(twice.unwrap().is_as_sent());
+
+            let path = once.path();
+            prop_assert!(path.starts_with('/'));
+            prop_assert!(path.bytes().all(|byte| matches!(byte, 0x21..=0x7e)));
+            prop_assert!(!path.split('/').any(|segment| segment == "." || segment == ".."));
+            prop_assert!(!rules.merge_slashes || !path.contains("//"));
+            prop_assert_eq!(once.is_as_sent(), raw.split('?').next() == Some(path));
+
+            // Nobody who decodes once more, or splits at what is encoded, climbs either.
+            let decoded = path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/");
+            let dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+            prop_assert!(!decoded.split('/').any(dots), "{}", path);
+        }
+
+        #[test]
+        fn no_bytes_make_path_parsing_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40), rules in rules(),
+        ) {
+            let _ = Target::parse(&[b"/", bytes.as_slice()].concat(), &rules);
+            let _ = Target::after_authority(&bytes, &rules);
+        }
+    }
+}
