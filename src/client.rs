@@ -239,3 +239,209 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trusted(networks: &[&str]) -> TrustedProxies {
+        TrustedProxies::new(networks.iter().map(|text| text.parse().unwrap()))
+    }
+
+    fn client(peer: &str, lines: &[&str]) -> String {
+        let proxies = trusted(&["10.0.0.0/8", "192.168.1.1/32", "2001:db8:aa::/48"]);
+        let lines = lines.iter().map(|line| line.as_bytes());
+        client_address(peer.parse().unwrap(), &proxies, lines).to_string()
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_in_either_family_and_form() {
+        let proxies = trusted(&[
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+            "::ffff:172.16.0.0/108",
+            "2001:db8::/32",
+        ]);
+        let cases = [
+            ("10.1.2.3", true),
+            ("10.200.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.0.0.1", false),
+            ("172.16.0.1", true),
+            ("172.31.255.255", true),
+            ("172.32.0.1", false),
+            ("::ffff:172.20.0.1", true),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::10.1.2.3", false),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(
+                proxies.contains(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+        assert!(!TrustedProxies::default().contains("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_chain_is_read_from_the_right_while_its_writers_are_trusted() {
+        let cases: [(&str, &[&str], &str); 19] = [
+            ("203.0.113.9", &["1.1.1.1"], "203.0.113.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["1.1.1.1"], "1.1.1.1"),
+            ("10.0.0.1", &["6.6.6.6, 1.1.1.1"], "1.1.1.1"),
+            ("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.0.0.2"], "1.1.1.1"),
+            ("10.0.0.1", &["6.6.6.6", "1.1.1.1", "10.0.0.2"], "1.1.1.1"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", &["1.1.1.1, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["1.1.1.1, garbage, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &[" , 1.1.1.1 ,, "], "1.1.1.1"),
+            ("10.0.0.1", &["1.1.1.1:4711"], "1.1.1.1"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["::ffff:1.1.1.1"], "1.1.1.1"),
+            ("::ffff:10.0.0.1", &["1.1.1.1, ::ffff:10.0.0.2"], "1.1.1.1"),
+            ("2001:db8:aa::1", &["1.1.1.1"], "1.1.1.1"),
+            ("10.0.0.1", &["1.1.1.1, 010.0.0.2"], "10.0.0.1"),
+            ("10.0.0.1", &["1.1.1.1, fe80::1%eth0"], "10.0.0.1"),
+        ];
+        for (peer, lines, expected) in cases {
+            assert_eq!(client(peer, lines), expected, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_from_a_trusted_peer_only_and_only_if_harmless() {
+        let longest = "x".repeat(RequestId::MAX_LEN);
+        for good in [
+            "a",
+            "Root=1-67891233-abcdef012345678912345678",
+            "Zm9v+/==",
+            "a:b@c_d.e",
+            &longest,
+        ] {
+            assert_eq!(
+                RequestId::accept(Some(good.as_bytes()), true).as_str(),
+                good
+            );
+            assert_ne!(
+                RequestId::accept(Some(good.as_bytes()), false).as_str(),
+                good
+            );
+        }
+        let too_long = "x".repeat(RequestId::MAX_LEN + 1);
+        for bad in [
+            "", "a b", "a\r\nb", "a\"b", "<b>", "é", "a,b", "a;b", &too_long,
+        ] {
+            assert_eq!(RequestId::parse(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(
+                RequestId::accept(Some(bad.as_bytes()), true).as_str().len(),
+                36
+            );
+        }
+    }
+
+    #[test]
+    fn made_ids_are_uuids_that_sort_by_time() {
+        let ids: Vec<String> = (0..100).map(|_| RequestId::make().to_string()).collect();
+        assert!(ids.is_sorted_by(|one, next| one < next));
+        let uuid: Uuid = ids[0].parse().unwrap();
+        assert_eq!(uuid.get_version_num(), 7);
+        assert_eq!(RequestId::make().to_value().len(), 36);
+    }
+
+    #[test]
+    fn a_traceparent_is_what_w3c_says() {
+        const T: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        const P: &str = "00f067aa0ba902b7";
+        let cases = [
+            (format!("00-{T}-{P}-01"), true),
+            (format!("00-{T}-{P}-00"), true),
+            (format!("00-{T}-{P}-ff"), true),
+            (format!("cc-{T}-{P}-01"), true),
+            (format!("cc-{T}-{P}-01-what-the-future-holds"), true),
+            (format!("cc-{T}-{P}-01.what"), false),
+            (format!("00-{T}-{P}-01-more"), false),
+            (format!("ff-{T}-{P}-01"), false),
+            (format!("00-{}-{P}-01", "0".repeat(32)), false),
+            (format!("00-{T}-{}-01", "0".repeat(16)), false),
+            (format!("00-{}-{P}-01", T.to_uppercase()), false),
+            (format!("00-{T}-{P}-0g"), false),
+            (format!("00_{T}-{P}-01"), false),
+            (format!("00-{T}_{P}-01"), false),
+            (format!("00-{T}-{P}_01"), false),
+            (format!("00-{T}-{P}-0"), false),
+            (String::new(), false),
+        ];
+        for (text, valid) in cases {
+            assert_eq!(
+                TraceParent::parse(text.as_bytes()).is_some(),
+                valid,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_new_trace_is_random_and_sampled_only_if_told() {
+        let (one, other) = (TraceParent::make(false), TraceParent::make(true));
+        assert_ne!(one.trace, other.trace);
+        assert_ne!(one.parent, other.parent);
+        assert!(!one.is_sampled() && other.is_sampled());
+        for trace in [one, other] {
+            assert_eq!(
+                TraceParent::parse(trace.to_string().as_bytes()),
+                Some(trace)
+            );
+        }
+    }
+
+    fn element() -> impl Strategy<Value = String> {
+        let address = any::<std::net::IpAddr>().prop_map(|address| address.to_string());
+        prop_oneof![
+            address.clone(),
+            address.prop_map(|address| format!("[{address}]:80")),
+            "10\\.0\\.0\\.[0-9]",
+            "[ -~]{0,20}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_untrusted_peer_is_always_itself(
+            peer in any::<std::net::Ipv4Addr>().prop_filter("untrusted", |peer| peer.octets()[0] != 10),
+            lines in proptest::collection::vec(proptest::collection::vec(element(), 0..5), 0..4),
+        ) {
+            let proxies = trusted(&["10.0.0.0/8"]);
+            let lines: Vec<String> = lines.iter().map(|line| line.join(",")).collect();
+            let peer = IpAddr::V4(peer);
+            let found = client_address(peer, &proxies, lines.iter().map(|line| line.as_bytes()));
+            prop_assert_eq!(found, peer);
+        }
+
+        #[test]
+        fn what_stands_left_of_an_untrusted_hop_changes_nothing(
+            forged in proptest::collection::vec(element(), 0..5),
+            hop in any::<std::net::Ipv4Addr>().prop_filter("untrusted", |hop| hop.octets()[0] != 10),
+        ) {
+            let proxies = trusted(&["10.0.0.0/8"]);
+            let line = format!("{},{hop}, 10.0.0.7", forged.join(","));
+            let peer = "10.0.0.1".parse().unwrap();
+            let found = client_address(peer, &proxies, std::iter::once(line.as_bytes()));
+            prop_assert_eq!(found, IpAddr::V4(hop));
+        }
+
+        #[test]
+        fn whatever_is_accepted_as_an_id_is_harmless_and_unchanged(text in proptest::collection::vec(any::<u8>(), 0..140)) {
+            if let Some(id) = RequestId::parse(&text) {
+                prop_assert_eq!(id.as_str().as_bytes(), &text[..]);
+                prop_assert!(id.as_str().bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'<>&,;\\".contains(&byte)));
+            }
+        }
+    }
+}

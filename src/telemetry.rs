@@ -5,15 +5,17 @@
 //! record of a request is written directly: it costs no event, and is not a matter of level.
 
 pub mod access;
-pub mod writer;
+mod line;
+mod query;
+mod writer;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use thiserror::Error;
+use tracing::Subscriber;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -160,16 +162,14 @@ pub struct Log(Arc<Shared>);
 
 struct Shared {
     writer: Writer,
-    json: AtomicBool,
     sampled: AtomicU64,
-    filters: Option<Filters>,
+    filters: Filters,
 }
 
 /// One layer per format is installed; the one that is not wanted is shut.
 struct Filters {
     json: reload::Handle<Targets, Registry>,
     text: reload::Handle<Targets, JsonBelow>,
-    settings: Mutex<()>,
 }
 
 type JsonBelow =
@@ -193,7 +193,16 @@ impl Drop for Guard {
 
 /// Starts the writer and makes it the destination of every message of this process; once.
 pub fn init(settings: &LogSettings) -> Result<Guard, LogError> {
-    let writer = Writer::start(&settings.output, settings.buffer)?;
+    let writer = Writer::start(settings)?;
+    let (subscriber, filters) = subscriber(&writer, settings);
+    subscriber.try_init().map_err(LogError::Installed)?;
+    Ok(Guard(Log::over(writer, filters)))
+}
+
+fn subscriber(
+    writer: &Writer,
+    settings: &LogSettings,
+) -> (impl Subscriber + Send + Sync + use<>, Filters) {
     let (json_filter, json) = reload::Layer::new(targets(settings, Format::Json));
     let (text_filter, text) = reload::Layer::new(targets(settings, Format::Text));
     let json_layer = fmt::layer()
@@ -209,52 +218,38 @@ pub fn init(settings: &LogSettings) -> Result<Guard, LogError> {
         .with_writer(writer.clone())
         .with_filter(text_filter)
         .boxed();
-    let registry: JsonBelow = tracing_subscriber::registry().with(json_layer);
-    registry
-        .with(text_layer)
-        .try_init()
-        .map_err(LogError::Installed)?;
-    let filters = Filters {
-        json,
-        text,
-        settings: Mutex::new(()),
-    };
-    Ok(Guard(Log::over(writer, settings.format, Some(filters))))
+    let below: JsonBelow = tracing_subscriber::registry().with(json_layer);
+    (below.with(text_layer), Filters { json, text })
 }
 
 impl Log {
-    fn over(writer: Writer, format: Format, filters: Option<Filters>) -> Self {
+    fn over(writer: Writer, filters: Filters) -> Self {
         Self(Arc::new(Shared {
             writer,
-            json: AtomicBool::new(format == Format::Json),
             sampled: AtomicU64::new(0),
             filters,
         }))
     }
 
-    /// A log of records only, beside the process's own: for tests and tools.
-    pub fn standalone(settings: &LogSettings) -> Result<Guard, LogError> {
-        let writer = Writer::start(&settings.output, settings.buffer)?;
-        Ok(Guard(Self::over(writer, settings.format, None)))
+    /// A log of records only, which does not touch the process's own.
+    #[cfg(test)]
+    pub(crate) fn for_test(settings: &LogSettings) -> Result<Guard, LogError> {
+        let writer = Writer::start(settings)?;
+        let (_, filters) = subscriber(&writer, settings);
+        Ok(Guard(Self::over(writer, filters)))
     }
 
-    /// Takes over new settings while running. If the new output cannot be opened nothing changes.
+    /// Takes over new settings while running; reloads call it one after another. If the new output
+    /// cannot be opened nothing changes.
     pub fn reconfigure(&self, settings: &LogSettings) -> Result<(), LogError> {
-        let shared = &self.0;
-        let _one_at_a_time = shared
-            .filters
-            .as_ref()
-            .map(|filters| filters.settings.lock());
-        shared.writer.redirect(&settings.output, settings.buffer)?;
-        shared
-            .json
-            .store(settings.format == Format::Json, Ordering::Relaxed);
-        if let Some(filters) = &shared.filters {
-            // Only fails once the subscriber is gone, which lives as long as the process.
-            let _ = filters.json.reload(targets(settings, Format::Json));
-            let _ = filters.text.reload(targets(settings, Format::Text));
-            log::set_max_level(as_log(LevelFilter::current()));
-        }
+        let Shared {
+            writer, filters, ..
+        } = &*self.0;
+        writer.redirect(settings)?;
+        // Only fails once the subscriber is gone, which lives as long as the process.
+        let _ = filters.json.reload(targets(settings, Format::Json));
+        let _ = filters.text.reload(targets(settings, Format::Text));
+        log::set_max_level(as_log(LevelFilter::current()));
         Ok(())
     }
 
@@ -275,14 +270,9 @@ impl Log {
         let Some(verdict) = policy.verdict(record, nth) else {
             return;
         };
-        let format = if self.0.json.load(Ordering::Relaxed) {
-            Format::Json
-        } else {
-            Format::Text
-        };
         self.0
             .writer
-            .write_with(|line| record.write(line, format, policy.query, verdict));
+            .write_with(|line, format| record.write(line, format, policy.query, verdict));
     }
 }
 
@@ -328,5 +318,162 @@ fn as_log(filter: LevelFilter) -> log::LevelFilter {
         Some(tracing::Level::INFO) => log::LevelFilter::Info,
         Some(tracing::Level::DEBUG) => log::LevelFilter::Debug,
         Some(tracing::Level::TRACE) => log::LevelFilter::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::{Duration, SystemTime};
+
+    use super::access::{AccessMode, QueryMode};
+    use super::*;
+
+    fn settings(output: Output) -> LogSettings {
+        LogSettings {
+            output,
+            ..LogSettings::default()
+        }
+    }
+
+    fn record() -> Record<'static> {
+        Record {
+            time: SystemTime::UNIX_EPOCH,
+            id: "id-1",
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            method: "GET",
+            host: "shop.example",
+            path: "/",
+            query: None,
+            protocol: "HTTP/1.1",
+            tls: None,
+            route: None,
+            upstream: None,
+            backend: None,
+            attempts: 0,
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            connect: None,
+            first_byte: None,
+            reason: None,
+            user_agent: None,
+            aborted: false,
+            tunnel: false,
+        }
+    }
+
+    #[test]
+    fn words_of_the_operator_are_read_and_unknown_ones_named() {
+        assert_eq!("debug".parse(), Ok(Level::Debug));
+        assert_eq!("text".parse(), Ok(Format::Text));
+        assert_eq!(Output::from("stdout"), Output::Stdout);
+        assert_eq!(
+            Output::from("/var/log/x"),
+            Output::File("/var/log/x".into())
+        );
+        let error = "verbose".parse::<Level>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            r#"unknown level "verbose"; expected error, warn, info, debug or trace"#
+        );
+        let error = "yaml".parse::<Format>().unwrap_err().to_string();
+        assert_eq!(error, r#"unknown format "yaml"; expected json or text"#);
+    }
+
+    #[test]
+    fn pingora_is_silent_until_the_operator_debugs() {
+        let passes = |level, target: &str, message: tracing::Level| {
+            let settings = LogSettings {
+                level,
+                ..LogSettings::default()
+            };
+            targets(&settings, Format::Json).would_enable(target, &message)
+        };
+        use tracing::Level as M;
+        let cases = [
+            (Level::Info, "tollgate::reload", M::INFO, true),
+            (Level::Info, "tollgate::reload", M::DEBUG, false),
+            (Level::Warn, "tollgate::reload", M::INFO, false),
+            (Level::Error, "tollgate::reload", M::WARN, false),
+            (Level::Info, "pingora_proxy", M::ERROR, false),
+            (Level::Info, "pingora_core::protocols", M::ERROR, false),
+            (Level::Info, "pingora_core::server", M::ERROR, true),
+            (Level::Info, "pingora_core::server", M::INFO, false),
+            (Level::Debug, "pingora_proxy", M::WARN, true),
+            (Level::Trace, "pingora_proxy", M::DEBUG, true),
+            (Level::Info, "h2::codec", M::INFO, false),
+            (Level::Info, "rustls", M::WARN, true),
+        ];
+        for (level, target, message, expected) in cases {
+            assert_eq!(
+                passes(level, target, message),
+                expected,
+                "{level:?} {target} {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_and_records_share_one_file_and_follow_new_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let mut settings = settings(Output::File(path.clone()));
+        let writer = Writer::start(&settings).unwrap();
+        let (subscriber, filters) = subscriber(&writer, &settings);
+        let guard = Guard(Log::over(writer, filters));
+        let all = AccessPolicy {
+            mode: AccessMode::All,
+            slow_after: Duration::from_secs(1),
+            query: QueryMode::Masked,
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(upstream = "app", "first");
+            tracing::debug!("unseen");
+            guard.log().access(&all, &record());
+            settings.format = Format::Text;
+            settings.level = Level::Debug;
+            guard.log().reconfigure(&settings).unwrap();
+            tracing::debug!(upstream = "app", "second");
+            guard.log().access(&all, &record());
+        });
+        drop(guard);
+
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        let message: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!(message["message"], "first");
+        assert_eq!(message["upstream"], "app");
+        let access: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(access["id"], "id-1");
+        assert!(
+            lines[2].ends_with(r#" DEBUG tollgate::telemetry::tests: second upstream="app""#),
+            "{text}"
+        );
+        assert!(
+            lines[3].starts_with("1970-01-01T00:00:00.000000Z  INFO access: request id=id-1 "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_opened_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let guard = Log::for_test(&settings(Output::File(path.clone()))).unwrap();
+        let bad = settings(Output::File(directory.path().join("none/gateway.log")));
+        let error = guard.log().reconfigure(&bad).unwrap_err();
+        assert!(error.to_string().starts_with("cannot open log file"));
+        let policy = AccessPolicy {
+            mode: AccessMode::All,
+            slow_after: Duration::from_secs(1),
+            query: QueryMode::Off,
+        };
+        guard.log().access(&policy, &record());
+        drop(guard);
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
     }
 }

@@ -52,28 +52,26 @@ pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
 
 /// Tells the application who asked, for which host, over what.
 ///
-/// From an untrusted peer nothing it says about the connection survives (see [`is_claim`]). From a
+/// From an untrusted peer nothing it says about the connection survives ([`is_claim`]). From a
 /// trusted one `X-Forwarded-For` (and `Forwarded`, if sent) is continued by the peer's address, and
-/// a single well-formed `-Proto`, `-Host`, `-Port` and `traceparent` is kept as it came.
+/// a single well-formed `-Proto`, `-Host`, `-Port` and `traceparent` is kept as it came. Without a
+/// port from the peer, `X-Forwarded-Port` is that of the forwarded host, or the usual one of a
+/// forwarded scheme, or the local port.
+///
 /// Call it after [`strip_hop_by_hop`], so that `Connection` cannot nominate what is set here.
 pub fn towards_application(request: &mut RequestHeader, arrival: &Arrival<'_>) {
     let trusted = arrival.peer_is_trusted;
     remove_where(request, |name| {
         is_claim(name) && (!trusted || name.as_str().contains('_'))
     });
-
-    let mut chain = String::new();
-    for line in request.headers.get_all(&X_FORWARDED_FOR) {
-        if let Ok(line) = line.to_str()
-            && !line.trim().is_empty()
-        {
-            chain.push_str(line.trim());
-            chain.push_str(", ");
-        }
-    }
-    let _ = write!(chain, "{}", arrival.peer.to_canonical());
-    set(request, "X-Forwarded-For", &chain);
-
+    set(
+        request,
+        "X-Forwarded-For",
+        continued(&request.headers, &X_FORWARDED_FOR, |chain| {
+            write!(chain, "{}", arrival.peer.to_canonical())
+        }),
+    );
+    set_port(request, arrival);
     if kept(&request.headers, &X_FORWARDED_PROTO, is_scheme).is_none() {
         set(
             request,
@@ -84,35 +82,91 @@ pub fn towards_application(request: &mut RequestHeader, arrival: &Arrival<'_>) {
     if kept(&request.headers, &X_FORWARDED_HOST, is_host).is_none() {
         set(request, "X-Forwarded-Host", arrival.host);
     }
-    if kept(&request.headers, &X_FORWARDED_PORT, is_port).is_none() {
-        match arrival.port {
-            Some(port) => set(request, "X-Forwarded-Port", &port.to_string()),
-            None => {
-                request.remove_header(&X_FORWARDED_PORT);
-            }
-        }
-    }
     set(
         request,
         "X-Real-IP",
-        &arrival.client.to_canonical().to_string(),
+        arrival.client.to_canonical().to_string(),
     );
     if arrival.forwarded {
-        append_forwarded(request, arrival);
-    }
-    set(request, "X-Request-ID", arrival.request_id.as_str());
-    if kept(&request.headers, &TRACEPARENT, |value| {
-        TraceParent::parse(value).is_some()
-    })
-    .is_none()
-    {
-        // W3C Trace Context 3.3: without a valid traceparent its tracestate means nothing.
-        request.remove_header(&TRACESTATE);
         set(
             request,
-            "traceparent",
-            &TraceParent::make(false).to_string(),
+            "Forwarded",
+            continued(&request.headers, &FORWARDED, |chain| {
+                write_forwarded(chain, arrival)
+            }),
         );
+    }
+    set(request, "X-Request-ID", arrival.request_id.as_str());
+    let is_trace = |value: &[u8]| TraceParent::parse(value).is_some();
+    if kept(&request.headers, &TRACEPARENT, is_trace).is_none() {
+        // W3C Trace Context 3.3: without a valid traceparent its tracestate means nothing.
+        request.remove_header(&TRACESTATE);
+        set(request, "traceparent", TraceParent::make(false).to_string());
+    }
+}
+
+/// Before the other fields are filled in: what a peer said of them counts, what we say does not.
+fn set_port(request: &mut RequestHeader, arrival: &Arrival<'_>) {
+    let headers = &request.headers;
+    if kept(headers, &X_FORWARDED_PORT, is_port).is_some() {
+        return;
+    }
+    let of_host = || {
+        let host = kept(headers, &X_FORWARDED_HOST, is_host)?.to_str().ok()?;
+        let (_, port) = host.rsplit_once(':')?;
+        port.parse::<u16>().ok()
+    };
+    let of_scheme = || {
+        let scheme = kept(headers, &X_FORWARDED_PROTO, is_scheme)?;
+        Some(if scheme.as_bytes().eq_ignore_ascii_case(b"https") {
+            443
+        } else {
+            80
+        })
+    };
+    match of_host().or_else(of_scheme).or(arrival.port) {
+        Some(port) => set(request, "X-Forwarded-Port", port),
+        None => drop(request.remove_header(&X_FORWARDED_PORT)),
+    }
+}
+
+/// The list that trusted hops have begun, with our element behind it.
+fn continued(
+    headers: &HMap,
+    name: &HeaderName,
+    element: impl FnOnce(&mut String) -> std::fmt::Result,
+) -> String {
+    let mut list = String::with_capacity(64);
+    for line in headers.get_all(name) {
+        if let Ok(line) = line.to_str()
+            && !line.trim().is_empty()
+        {
+            list.push_str(line.trim());
+            list.push_str(", ");
+        }
+    }
+    element(&mut list).expect("memory takes every character");
+    list
+}
+
+/// RFC 7239 4: the element of our hop.
+fn write_forwarded(element: &mut String, arrival: &Arrival<'_>) -> std::fmt::Result {
+    // RFC 7239 6: an IPv6 address is bracketed and therefore quoted.
+    match arrival.peer.to_canonical() {
+        IpAddr::V4(address) => write!(element, "for={address}")?,
+        IpAddr::V6(address) => write!(element, "for=\"[{address}]\"")?,
+    }
+    element.push_str(if arrival.tls {
+        ";proto=https"
+    } else {
+        ";proto=http"
+    });
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match arrival.host {
+        "" => Ok(()),
+        host if host.bytes().all(is_token) => write!(element, ";host={host}"),
+        host if is_host(host.as_bytes()) => write!(element, ";host=\"{host}\""),
+        _ => Ok(()),
     }
 }
 
@@ -163,8 +217,11 @@ pub fn strip_response_hop_by_hop(response: &mut ResponseHeader, keep_upgrade: bo
     ] {
         response.remove_header(name);
     }
-    if !keep_upgrade {
-        response.remove_header(&CONNECTION);
+    response.remove_header(&CONNECTION);
+    if keep_upgrade && response.headers.contains_key(UPGRADE) {
+        let set = response.insert_header("Connection", HeaderValue::from_static("Upgrade"));
+        set.expect("a response is far from 32,768 fields");
+    } else {
         response.remove_header(&UPGRADE);
     }
 }
@@ -240,36 +297,6 @@ fn is_port(value: &[u8]) -> bool {
     })
 }
 
-/// RFC 7239 4: one element for our hop, behind those of trusted hops.
-fn append_forwarded(request: &mut RequestHeader, arrival: &Arrival<'_>) {
-    let mut value = String::new();
-    for line in request.headers.get_all(FORWARDED) {
-        if let Ok(line) = line.to_str()
-            && !line.trim().is_empty()
-        {
-            value.push_str(line.trim());
-            value.push_str(", ");
-        }
-    }
-    // RFC 7239 6: an IPv6 address is bracketed and therefore quoted.
-    let _ = match arrival.peer.to_canonical() {
-        IpAddr::V4(address) => write!(value, "for={address}"),
-        IpAddr::V6(address) => write!(value, "for=\"[{address}]\""),
-    };
-    value.push_str(if arrival.tls {
-        ";proto=https"
-    } else {
-        ";proto=http"
-    });
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    if arrival.host.bytes().all(is_token) {
-        let _ = write!(value, ";host={}", arrival.host);
-    } else if !arrival.host.contains(['"', '\\']) {
-        let _ = write!(value, ";host=\"{}\"", arrival.host);
-    }
-    set(request, "Forwarded", &value);
-}
-
 /// The names a `Connection` field nominates, without those that must never go.
 fn nominated(headers: &HMap, keep_upgrade: bool) -> Vec<HeaderName> {
     headers
@@ -290,9 +317,359 @@ fn mentions(headers: &HMap, name: &HeaderName, token: &str) -> bool {
         .any(|found| found.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// A value that is no field value (it cannot come from a checked request) leaves no field behind.
-fn set(request: &mut RequestHeader, name: &'static str, value: &str) {
-    if request.insert_header(name, value).is_err() {
-        request.remove_header(name);
+/// Sets a field, or removes it where there is nothing to say: an empty value (HTTP/1.0 without a
+/// Host), or one that is no field value, which a checked request does not have.
+fn set(request: &mut RequestHeader, name: &'static str, value: impl TryInto<HeaderValue>) {
+    match value.try_into() {
+        Ok(value) if !value.is_empty() => {
+            let set = request.insert_header(name, value);
+            set.expect("a request is far from 32,768 fields");
+        }
+        _ => drop(request.remove_header(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    fn id() -> RequestId {
+        RequestId::parse(b"id-1").unwrap()
+    }
+
+    fn arrival(id: &RequestId) -> Arrival<'_> {
+        Arrival {
+            peer: [203, 0, 113, 9].into(),
+            peer_is_trusted: false,
+            client: [203, 0, 113, 9].into(),
+            tls: true,
+            host: "shop.example",
+            port: Some(8443),
+            request_id: id,
+            forwarded: false,
+        }
+    }
+
+    fn from_proxy(id: &RequestId) -> Arrival<'_> {
+        Arrival {
+            peer: [10, 0, 0, 1].into(),
+            peer_is_trusted: true,
+            tls: false,
+            ..arrival(id)
+        }
+    }
+
+    fn field<'a>(request: &'a RequestHeader, name: &str) -> Option<&'a str> {
+        let mut values = request.headers.get_all(name).iter();
+        let value = values.next().map(|value| value.to_str().unwrap());
+        assert!(values.next().is_none(), "{name} is there twice");
+        value
+    }
+
+    const CLAIMS: [(&str, &str); 14] = [
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("X-Forwarded-For", "2.2.2.2"),
+        ("x_forwarded_for", "3.3.3.3"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Port", "1"),
+        ("X-Forwarded-User", "admin"),
+        ("X-Real-IP", "1.1.1.1"),
+        ("Forwarded", "for=1.1.1.1"),
+        ("X-Request-ID", "forged"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("tracestate", "a=1"),
+        ("X-Original-URL", "/admin"),
+        ("Accept", "text/html"),
+    ];
+
+    #[test]
+    fn nothing_an_untrusted_peer_claims_reaches_the_application() {
+        let id = id();
+        let mut request = request(&CLAIMS);
+        towards_application(&mut request, &arrival(&id));
+        assert_eq!(field(&request, "x-forwarded-for"), Some("203.0.113.9"));
+        assert_eq!(field(&request, "x-forwarded-proto"), Some("https"));
+        assert_eq!(field(&request, "x-forwarded-host"), Some("shop.example"));
+        assert_eq!(field(&request, "x-forwarded-port"), Some("8443"));
+        assert_eq!(field(&request, "x-real-ip"), Some("203.0.113.9"));
+        assert_eq!(field(&request, "x-request-id"), Some("id-1"));
+        let made = field(&request, "traceparent").unwrap();
+        assert!(TraceParent::parse(made.as_bytes()).is_some_and(|trace| !trace.is_sampled()));
+        assert_ne!(made, CLAIMS[10].1);
+        for gone in [
+            "x_forwarded_for",
+            "x-forwarded-user",
+            "forwarded",
+            "tracestate",
+            "x-original-url",
+        ] {
+            assert_eq!(field(&request, gone), None, "{gone}");
+        }
+        assert_eq!(field(&request, "accept"), Some("text/html"));
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_is_continued() {
+        let id = id();
+        let mut request = request(&CLAIMS);
+        let arrival = Arrival {
+            forwarded: true,
+            client: [2, 2, 2, 2].into(),
+            ..from_proxy(&id)
+        };
+        towards_application(&mut request, &arrival);
+        assert_eq!(
+            field(&request, "x-forwarded-for"),
+            Some("1.1.1.1, 2.2.2.2, 10.0.0.1")
+        );
+        assert_eq!(field(&request, "x_forwarded_for"), None);
+        assert_eq!(field(&request, "x-forwarded-proto"), Some("https"));
+        assert_eq!(field(&request, "x-forwarded-host"), Some("evil.example"));
+        assert_eq!(field(&request, "x-forwarded-port"), Some("1"));
+        assert_eq!(field(&request, "x-forwarded-user"), Some("admin"));
+        assert_eq!(field(&request, "x-real-ip"), Some("2.2.2.2"));
+        let expected = "for=1.1.1.1, for=10.0.0.1;proto=http;host=shop.example";
+        assert_eq!(field(&request, "forwarded"), Some(expected));
+        assert_eq!(field(&request, "traceparent"), Some(CLAIMS[10].1));
+        assert_eq!(field(&request, "tracestate"), Some("a=1"));
+    }
+
+    #[test]
+    fn a_trusted_peers_broken_or_repeated_word_is_replaced_by_ours() {
+        let id = id();
+        let mut request = request(&[
+            ("X-Forwarded-Proto", "gopher"),
+            ("X-Forwarded-Host", "a.example"),
+            ("X-Forwarded-Host", "b.example"),
+            ("X-Forwarded-Port", "70000"),
+            (
+                "traceparent",
+                "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            ),
+            ("tracestate", "a=1"),
+        ]);
+        towards_application(&mut request, &from_proxy(&id));
+        assert_eq!(field(&request, "x-forwarded-proto"), Some("http"));
+        assert_eq!(field(&request, "x-forwarded-host"), Some("shop.example"));
+        assert_eq!(field(&request, "x-forwarded-port"), Some("8443"));
+        assert_eq!(field(&request, "tracestate"), None);
+        assert!(TraceParent::parse(field(&request, "traceparent").unwrap().as_bytes()).is_some());
+    }
+
+    #[test]
+    fn the_port_is_the_one_the_client_used() {
+        let id = id();
+        let cases: [(&[(&str, &str)], &str); 4] = [
+            (&[("X-Forwarded-Proto", "https")], "443"),
+            (&[("X-Forwarded-Proto", "http")], "80"),
+            (
+                &[
+                    ("X-Forwarded-Proto", "https"),
+                    ("X-Forwarded-Host", "a.example:444"),
+                ],
+                "444",
+            ),
+            (&[], "8443"),
+        ];
+        for (fields, expected) in cases {
+            let mut request = request(fields);
+            towards_application(&mut request, &from_proxy(&id));
+            assert_eq!(
+                field(&request, "x-forwarded-port"),
+                Some(expected),
+                "{fields:?}"
+            );
+        }
+        let mut request = request(&[]);
+        towards_application(
+            &mut request,
+            &Arrival {
+                port: None,
+                host: "",
+                ..arrival(&id)
+            },
+        );
+        assert_eq!(field(&request, "x-forwarded-port"), None);
+        assert_eq!(field(&request, "x-forwarded-host"), None);
+    }
+
+    #[test]
+    fn forwarded_quotes_what_is_no_token() {
+        let id = id();
+        let cases = [
+            (
+                "2001:db8::17",
+                "a.example:8443",
+                r#"for="[2001:db8::17]";proto=https;host="a.example:8443""#,
+            ),
+            (
+                "::ffff:192.0.2.1",
+                "a.example",
+                "for=192.0.2.1;proto=https;host=a.example",
+            ),
+            (
+                "192.0.2.1",
+                "[::1]",
+                r#"for=192.0.2.1;proto=https;host="[::1]""#,
+            ),
+            ("192.0.2.1", "", "for=192.0.2.1;proto=https"),
+            ("192.0.2.1", "a\"b", "for=192.0.2.1;proto=https"),
+        ];
+        for (peer, host, expected) in cases {
+            let mut request = request(&[]);
+            let arrival = Arrival {
+                peer: peer.parse().unwrap(),
+                host,
+                forwarded: true,
+                ..arrival(&id)
+            };
+            towards_application(&mut request, &arrival);
+            assert_eq!(field(&request, "forwarded"), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_a_trusted_peers_word_or_our_own_tls() {
+        let https = request(&[("X-Forwarded-Proto", "HTTPS")]);
+        let http = request(&[("X-Forwarded-Proto", "http")]);
+        let odd = request(&[("X-Forwarded-Proto", "https,http")]);
+        let cases = [
+            (&https, true, false, true),
+            (&https, false, false, false),
+            (&http, true, true, false),
+            (&http, false, true, true),
+            (&odd, true, false, false),
+        ];
+        for (request, trusted, tls, expected) in cases {
+            assert_eq!(is_https(&request.headers, trusted, tls), expected);
+        }
+    }
+
+    #[test]
+    fn names_keep_their_case_on_the_wire() {
+        let id = id();
+        let mut request = request(&[]);
+        towards_application(&mut request, &arrival(&id));
+        let mut wire = Vec::new();
+        request.header_to_h1_wire(&mut wire);
+        let wire = String::from_utf8(wire).unwrap();
+        for name in [
+            "X-Forwarded-For: ",
+            "X-Real-IP: ",
+            "X-Request-ID: ",
+            "traceparent: ",
+        ] {
+            assert!(wire.contains(name), "{wire}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_connection_end_with_it() {
+        let mut request = request(&[
+            ("Host", "a.example"),
+            ("Connection", "keep-alive, X-Mine , upgrade"),
+            (
+                "Connection",
+                "host, content-length, transfer-encoding, \"bad\"",
+            ),
+            ("Content-Length", "3"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("Proxy-Authorization", "Basic eDp5"),
+            ("TE", "gzip, Trailers"),
+            ("Trailer", "X-Sum"),
+            ("Upgrade", "websocket"),
+            ("HTTP2-Settings", "AAMAAABk"),
+            ("X-Mine", "1"),
+            ("X-Other", "1"),
+        ]);
+        strip_hop_by_hop(&mut request, false);
+        let mut names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "host", "te", "x-other"]);
+        assert_eq!(field(&request, "te"), Some("trailers"));
+    }
+
+    #[test]
+    fn a_websocket_keeps_its_upgrade_and_nothing_else_of_the_connection() {
+        let mut request = request(&[
+            ("Connection", "keep-alive, Upgrade, X-Mine"),
+            ("Upgrade", "websocket"),
+            ("X-Mine", "1"),
+        ]);
+        strip_hop_by_hop(&mut request, true);
+        assert_eq!(field(&request, "connection"), Some("Upgrade"));
+        assert_eq!(field(&request, "upgrade"), Some("websocket"));
+        assert_eq!(field(&request, "x-mine"), None);
+        assert_eq!(field(&request, "te"), None);
+    }
+
+    #[test]
+    fn a_response_loses_the_connection_of_its_backend() {
+        let response = || {
+            let mut response = ResponseHeader::build(200, None).unwrap();
+            for (name, value) in [
+                ("Connection", "close, X-Internal"),
+                ("Keep-Alive", "timeout=5"),
+                ("Proxy-Connection", "close"),
+                ("Proxy-Authenticate", "Basic"),
+                ("Trailer", "X-Sum"),
+                ("Upgrade", "h2c"),
+                ("Content-Length", "3"),
+                ("X-Internal", "1"),
+                ("X-Other", "1"),
+            ] {
+                response.append_header(name, value).unwrap();
+            }
+            response
+        };
+        let names = |response: &ResponseHeader| {
+            let mut names: Vec<String> = response.headers.keys().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names
+        };
+        let mut plain = response();
+        strip_response_hop_by_hop(&mut plain, false);
+        assert_eq!(names(&plain), ["content-length", "x-other"]);
+        let mut switching = response();
+        strip_response_hop_by_hop(&mut switching, true);
+        assert_eq!(
+            names(&switching),
+            ["connection", "content-length", "upgrade", "x-other"]
+        );
+        assert_eq!(switching.headers["connection"], "Upgrade");
+    }
+
+    proptest! {
+        #[test]
+        fn an_untrusted_peer_has_no_say_in_what_it_is_called(
+            lines in proptest::collection::vec("[0-9a-z.:, \\[\\]]{0,40}", 0..4),
+            name in "[xX][-_][fF]orwarded[-_](for|proto|host|by)?",
+        ) {
+            let id = id();
+            let mut request = request(&[]);
+            for line in &lines {
+                request.append_header(name.clone(), line.as_str()).unwrap();
+                request.append_header("X-Forwarded-For", line.as_str()).unwrap();
+            }
+            towards_application(&mut request, &arrival(&id));
+            prop_assert_eq!(field(&request, "x-forwarded-for"), Some("203.0.113.9"));
+            prop_assert_eq!(field(&request, "x-forwarded-proto"), Some("https"));
+            prop_assert!(request.headers.keys().all(|name| !name.as_str().contains('_')));
+        }
     }
 }

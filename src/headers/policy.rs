@@ -1,13 +1,13 @@
 //! One header policy: what a response carries when it leaves us, compiled once per configuration.
 //! Knows names and values; knows nothing of routes or of where a response came from.
 
-use std::fmt::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderName, HeaderValue};
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use pingora_http::{IntoCaseHeaderName, RequestHeader, ResponseHeader};
 use thiserror::Error;
 
 use super::security::{CspError, Preset, content_security_policy};
@@ -24,7 +24,8 @@ pub struct PolicySettings {
     /// Appended to what the application said.
     pub add: Vec<(String, String)>,
     pub remove: Vec<String>,
-    /// Directive and its sources; empty: the preset's policy, if it has one.
+    /// Directives and their sources; they take the place of the preset's policy, also when they
+    /// are only reported. Empty: the preset's policy, if it has one.
     pub csp: Vec<(String, Vec<String>)>,
     pub csp_report_only: bool,
     pub hsts: Hsts,
@@ -48,7 +49,7 @@ pub enum Hsts {
 pub enum PolicyError {
     #[error("{name:?} is not a field name")]
     Name { table: &'static str, name: String },
-    #[error("the value of {name} holds a control character or a line break")]
+    #[error("the value of {name} may only hold visible ASCII characters, spaces and tabs")]
     Value { table: &'static str, name: String },
     #[error("{name} belongs to the connection or to framing; the gateway manages it")]
     Managed { table: &'static str, name: String },
@@ -76,6 +77,8 @@ struct Field {
     name: HeaderName,
     wire: Bytes,
     value: HeaderValue,
+    /// RFC 6797 7.2: `Strict-Transport-Security` must not be sent over plaintext.
+    https_only: bool,
 }
 
 /// A compiled policy; cheap to apply, shared by all requests of its routes.
@@ -85,7 +88,6 @@ pub struct HeaderPolicy {
     set: Box<[Field]>,
     default: Box<[Field]>,
     add: Box<[Field]>,
-    https_default: Option<Field>,
     request_set: Box<[Field]>,
     request_remove: Box<[HeaderName]>,
 }
@@ -108,31 +110,33 @@ impl HeaderPolicy {
             return Err(problems);
         }
 
-        // The operator's own word replaces the preset's on the same field.
-        let mut defaults = default;
-        defaults.extend(csp);
-        for &(name, value) in settings.preset.fields() {
+        // The operator's own word takes the place of the preset's.
+        let mut default = default;
+        default.extend(csp);
+        let hsts = hsts_value(settings);
+        let hsts = hsts
+            .iter()
+            .map(|value| ("Strict-Transport-Security", value.as_str()));
+        for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
             let field = known_field(name, value);
-            let said = |others: &[Field]| others.iter().any(|other| other.name == field.name);
-            if !said(&defaults) && !said(&set) && !remove.contains(&field.name) {
-                defaults.push(field);
+            let is_said = |said: &Field| said.name == field.name;
+            let is_csp = field.name == CONTENT_SECURITY_POLICY && !settings.csp.is_empty();
+            if !is_csp
+                && !set.iter().any(is_said)
+                && !default.iter().any(is_said)
+                && !remove.contains(&field.name)
+            {
+                default.push(field);
             }
         }
-        let revealing = settings
-            .preset
-            .removed()
-            .iter()
-            .map(|name| HeaderName::from_static(name));
-        let mut removed: Vec<HeaderName> = revealing.collect();
+        let revealing = settings.preset.removed().iter().copied();
+        let mut removed: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
         removed.extend(remove);
-        removed.retain(|name| !set.iter().any(|field| field.name == name));
 
         Ok(Self {
-            https_default: hsts_value(settings)
-                .map(|value| known_field("Strict-Transport-Security", &value)),
             remove: removed.into(),
             set: set.into(),
-            default: defaults.into(),
+            default: default.into(),
             add: add.into(),
             request_set: request_set.into(),
             request_remove: request_remove.into(),
@@ -174,16 +178,16 @@ impl HeaderPolicy {
                 response.remove_header(name);
             }
         }
-        for field in &self.set {
+        let allowed = |field: &&Field| facts.https || !field.https_only;
+        for field in self.set.iter().filter(allowed) {
             put(response, field.wire.clone(), field.value.clone());
         }
-        let https_default = self.https_default.iter().filter(|_| facts.https);
-        for field in self.default.iter().chain(https_default) {
+        for field in self.default.iter().filter(allowed) {
             if !response.headers.contains_key(&field.name) {
                 put(response, field.wire.clone(), field.value.clone());
             }
         }
-        for field in &self.add {
+        for field in self.add.iter().filter(allowed) {
             append(response, field.wire.clone(), field.value.clone());
         }
         put(response, "X-Request-Time", request_time(facts.elapsed));
@@ -191,48 +195,56 @@ impl HeaderPolicy {
     }
 }
 
-fn put(
-    response: &mut ResponseHeader,
-    name: impl pingora_http::IntoCaseHeaderName,
-    value: HeaderValue,
-) {
-    // Only a map of 32,768 fields refuses, and no response of ours or of a checked upstream is one.
-    let _ = response.insert_header(name, value);
+const NOT_FULL: &str = "a response is far from 32,768 fields";
+
+fn put(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
+    response.insert_header(name, value).expect(NOT_FULL);
 }
 
-fn append(
-    response: &mut ResponseHeader,
-    name: impl pingora_http::IntoCaseHeaderName,
-    value: HeaderValue,
-) {
-    let _ = response.append_header(name, value);
+fn append(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
+    response.append_header(name, value).expect(NOT_FULL);
 }
 
 /// Seconds to the millisecond: `0.123s`.
 fn request_time(elapsed: Duration) -> HeaderValue {
-    let mut text = String::with_capacity(16);
-    let _ = write!(
-        text,
-        "{}.{:03}s",
-        elapsed.as_secs(),
-        elapsed.subsec_millis()
-    );
-    HeaderValue::try_from(text).expect("digits are a value")
+    digits(|text| {
+        write!(
+            text,
+            "{}.{:03}s",
+            elapsed.as_secs(),
+            elapsed.subsec_millis()
+        )
+    })
 }
 
 /// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
 fn server_timing(facts: &Facts<'_>) -> HeaderValue {
-    let mut text = String::with_capacity(64);
-    let mut metric = |name: &str, took: Option<Duration>| {
-        let Some(took) = took else { return };
-        let tenths = took.as_micros() / 100;
-        let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}{name};dur={}.{}", tenths / 10, tenths % 10);
-    };
-    metric("connect", facts.connect);
-    metric("first-byte", facts.first_byte);
-    metric("total", Some(facts.elapsed));
-    HeaderValue::try_from(text).expect("digits are a value")
+    let metrics = [
+        ("connect;dur=", facts.connect),
+        ("first-byte;dur=", facts.first_byte),
+        ("total;dur=", Some(facts.elapsed)),
+    ];
+    digits(|text| {
+        let mut comma = "";
+        for (name, took) in metrics {
+            let Some(took) = took else { continue };
+            let tenths = took.as_micros() / 100;
+            write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
+            comma = ", ";
+        }
+        Ok(())
+    })
+}
+
+/// A short value built without a heap but its own.
+fn digits(write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> HeaderValue {
+    // Three times of the longest Duration, and their names.
+    let mut buffer = [0; 128];
+    let mut free = &mut buffer[..];
+    write(&mut free).expect("three times fit");
+    let free = free.len();
+    let used = buffer.len() - free;
+    HeaderValue::from_bytes(&buffer[..used]).expect("digits are a value")
 }
 
 fn hsts_value(settings: &PolicySettings) -> Option<String> {
@@ -264,10 +276,20 @@ fn csp_field(settings: &PolicySettings) -> Result<Option<Field>, CspError> {
 }
 
 fn known_field(wire: &'static str, value: &str) -> Field {
-    Field {
-        name: HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right"),
-        wire: Bytes::from_static(wire.as_bytes()),
-        value: HeaderValue::from_str(value).expect("our own values are right"),
+    let name = HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right");
+    let value = HeaderValue::from_str(value).expect("our own values are right");
+    Field::new(name, Bytes::from_static(wire.as_bytes()), value)
+}
+
+impl Field {
+    fn new(name: HeaderName, wire: Bytes, value: HeaderValue) -> Self {
+        let https_only = name == STRICT_TRANSPORT_SECURITY;
+        Self {
+            name,
+            wire,
+            value,
+            https_only,
+        }
     }
 }
 
@@ -281,14 +303,9 @@ fn fields(
         let Some(name) = name(table, written, problems) else {
             continue;
         };
+        let wire = Bytes::copy_from_slice(written.as_bytes());
         match HeaderValue::from_str(value) {
-            Ok(value) => {
-                fields.push(Field {
-                    name,
-                    wire: Bytes::copy_from_slice(written.as_bytes()),
-                    value,
-                });
-            }
+            Ok(value) => fields.push(Field::new(name, wire, value)),
             Err(_) => problems.push(PolicyError::Value {
                 table,
                 name: written.clone(),
@@ -336,6 +353,337 @@ fn name(table: &'static str, written: &str, problems: &mut Vec<PolicyError>) -> 
                 name: written.to_owned(),
             });
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(entries: &[(&str, &str)]) -> Vec<(String, String)> {
+        entries
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    }
+
+    fn response(fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in fields {
+            response.append_header(*name, *value).unwrap();
+        }
+        response
+    }
+
+    fn finished(
+        settings: &PolicySettings,
+        https: bool,
+        mut response: ResponseHeader,
+    ) -> ResponseHeader {
+        let id = RequestId::parse(b"id-1").unwrap();
+        let facts = Facts {
+            https,
+            request_id: &id,
+            elapsed: Duration::from_micros(53_914),
+            connect: None,
+            first_byte: Some(Duration::from_micros(53_249)),
+        };
+        HeaderPolicy::new(settings)
+            .unwrap()
+            .finish(&mut response, &facts);
+        response
+    }
+
+    fn preset(preset: Preset) -> PolicySettings {
+        PolicySettings {
+            preset,
+            ..PolicySettings::default()
+        }
+    }
+
+    fn all<'a>(response: &'a ResponseHeader, name: &str) -> Vec<&'a str> {
+        let values = response.headers.get_all(name).iter();
+        values.map(|value| value.to_str().unwrap()).collect()
+    }
+
+    fn names(response: &ResponseHeader) -> Vec<String> {
+        let mut names: Vec<String> = response.headers.keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn each_preset_sends_its_list() {
+        let always = ["server-timing", "x-request-id", "x-request-time"];
+        let basic = [
+            "referrer-policy",
+            "strict-transport-security",
+            "x-content-type-options",
+            "x-frame-options",
+            "x-permitted-cross-domain-policies",
+        ];
+        let strict = [
+            "content-security-policy",
+            "cross-origin-opener-policy",
+            "cross-origin-resource-policy",
+            "permissions-policy",
+            "x-dns-prefetch-control",
+        ];
+        let lists: [(Preset, Vec<&str>); 3] = [
+            (Preset::Off, always.to_vec()),
+            (Preset::Basic, [&always[..], &basic].concat()),
+            (Preset::Strict, [&always[..], &basic, &strict].concat()),
+        ];
+        for (word, mut expected) in lists {
+            expected.sort_unstable();
+            assert_eq!(
+                names(&finished(&preset(word), true, response(&[]))),
+                expected,
+                "{word:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn strict_transport_security_is_only_sent_over_https() {
+        let year = "max-age=31536000";
+        let years = "max-age=63072000; includeSubDomains";
+        let own = Hsts::MaxAge(Duration::from_secs(60));
+        let cases = [
+            (Preset::Basic, Hsts::OfPreset, Some(year)),
+            (Preset::Strict, Hsts::OfPreset, Some(years)),
+            (Preset::Off, Hsts::OfPreset, None),
+            (Preset::Basic, Hsts::Never, None),
+            (Preset::Basic, own, Some("max-age=60")),
+            (Preset::Off, own, Some("max-age=60")),
+            (Preset::Strict, own, Some("max-age=60; includeSubDomains")),
+        ];
+        for (preset, hsts, expected) in cases {
+            let settings = PolicySettings {
+                preset,
+                hsts,
+                ..PolicySettings::default()
+            };
+            let over = |https| finished(&settings, https, response(&[]));
+            let sent = over(true);
+            assert_eq!(
+                all(&sent, "strict-transport-security").first().copied(),
+                expected
+            );
+            assert!(all(&over(false), "strict-transport-security").is_empty());
+        }
+        let set = pairs(&[("strict-transport-security", "max-age=1; preload")]);
+        let settings = PolicySettings {
+            set,
+            ..preset(Preset::Basic)
+        };
+        let sent = finished(&settings, true, response(&[]));
+        assert_eq!(
+            all(&sent, "strict-transport-security"),
+            ["max-age=1; preload"]
+        );
+        let plain = finished(&settings, false, response(&[]));
+        assert!(all(&plain, "strict-transport-security").is_empty());
+    }
+
+    #[test]
+    fn the_application_is_heard_before_a_default_and_not_before_a_set() {
+        let settings = PolicySettings {
+            set: pairs(&[("X-Robots-Tag", "none")]),
+            default: pairs(&[("Referrer-Policy", "same-origin"), ("X-Own", "d")]),
+            add: pairs(&[("Link", "</b.css>")]),
+            remove: vec!["X-Gone".into(), "X-Permitted-Cross-Domain-Policies".into()],
+            ..preset(Preset::Basic)
+        };
+        let said = response(&[
+            ("X-Frame-Options", "DENY"),
+            ("X-Robots-Tag", "all"),
+            ("X-Own", "application"),
+            ("Link", "</a.css>"),
+            ("X-Gone", "1"),
+            ("Server", "gunicorn"),
+            ("X-Powered-By", "PHP/8"),
+        ]);
+        let sent = finished(&settings, false, said);
+        assert_eq!(all(&sent, "x-frame-options"), ["DENY"]);
+        assert_eq!(all(&sent, "x-robots-tag"), ["none"]);
+        assert_eq!(all(&sent, "x-own"), ["application"]);
+        assert_eq!(all(&sent, "link"), ["</a.css>", "</b.css>"]);
+        assert_eq!(all(&sent, "referrer-policy"), ["same-origin"]);
+        let gone = [
+            "x-gone",
+            "server",
+            "x-powered-by",
+            "x-permitted-cross-domain-policies",
+        ];
+        assert!(gone.iter().all(|name| all(&sent, name).is_empty()));
+    }
+
+    #[test]
+    fn off_leaves_the_application_as_it_is() {
+        let sent = finished(
+            &preset(Preset::Off),
+            true,
+            response(&[("Server", "gunicorn")]),
+        );
+        assert_eq!(all(&sent, "server"), ["gunicorn"]);
+    }
+
+    #[test]
+    fn a_server_field_of_the_operators_own_is_sent() {
+        let settings = PolicySettings {
+            set: pairs(&[("Server", "edge")]),
+            ..preset(Preset::Strict)
+        };
+        assert_eq!(
+            all(
+                &finished(&settings, true, response(&[("Server", "x")])),
+                "server"
+            ),
+            ["edge"]
+        );
+    }
+
+    #[test]
+    fn a_policy_of_the_operator_takes_the_place_of_the_presets() {
+        let csp = vec![("default-src".to_owned(), vec!["'self'".to_owned()])];
+        let enforced = PolicySettings {
+            csp,
+            ..preset(Preset::Strict)
+        };
+        let sent = finished(&enforced, true, response(&[]));
+        assert_eq!(
+            all(&sent, "content-security-policy"),
+            ["default-src 'self'"]
+        );
+        let reported = PolicySettings {
+            csp_report_only: true,
+            ..enforced.clone()
+        };
+        let sent = finished(&reported, true, response(&[]));
+        assert!(all(&sent, "content-security-policy").is_empty());
+        assert_eq!(
+            all(&sent, "content-security-policy-report-only"),
+            ["default-src 'self'"]
+        );
+        let own = response(&[("Content-Security-Policy", "default-src *")]);
+        let sent = finished(&enforced, true, own);
+        assert_eq!(all(&sent, "content-security-policy"), ["default-src *"]);
+    }
+
+    #[test]
+    fn id_and_times_are_ours_and_server_timing_is_continued() {
+        let said = response(&[
+            ("X-Request-ID", "forged"),
+            ("X-Request-Time", "0s"),
+            ("Server-Timing", "db;dur=5"),
+        ]);
+        let sent = finished(&preset(Preset::Off), true, said);
+        assert_eq!(all(&sent, "x-request-id"), ["id-1"]);
+        assert_eq!(all(&sent, "x-request-time"), ["0.053s"]);
+        let ours = "first-byte;dur=53.2, total;dur=53.9";
+        assert_eq!(all(&sent, "server-timing"), ["db;dur=5", ours]);
+    }
+
+    #[test]
+    fn the_longest_times_are_written_too() {
+        let id = RequestId::make();
+        let facts = Facts {
+            https: true,
+            request_id: &id,
+            elapsed: Duration::MAX,
+            connect: Some(Duration::MAX),
+            first_byte: Some(Duration::MAX),
+        };
+        assert!(server_timing(&facts).len() > 100);
+        assert!(request_time(Duration::MAX).len() > 20);
+    }
+
+    #[test]
+    fn an_informational_response_only_gets_its_id() {
+        let switching = ResponseHeader::build(101, None).unwrap();
+        let sent = finished(&preset(Preset::Strict), true, switching);
+        assert_eq!(names(&sent), ["x-request-id"]);
+    }
+
+    #[test]
+    fn names_keep_the_case_they_were_written_in() {
+        let set = pairs(&[("X-MiXed", "1")]);
+        let settings = PolicySettings {
+            set,
+            ..preset(Preset::Strict)
+        };
+        let mut wire = Vec::new();
+        finished(&settings, true, response(&[])).header_to_h1_wire(&mut wire);
+        let wire = String::from_utf8(wire).unwrap();
+        for name in [
+            "X-MiXed: 1\r\n",
+            "X-Frame-Options: deny\r\n",
+            "X-Request-ID: id-1\r\n",
+        ] {
+            assert!(wire.contains(name), "{wire}");
+        }
+    }
+
+    #[test]
+    fn the_operators_request_fields_reach_the_application() {
+        let settings = PolicySettings {
+            request_set: pairs(&[("X-Tenant", "a")]),
+            request_remove: vec!["Cookie".into()],
+            ..PolicySettings::default()
+        };
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header("Cookie", "a=1").unwrap();
+        request.insert_header("x-tenant", "forged").unwrap();
+        HeaderPolicy::new(&settings).unwrap().prepare(&mut request);
+        assert_eq!(request.headers["x-tenant"], "a");
+        assert!(!request.headers.contains_key("cookie"));
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let settings = PolicySettings {
+            set: pairs(&[("Bad Name", "1"), ("X-A", "line\nbreak")]),
+            add: pairs(&[("Content-Length", "1")]),
+            remove: vec!["Connection".into()],
+            csp: vec![("default-scr".into(), vec!["'self'".into()])],
+            ..PolicySettings::default()
+        };
+        let problems = HeaderPolicy::new(&settings).unwrap_err();
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                r#""Bad Name" is not a field name"#,
+                "the value of X-A may only hold visible ASCII characters, spaces and tabs",
+                "Content-Length belongs to the connection or to framing; the gateway manages it",
+                "Connection belongs to the connection or to framing; the gateway manages it",
+                r#"unknown directive "default-scr"; did you mean default-src?"#,
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_written_to_its_unit(micros in 0..10_000_000_000_u64) {
+            let time = request_time(Duration::from_micros(micros));
+            let seconds: f64 = time.to_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
+            prop_assert!((seconds - micros as f64 / 1e6).abs() < 0.001);
+        }
+
+        #[test]
+        fn finish_never_takes_away_what_the_application_said_of_security(
+            value in "[a-z' ]{1,20}[a-z]",
+            strict in any::<bool>(),
+        ) {
+            let word = if strict { Preset::Strict } else { Preset::Basic };
+            for (name, _) in word.fields() {
+                let sent = finished(&preset(word), true, response(&[(name, &value)]));
+                prop_assert_eq!(all(&sent, name), [value.as_str()]);
+            }
         }
     }
 }

@@ -115,9 +115,11 @@ pub enum CspError {
     },
     #[error("source {found:?} of {directive} must be quoted: \"'{found}'\"")]
     Unquoted { directive: String, found: String },
-    #[error("unknown keyword {found:?} of {directive}; expected {}", KEYWORDS.join(", "))]
+    #[error("unknown keyword {found:?} of {directive}; expected {}, 'nonce-…' or 'sha256-…'", KEYWORDS.join(", "))]
     UnknownKeyword { directive: String, found: String },
-    #[error("source {found:?} of {directive} holds a space, comma, semicolon or control character")]
+    #[error(
+        "source {found:?} of {directive} is empty or holds a space, comma, semicolon or control character"
+    )]
     Separator { directive: String, found: String },
     #[error("{directive} takes no values, found {found:?}")]
     TakesNone { directive: String, found: String },
@@ -167,7 +169,7 @@ const WORD_DIRECTIVES: [&str; 6] = [
 /// Directives that stand alone.
 const BARE_DIRECTIVES: [&str; 2] = ["upgrade-insecure-requests", "block-all-mixed-content"];
 
-const KEYWORDS: [&str; 10] = [
+const KEYWORDS: [&str; 9] = [
     "'self'",
     "'none'",
     "'unsafe-inline'",
@@ -177,7 +179,6 @@ const KEYWORDS: [&str; 10] = [
     "'wasm-unsafe-eval'",
     "'report-sample'",
     "'inline-speculation-rules'",
-    "'nonce-…' or 'sha256-…'",
 ];
 
 /// The value of a `Content-Security-Policy` field, directives in the order given.
@@ -304,4 +305,134 @@ fn nearest(found: &str) -> Option<&'static str> {
         .filter(|(distance, _)| *distance <= 3)
         .min()
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(directives: &[(&str, &[&str])]) -> Result<String, String> {
+        let directives = directives.iter().map(|(name, sources)| (*name, *sources));
+        content_security_policy(directives).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_preset_is_read_by_its_word() {
+        assert_eq!("strict".parse(), Ok(Preset::Strict));
+        let error = "Strict".parse::<Preset>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            r#"unknown preset "Strict"; expected basic, strict or off"#
+        );
+    }
+
+    #[test]
+    fn directives_are_written_in_order() {
+        let written = policy(&[
+            ("default-src", &["'self'"]),
+            ("img-src", &["'self'", "data:", "https://*.example:443/a"]),
+            (
+                "script-src",
+                &["'nonce-cmFuZG9t'", "'sha256-YWJj='", "'strict-dynamic'"],
+            ),
+            ("object-src", &["'none'"]),
+            ("sandbox", &[]),
+            ("report-to", &["csp"]),
+            ("upgrade-insecure-requests", &[]),
+        ]);
+        let expected = "default-src 'self'; img-src 'self' data: https://*.example:443/a; \
+                        script-src 'nonce-cmFuZG9t' 'sha256-YWJj=' 'strict-dynamic'; \
+                        object-src 'none'; sandbox; report-to csp; upgrade-insecure-requests";
+        assert_eq!(written.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_wrong_directive_says_what_would_be_right() {
+        let cases: [(&str, &[&str], &str); 11] = [
+            (
+                "default-src",
+                &["self"],
+                r#"source "self" of default-src must be quoted: "'self'""#,
+            ),
+            (
+                "script-src",
+                &["sha256-YWJj"],
+                r#"source "sha256-YWJj" of script-src must be quoted: "'sha256-YWJj'""#,
+            ),
+            (
+                "default-scr",
+                &["'self'"],
+                r#"unknown directive "default-scr"; did you mean default-src?"#,
+            ),
+            (
+                "whatever-else",
+                &["'self'"],
+                r#"unknown directive "whatever-else""#,
+            ),
+            ("img-src", &[], "img-src needs a value"),
+            ("report-uri", &[], "report-uri needs a value"),
+            (
+                "img-src",
+                &["'none'", "data:"],
+                "'none' of img-src stands alone",
+            ),
+            (
+                "img-src",
+                &["data:; script-src *"],
+                r#"source "data:; script-src *" of img-src is empty or holds a space, comma, semicolon or control character"#,
+            ),
+            (
+                "img-src",
+                &[""],
+                r#"source "" of img-src is empty or holds a space, comma, semicolon or control character"#,
+            ),
+            (
+                "upgrade-insecure-requests",
+                &["1"],
+                r#"upgrade-insecure-requests takes no values, found "1""#,
+            ),
+            (
+                "script-src",
+                &["'unsafe-inlin'"],
+                "unknown keyword \"'unsafe-inlin'\" of script-src; expected 'self', 'none', 'unsafe-inline', 'unsafe-eval', 'unsafe-hashes', 'strict-dynamic', 'wasm-unsafe-eval', 'report-sample', 'inline-speculation-rules', 'nonce-…' or 'sha256-…'",
+            ),
+        ];
+        for (directive, sources, expected) in cases {
+            assert_eq!(policy(&[(directive, sources)]), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_strict_presets_own_policy_is_right() {
+        let fields = Preset::Strict.fields();
+        let (_, value) = fields
+            .iter()
+            .find(|(name, _)| *name == "Content-Security-Policy")
+            .unwrap();
+        let directives: Vec<(&str, Vec<&str>)> = value
+            .split("; ")
+            .map(|directive| {
+                let mut words = directive.split(' ');
+                (words.next().unwrap(), words.collect())
+            })
+            .collect();
+        let built = content_security_policy(
+            directives
+                .iter()
+                .map(|(name, sources)| (*name, &sources[..])),
+        );
+        assert_eq!(built.as_deref(), Ok(*value));
+    }
+
+    proptest! {
+        #[test]
+        fn no_source_can_begin_a_directive_of_its_own(source in any::<String>()) {
+            if let Ok(written) = policy(&[("img-src", &[&source])]) {
+                prop_assert_eq!(written.split([';', ',']).count(), 1);
+                prop_assert_eq!(written.split_ascii_whitespace().count(), 2);
+            }
+        }
+    }
 }

@@ -61,151 +61,114 @@ pub enum Refusal {
     Internal,
 }
 
-/// One row: what a refusal is called.
-struct Row {
-    status: StatusCode,
-    reason: &'static str,
-    title: &'static str,
-    detail: Cow<'static, str>,
-}
-
 impl Refusal {
-    fn row(&self) -> Row {
+    /// The table: status, reason and detail of every refusal.
+    fn row(&self) -> (StatusCode, &'static str, Cow<'static, str>) {
         use StatusCode as S;
-        let (status, reason, title, detail) = match self {
-            Self::Malformed(malformed) => {
-                let status = malformed.status();
-                let title = status.canonical_reason().unwrap_or("Bad Request");
-                (status, malformed.reason(), title, malformed.detail())
+        let (status, reason, detail) = match self {
+            Self::Malformed(what) => (what.status(), what.reason(), what.detail()),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "this is not allowed"),
+            Self::NotFound { host, path } => {
+                let detail = format!("nothing is served at {host}{path}");
+                return (S::NOT_FOUND, "no_route", detail.into());
             }
-            Self::Forbidden => (
-                S::FORBIDDEN,
-                "forbidden",
-                "Forbidden",
-                "this is not allowed",
-            ),
-            Self::NotFound { .. } => (
-                S::NOT_FOUND,
-                "no_route",
-                "Not Found",
-                "nothing is served at this address",
-            ),
             Self::MethodNotAllowed { allow } => {
                 let detail = format!("this address answers only to {allow}");
-                return Row {
-                    status: S::METHOD_NOT_ALLOWED,
-                    reason: "method_not_allowed",
-                    title: "Method Not Allowed",
-                    detail: detail.into(),
-                };
+                return (S::METHOD_NOT_ALLOWED, "method_not_allowed", detail.into());
             }
             Self::RequestTimeout => (
                 S::REQUEST_TIMEOUT,
                 "request_timeout",
-                "Request Timeout",
                 "the request did not arrive in time",
             ),
             Self::BodyTooLarge { limit } => {
                 let detail = format!("the request body is larger than {limit} bytes");
-                return Row {
-                    status: S::PAYLOAD_TOO_LARGE,
-                    reason: "body_too_large",
-                    title: "Content Too Large",
-                    detail: detail.into(),
-                };
+                return (S::PAYLOAD_TOO_LARGE, "body_too_large", detail.into());
             }
             Self::Misdirected => (
                 S::MISDIRECTED_REQUEST,
                 "misdirected",
-                "Misdirected Request",
                 "this connection was opened for another host",
             ),
             Self::TooManyConnections => (
                 S::TOO_MANY_REQUESTS,
                 "too_many_connections",
-                "Too Many Requests",
                 "too many connections from this address",
             ),
             Self::TooManyRequests { .. } => (
                 S::TOO_MANY_REQUESTS,
                 "too_many_requests",
-                "Too Many Requests",
                 "too many requests in a short time",
             ),
             Self::UpstreamConnect => (
                 S::BAD_GATEWAY,
                 "upstream_connect",
-                "Bad Gateway",
                 "the application could not be reached",
             ),
             Self::UpstreamProtocol => (
                 S::BAD_GATEWAY,
                 "upstream_protocol",
-                "Bad Gateway",
                 "the application sent an invalid response",
             ),
             Self::UpstreamReset => (
                 S::BAD_GATEWAY,
                 "upstream_reset",
-                "Bad Gateway",
                 "the application closed the connection",
             ),
             Self::UpstreamUnavailable => (
                 S::SERVICE_UNAVAILABLE,
                 "upstream_unavailable",
-                "Service Unavailable",
                 "the application is not available at the moment",
             ),
             Self::QueueFull => (
                 S::SERVICE_UNAVAILABLE,
                 "queue_full",
-                "Service Unavailable",
                 "the application is busy and its queue is full",
             ),
             Self::QueueTimeout => (
                 S::SERVICE_UNAVAILABLE,
                 "queue_timeout",
-                "Service Unavailable",
                 "the application was busy for too long",
             ),
             Self::Draining => (
                 S::SERVICE_UNAVAILABLE,
                 "draining",
-                "Service Unavailable",
                 "the gateway is restarting",
             ),
             Self::UpstreamTimeout => (
                 S::GATEWAY_TIMEOUT,
                 "upstream_timeout",
-                "Gateway Timeout",
                 "the application did not answer in time",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
-                "Internal Server Error",
                 "something went wrong in the gateway",
             ),
         };
-        Row {
-            status,
-            reason,
-            title,
-            detail: detail.into(),
-        }
+        (status, reason, detail.into())
     }
 
     pub fn status(&self) -> StatusCode {
-        self.row().status
+        self.row().0
     }
 
     /// Stable snake_case code for logs, metrics and clients.
     pub fn reason(&self) -> &'static str {
-        self.row().reason
+        self.row().1
+    }
+
+    /// The status in words, by RFC 9110.
+    fn title(status: StatusCode) -> &'static str {
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "Content Too Large",
+            _ => status.canonical_reason().unwrap_or("Error"),
+        }
     }
 
     /// Whether the connection may carry another request: not after a message whose end is unknown
-    /// or not worth reading.
+    /// or not worth reading, not when the connection itself is one too many, and not when we are
+    /// going away or no longer know our own state.
     pub fn keep_connection(&self) -> bool {
         !matches!(
             self,
@@ -221,5 +184,77 @@ impl Refusal {
     /// The answer in the form the client prefers; `pages` holds what operators may change.
     pub fn answer(&self, asked: &Asked<'_>, pages: &Pages) -> Answer {
         Answer::of(self, asked, pages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<(Refusal, u16, &'static str, bool)> {
+        let not_found = Refusal::NotFound {
+            host: "a.example".into(),
+            path: "/x".into(),
+        };
+        let not_allowed = Refusal::MethodNotAllowed {
+            allow: "GET, HEAD".into(),
+        };
+        let too_many = Refusal::TooManyRequests {
+            retry_after: Duration::from_millis(1500),
+        };
+        vec![
+            (Refusal::Forbidden, 403, "forbidden", true),
+            (not_found, 404, "no_route", true),
+            (not_allowed, 405, "method_not_allowed", true),
+            (Refusal::RequestTimeout, 408, "request_timeout", false),
+            (
+                Refusal::BodyTooLarge { limit: 10 },
+                413,
+                "body_too_large",
+                false,
+            ),
+            (Refusal::Misdirected, 421, "misdirected", true),
+            (
+                Refusal::TooManyConnections,
+                429,
+                "too_many_connections",
+                false,
+            ),
+            (too_many, 429, "too_many_requests", true),
+            (Refusal::Internal, 500, "internal", false),
+            (Refusal::UpstreamConnect, 502, "upstream_connect", true),
+            (Refusal::UpstreamProtocol, 502, "upstream_protocol", true),
+            (Refusal::UpstreamReset, 502, "upstream_reset", true),
+            (
+                Refusal::UpstreamUnavailable,
+                503,
+                "upstream_unavailable",
+                true,
+            ),
+            (Refusal::QueueFull, 503, "queue_full", true),
+            (Refusal::QueueTimeout, 503, "queue_timeout", true),
+            (Refusal::Draining, 503, "draining", false),
+            (Refusal::UpstreamTimeout, 504, "upstream_timeout", true),
+        ]
+    }
+
+    #[test]
+    fn every_refusal_has_its_status_its_own_reason_and_its_way_with_the_connection() {
+        let mut reasons = std::collections::HashSet::new();
+        for (refusal, status, reason, keeps) in all() {
+            assert_eq!(refusal.status().as_u16(), status, "{refusal:?}");
+            assert_eq!(refusal.reason(), reason);
+            assert_eq!(refusal.keep_connection(), keeps, "{refusal:?}");
+            assert!(reasons.insert(reason), "{reason} is used twice");
+        }
+    }
+
+    #[test]
+    fn a_malformed_message_is_called_what_ingress_calls_it_and_closes() {
+        let what = Malformed::BareLineFeed;
+        let refusal = Refusal::Malformed(what);
+        assert_eq!(refusal.status(), what.status());
+        assert_eq!(refusal.reason(), what.reason());
+        assert!(!refusal.keep_connection());
     }
 }

@@ -1,16 +1,14 @@
 //! The one record of a finished request: which requests get one, what it says, how it is written.
 //! Pure: a record is plain values, and there is no field that could hold a credential.
 
-use std::fmt;
-use std::io::Write;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use thiserror::Error;
-
-use super::Format;
+use super::line::{Millis, Timestamp, escape_json, escape_text, put};
+pub use super::query::QueryMode;
+use super::{Format, UnknownWord};
 
 /// Everything that is said about one request. Absent facts leave no trace in the line.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +68,6 @@ pub enum AccessMode {
     Off,
 }
 
-/// How much of a query is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum QueryMode {
-    /// Values of parameters that look secret are replaced by `***`.
-    #[default]
-    Masked,
-    Off,
-    Full,
-}
-
 /// How one route wants its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessPolicy {
@@ -96,18 +84,10 @@ pub enum Verdict {
     Slow,
 }
 
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unknown {what} {found:?}; expected {expected}")]
-pub struct UnknownMode {
-    what: &'static str,
-    found: String,
-    expected: &'static str,
-}
-
 impl FromStr for AccessMode {
-    type Err = UnknownMode;
+    type Err = UnknownWord;
 
-    fn from_str(word: &str) -> Result<Self, UnknownMode> {
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
         let sampled = || {
             let digits = word.strip_prefix("sampled:")?;
             let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -118,27 +98,10 @@ impl FromStr for AccessMode {
             "errors" => Ok(Self::Errors),
             "slow" => Ok(Self::Slow),
             "off" => Ok(Self::Off),
-            _ => sampled().ok_or_else(|| UnknownMode {
+            _ => sampled().ok_or_else(|| UnknownWord {
                 what: "access mode",
                 found: word.to_owned(),
                 expected: "all, errors, slow, sampled:N (N at least 1) or off",
-            }),
-        }
-    }
-}
-
-impl FromStr for QueryMode {
-    type Err = UnknownMode;
-
-    fn from_str(word: &str) -> Result<Self, UnknownMode> {
-        match word {
-            "masked" => Ok(Self::Masked),
-            "off" => Ok(Self::Off),
-            "full" => Ok(Self::Full),
-            _ => Err(UnknownMode {
-                what: "query mode",
-                found: word.to_owned(),
-                expected: "masked, off or full",
             }),
         }
     }
@@ -219,7 +182,7 @@ impl Record<'_> {
                 }
                 Value::Query(text, mode) => {
                     line.push(b'"');
-                    each_query_piece(text, mode, |piece| escape_json(line, piece));
+                    mode.each_piece(text, |piece| escape_json(line, piece));
                     line.push(b'"');
                 }
                 Value::Number(number) => put(line, format_args!("{number}")),
@@ -241,9 +204,7 @@ impl Record<'_> {
             put(line, format_args!(" {name}="));
             match value {
                 Value::Text(text) => escape_text(line, text),
-                Value::Query(text, mode) => {
-                    each_query_piece(text, mode, |piece| escape_text(line, piece))
-                }
+                Value::Query(text, mode) => mode.each_piece(text, |piece| escape_text(line, piece)),
                 Value::Number(number) => put(line, format_args!("{number}")),
                 Value::Millis(took) => put(line, format_args!("{}", Millis(took))),
                 Value::Address(address) => put(line, format_args!("{address}")),
@@ -303,146 +264,229 @@ impl Record<'_> {
     }
 }
 
-fn put(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    line.write_fmt(text).expect("memory takes every byte");
-}
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
 
-/// Milliseconds to the microsecond: `53.214`.
-struct Millis(Duration);
+    use proptest::prelude::*;
 
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
-    }
-}
+    use super::*;
 
-/// RFC 3339 in UTC to the microsecond, as `tracing` writes it.
-struct Timestamp(SystemTime);
+    const SECOND: Duration = Duration::from_secs(1);
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = civil(days);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-            second / 3600,
-            second / 60 % 60,
-            second % 60,
-            since.subsec_micros(),
-        )
-    }
-}
-
-/// The Gregorian date of a day since 1970-01-01. Counting years from March puts the leap day last,
-/// so the months before it always have the same lengths.
-fn civil(days_since_1970: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970_FROM_MARCH_0: u64 = 719_468;
-    const ERA: u64 = 146_097;
-    let days = days_since_1970 + DAYS_TO_1970_FROM_MARCH_0;
-    let (era, day_of_era) = (days / ERA, days % ERA);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
-}
-
-fn escape_json(line: &mut Vec<u8>, text: &str) {
-    for byte in text.bytes() {
-        match byte {
-            b'"' => line.extend_from_slice(br#"\""#),
-            b'\\' => line.extend_from_slice(br"\\"),
-            0..0x20 | 0x7f => put(line, format_args!("\\u{byte:04x}")),
-            _ => line.push(byte),
+    fn record() -> Record<'static> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_187_222_000_123),
+            id: "0190-a",
+            client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+            peer: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            method: "GET",
+            host: "shop.example",
+            path: "/a b",
+            query: Some("q=1&token=abc"),
+            protocol: "HTTP/2",
+            tls: Some("TLSv1.3"),
+            route: Some("api"),
+            upstream: Some("app"),
+            backend: Some("127.0.0.1:8000"),
+            attempts: 2,
+            status: 502,
+            bytes_in: 12,
+            bytes_out: 3456,
+            duration: Duration::from_micros(53_914),
+            connect: Some(Duration::from_micros(400)),
+            first_byte: Some(Duration::from_micros(53_200)),
+            reason: Some("upstream_reset"),
+            user_agent: Some("curl/8 \"x\""),
+            aborted: true,
+            tunnel: false,
         }
     }
-}
 
-/// A value without spaces or quotes is written bare, so a line splits at its spaces; a byte that
-/// could break that, or the line, or a terminal, is written as `\xNN`.
-fn escape_text(line: &mut Vec<u8>, text: &str) {
-    for character in text.chars() {
-        match character {
-            ' ' | '"' | '\\' | '\0'..='\x1f' | '\x7f' => {
-                put(line, format_args!("\\x{:02x}", u32::from(character)))
-            }
-            '\u{80}'..='\u{9f}' => put(line, format_args!("\\u{:04x}", u32::from(character))),
-            _ => put(line, format_args!("{character}")),
-        }
+    fn written(record: &Record<'_>, format: Format, verdict: Verdict) -> String {
+        let mut line = Vec::new();
+        record.write(&mut line, format, QueryMode::Masked, verdict);
+        String::from_utf8(line).unwrap()
     }
-}
 
-/// Hands out the query as it may be written, piece by piece.
-fn each_query_piece(query: &str, mode: QueryMode, mut piece: impl FnMut(&str)) {
-    if mode == QueryMode::Full {
-        return piece(query);
+    #[test]
+    fn a_json_record_is_one_flat_object_with_one_field_for_each_fact() {
+        let line = written(&record(), Format::Json, Verdict::Wanted);
+        assert_eq!(
+            line,
+            concat!(
+                r#"{"timestamp":"2026-11-20T15:07:02.000123Z","level":"INFO","message":"request","#,
+                r#""target":"access","id":"0190-a","client":"203.0.113.9","peer":"10.0.0.1","#,
+                r#""method":"GET","host":"shop.example","path":"/a b","query":"q=1&token=***","#,
+                r#""status":502,"duration_ms":53.914,"connect_ms":0.400,"first_byte_ms":53.200,"#,
+                r#""route":"api","upstream":"app","backend":"127.0.0.1:8000","attempts":2,"#,
+                r#""bytes_in":12,"bytes_out":3456,"protocol":"HTTP/2","tls":"TLSv1.3","#,
+                r#""reason":"upstream_reset","user_agent":"curl/8 \"x\"","aborted":true}"#,
+                "\n",
+            )
+        );
     }
-    for part in query.split_inclusive(['&', ';']) {
-        let (parameter, end) = match part.as_bytes().last() {
-            Some(b'&' | b';') => part.split_at(part.len() - 1),
-            _ => (part, ""),
+
+    #[test]
+    fn a_text_record_says_the_same_and_splits_at_its_spaces() {
+        let line = written(&record(), Format::Text, Verdict::Slow);
+        assert_eq!(
+            line,
+            concat!(
+                "2026-11-20T15:07:02.000123Z  WARN access: slow request id=0190-a ",
+                "client=203.0.113.9 peer=10.0.0.1 method=GET host=shop.example path=/a\\u{20}b ",
+                "query=q=1&token=*** status=502 duration_ms=53.914 connect_ms=0.400 ",
+                "first_byte_ms=53.200 route=api upstream=app backend=127.0.0.1:8000 attempts=2 ",
+                "bytes_in=12 bytes_out=3456 protocol=HTTP/2 tls=TLSv1.3 reason=upstream_reset ",
+                "user_agent=curl/8\\u{20}\\u{22}x\\u{22} aborted=true\n",
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_absent_leaves_no_trace() {
+        let quiet = Record {
+            peer: record().client,
+            query: None,
+            tls: None,
+            route: None,
+            upstream: None,
+            backend: None,
+            connect: None,
+            first_byte: None,
+            reason: None,
+            user_agent: None,
+            aborted: false,
+            ..record()
         };
-        match parameter.split_once('=') {
-            Some((name, value)) if looks_secret(name) && !value.is_empty() => {
-                piece(name);
-                piece("=***");
-            }
-            _ => piece(parameter),
-        }
-        piece(end);
+        let line = written(&quiet, Format::Json, Verdict::Wanted);
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&line).unwrap();
+        let mut names: Vec<&str> = object.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "attempts",
+                "bytes_in",
+                "bytes_out",
+                "client",
+                "duration_ms",
+                "host",
+                "id",
+                "level",
+                "message",
+                "method",
+                "path",
+                "protocol",
+                "status",
+                "target",
+                "timestamp",
+            ]
+        );
     }
-}
 
-/// Whether a parameter of this name is likely to carry a secret: it contains a tell-tale word,
-/// in any case, percent-encoded or not.
-fn looks_secret(name: &str) -> bool {
-    const WORDS: [&[u8]; 16] = [
-        b"token",
-        b"secret",
-        b"passw",
-        b"passphrase",
-        b"pwd",
-        b"key",
-        b"auth",
-        b"sig",
-        b"session",
-        b"jwt",
-        b"credential",
-        b"code",
-        b"otp",
-        b"ticket",
-        b"sid",
-        b"saml",
-    ];
-    let mut plain = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let encoded = || {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            u8::from_str_radix(digits, 16).ok()
-        };
-        match encoded().filter(|_| first == b'%') {
-            Some(byte) => {
-                plain.push(byte.to_ascii_lowercase());
-                rest = &after[2..];
-            }
-            None => {
-                plain.push(first.to_ascii_lowercase());
-                rest = after;
-            }
+    #[test]
+    fn modes_are_read_and_unknown_ones_named() {
+        let sampled = |every| Ok(AccessMode::Sampled(NonZeroU64::new(every).unwrap()));
+        assert_eq!("all".parse(), Ok(AccessMode::All));
+        assert_eq!("errors".parse(), Ok(AccessMode::Errors));
+        assert_eq!("slow".parse(), Ok(AccessMode::Slow));
+        assert_eq!("off".parse(), Ok(AccessMode::Off));
+        assert_eq!("sampled:100".parse(), sampled(100));
+        for wrong in [
+            "",
+            "All",
+            "sampled",
+            "sampled:",
+            "sampled:0",
+            "sampled:+1",
+            "sampled:-1",
+            "sampled:1.5",
+        ] {
+            let error = wrong.parse::<AccessMode>().unwrap_err().to_string();
+            let expected = "expected all, errors, slow, sampled:N (N at least 1) or off";
+            assert_eq!(error, format!("unknown access mode {wrong:?}; {expected}"));
         }
     }
-    WORDS
-        .iter()
-        .any(|word| plain.windows(word.len()).any(|window| window == *word))
+
+    #[test]
+    fn a_mode_wants_what_its_name_says() {
+        let quick = Duration::from_millis(5);
+        let slow = Duration::from_secs(2);
+        let cases = [
+            (AccessMode::All, 200, quick, true),
+            (AccessMode::Errors, 200, slow, false),
+            (AccessMode::Errors, 399, quick, false),
+            (AccessMode::Errors, 400, quick, true),
+            (AccessMode::Errors, 503, quick, true),
+            (AccessMode::Errors, 0, quick, true),
+            (AccessMode::Slow, 500, quick, false),
+            (AccessMode::Slow, 200, SECOND, false),
+            (AccessMode::Slow, 200, slow, true),
+            (AccessMode::Off, 500, slow, false),
+        ];
+        for (mode, status, duration, expected) in cases {
+            let nth = || unreachable!("only sampling counts");
+            assert_eq!(
+                mode.wants(status, duration, SECOND, nth),
+                expected,
+                "{mode:?} {status} {duration:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn sampling_takes_the_first_of_every_n() {
+        let mode = AccessMode::Sampled(NonZeroU64::new(3).unwrap());
+        let wanted: Vec<u64> = (0..7)
+            .filter(|&nth| mode.wants(200, SECOND, SECOND, || nth))
+            .collect();
+        assert_eq!(wanted, [0, 3, 6]);
+    }
+
+    #[test]
+    fn a_slow_request_is_warned_of_once_in_every_mode_and_a_tunnel_never() {
+        for mode in [AccessMode::All, AccessMode::Errors, AccessMode::Off] {
+            let policy = AccessPolicy {
+                mode,
+                slow_after: SECOND,
+                query: QueryMode::Off,
+            };
+            let slow = Record {
+                duration: 2 * SECOND,
+                ..record()
+            };
+            assert_eq!(policy.verdict(&slow, || 0), Some(Verdict::Slow));
+            let tunnel = Record {
+                tunnel: true,
+                status: 101,
+                ..slow
+            };
+            let expected = (mode == AccessMode::All).then_some(Verdict::Wanted);
+            assert_eq!(policy.verdict(&tunnel, || 0), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_json_and_stays_on_one_line(path in ".*", agent in any::<String>()) {
+            let record = Record { path: &path, user_agent: Some(&agent), ..record() };
+            let line = written(&record, Format::Json, Verdict::Wanted);
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(object["path"].as_str(), Some(path.as_str()));
+            prop_assert_eq!(object["user_agent"].as_str(), Some(agent.as_str()));
+        }
+
+        #[test]
+        fn no_text_breaks_a_line_or_forges_a_fact(agent in any::<String>()) {
+            let record = Record { user_agent: Some(&agent), aborted: false, ..record() };
+            let line = written(&record, Format::Text, Verdict::Wanted);
+            let line = line.strip_suffix('\n').unwrap();
+            prop_assert!(!line.contains(|character: char| character.is_control()));
+            let last = line.rsplit(' ').next().unwrap();
+            prop_assert!(last.starts_with("user_agent="));
+        }
+    }
 }

@@ -6,11 +6,10 @@ use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
-use super::page::Values;
 use super::{Pages, Refusal};
 use crate::client::RequestId;
 
@@ -42,6 +41,8 @@ pub struct Answer {
     /// Empty for HEAD.
     pub body: Bytes,
 }
+
+const OWN_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 /// The media types we speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,51 +87,45 @@ impl Answer {
     }
 
     pub(super) fn of(refusal: &Refusal, asked: &Asked<'_>, pages: &Pages) -> Self {
-        let row = refusal.row();
-        let form = preferred(asked.accept.unwrap_or(b""));
-        let (content_type, body) = match form {
-            Form::Problem => ("application/problem+json", problem(refusal, &row, asked)),
-            Form::Html => ("text/html; charset=utf-8", html(&row, asked, pages)),
-            Form::Text => ("text/plain; charset=utf-8", text(refusal, &row, asked)),
+        let (status, reason, detail) = refusal.row();
+        let facts = Problem {
+            kind: "about:blank",
+            title: Refusal::title(status),
+            status: status.as_u16(),
+            detail: &detail,
+            reason,
+            request_id: asked.request_id.as_str(),
+            tried: match refusal {
+                Refusal::NotFound { host, path } => Some(Tried { host, path }),
+                _ => None,
+            },
         };
-        let mut answer = Self::fixed(
-            row.status,
-            &HeaderValue::from_static(content_type),
-            body.into(),
-            asked.head,
-        );
-        let head = &mut answer.head;
-        put(head, "Cache-Control", HeaderValue::from_static("no-store"));
-        put(
-            head,
+        let form = preferred(asked.accept.unwrap_or_default());
+        let (content_type, body) = match form {
+            Form::Problem => ("application/problem+json", facts.json()),
+            Form::Html => ("text/html; charset=utf-8", pages.render(&facts)),
+            Form::Text => ("text/plain; charset=utf-8", facts.text()),
+        };
+        let content_type = HeaderValue::from_static(content_type);
+        let mut answer = Self::fixed(status, &content_type, body.into(), asked.head);
+        let mut set = |name, value| put(&mut answer.head, name, value);
+        set("Cache-Control", HeaderValue::from_static("no-store"));
+        set(
             "X-Content-Type-Options",
             HeaderValue::from_static("nosniff"),
         );
-        put(head, "Vary", HeaderValue::from_static("Accept"));
-        if form == Form::Html && pages.is_ours {
+        set("Vary", HeaderValue::from_static("Accept"));
+        if form == Form::Html && pages.are_ours() {
             // Without it the strict policy of a route would take the page's own style away.
-            put(
-                head,
-                "Content-Security-Policy",
-                HeaderValue::from_static(
-                    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-                ),
-            );
+            set("Content-Security-Policy", HeaderValue::from_static(OWN_CSP));
         }
         if let Refusal::MethodNotAllowed { allow } = refusal
             && let Ok(allow) = HeaderValue::from_str(allow)
         {
-            put(head, "Allow", allow);
+            set("Allow", allow);
         }
-        let wait = match refusal {
-            Refusal::TooManyRequests { retry_after } => *retry_after,
-            Refusal::TooManyConnections => pages.retry_after,
-            _ if row.status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after,
-            _ => std::time::Duration::ZERO,
-        };
-        if !wait.is_zero() {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            put(head, "Retry-After", HeaderValue::from(seconds));
+        if let Some(seconds) = retry_after(refusal, status, pages) {
+            set("Retry-After", HeaderValue::from(seconds));
         }
         answer
     }
@@ -157,70 +152,60 @@ impl Answer {
 }
 
 fn put(head: &mut ResponseHeader, name: &'static str, value: HeaderValue) {
-    debug_assert!(HeaderName::from_bytes(name.as_bytes()).is_ok());
-    let _ = head.insert_header(name, value);
+    head.insert_header(name, value)
+        .expect("our own names are right");
 }
 
-/// RFC 9457, with our own members behind the standard ones.
+/// Whole seconds, rounded up: a client that comes back in time must not be early.
+fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u64> {
+    let wait = match refusal {
+        Refusal::TooManyRequests { retry_after } => *retry_after,
+        Refusal::TooManyConnections => pages.retry_after(),
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after(),
+        _ => return None,
+    };
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    (seconds > 0).then_some(seconds)
+}
+
+/// What a refusal says in every form; as JSON it is RFC 9457 with our own members behind.
 #[derive(Serialize)]
-struct Problem<'a> {
+pub(super) struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    reason: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
+    pub title: &'a str,
+    pub status: u16,
+    pub detail: &'a str,
+    pub reason: &'a str,
+    pub request_id: &'a str,
+    #[serde(flatten)]
+    tried: Option<Tried<'a>>,
 }
 
-fn problem(refusal: &Refusal, row: &super::Row, asked: &Asked<'_>) -> String {
-    let (host, path) = tried(refusal).unzip();
-    let problem = Problem {
-        kind: "about:blank",
-        title: row.title,
-        status: row.status.as_u16(),
-        detail: &row.detail,
-        reason: row.reason,
-        request_id: asked.request_id.as_str(),
-        host,
-        path,
-    };
-    let mut json = serde_json::to_string(&problem).expect("strings and numbers are JSON");
-    json.push('\n');
-    json
+/// What no route was found for.
+#[derive(Serialize)]
+struct Tried<'a> {
+    host: &'a str,
+    path: &'a str,
 }
 
-fn html(row: &super::Row, asked: &Asked<'_>, pages: &Pages) -> String {
-    pages.render(&Values {
-        status: row.status.as_str(),
-        title: row.title,
-        detail: &row.detail,
-        reason: row.reason,
-        request_id: asked.request_id.as_str(),
-    })
-}
-
-fn text(refusal: &Refusal, row: &super::Row, asked: &Asked<'_>) -> String {
-    let mut text = format!("{} {}\n{}\n", row.status.as_str(), row.title, row.detail);
-    if let Some((host, path)) = tried(refusal) {
-        let _ = write!(text, "host: {host}\npath: {path}\n");
+impl Problem<'_> {
+    fn json(&self) -> String {
+        let mut json = serde_json::to_string(self).expect("strings and numbers are JSON");
+        json.push('\n');
+        json
     }
-    let _ = write!(
-        text,
-        "reason: {}\nrequest: {}\n",
-        row.reason, asked.request_id
-    );
-    text
-}
 
-fn tried(refusal: &Refusal) -> Option<(&str, &str)> {
-    match refusal {
-        Refusal::NotFound { host, path } => Some((host, path)),
-        _ => None,
+    fn text(&self) -> String {
+        let Self {
+            title,
+            status,
+            detail,
+            reason,
+            request_id,
+            ..
+        } = self;
+        format!("{status} {title}\n{detail}\nreason: {reason}\nrequest: {request_id}\n")
     }
 }
 
@@ -228,61 +213,32 @@ fn tried(refusal: &Refusal) -> Option<(&str, &str)> {
 /// wins, and then JSON before HTML before text; so programs that say nothing or `*/*` get the
 /// problem document, browsers the page. A client that accepts none of them gets text.
 fn preferred(accept: &[u8]) -> Form {
-    let forms = [
-        (
-            Form::Problem,
-            weight(accept, "application", &["problem+json", "json"]),
-        ),
-        (Form::Html, weight(accept, "text", &["html"])),
-        (Form::Text, weight(accept, "text", &["plain"])),
-    ];
     if accept.trim_ascii().is_empty() {
         return Form::Problem;
     }
-    let mut best = (
-        Form::Text,
-        Weight {
-            thousandths: 0,
-            closeness: 0,
-        },
-    );
-    for (form, weight) in forms {
-        if weight.thousandths > 0 && weight > best.1 {
-            best = (form, weight);
+    let mut best = (Weight::default(), Form::Text);
+    for form in [Form::Problem, Form::Html, Form::Text] {
+        let weight = weight(accept, form);
+        if weight.thousandths > 0 && weight > best.0 {
+            best = (weight, form);
         }
     }
-    best.0
+    best.1
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Weight {
     thousandths: u16,
     closeness: u8,
 }
 
-/// The weight of a media type: that of the range that names it most closely.
-fn weight(accept: &[u8], kind: &str, subtypes: &[&str]) -> Weight {
-    let mut best = Weight {
-        thousandths: 0,
-        closeness: 0,
-    };
+/// The weight of a form: that of the range that names it most closely.
+fn weight(accept: &[u8], form: Form) -> Weight {
+    let mut best = Weight::default();
     for range in accept.split(|&byte| byte == b',') {
         let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-        let media = parts.next().unwrap_or_default();
-        let Some(slash) = media.iter().position(|&byte| byte == b'/') else {
+        let Some(closeness) = parts.next().and_then(|media| form.closeness(media)) else {
             continue;
-        };
-        let (range_kind, range_subtype) = (&media[..slash], &media[slash + 1..]);
-        let is = |text: &[u8], wanted: &str| text.eq_ignore_ascii_case(wanted.as_bytes());
-        let closeness = match (range_kind, range_subtype) {
-            (b"*", b"*") => 1,
-            (found, b"*") if is(found, kind) => 2,
-            (found, subtype)
-                if is(found, kind) && subtypes.iter().any(|wanted| is(subtype, wanted)) =>
-            {
-                3
-            }
-            _ => continue,
         };
         let thousandths = parts.find_map(quality).unwrap_or(1000);
         if closeness > best.closeness {
@@ -295,6 +251,28 @@ fn weight(accept: &[u8], kind: &str, subtypes: &[&str]) -> Weight {
         }
     }
     best
+}
+
+impl Form {
+    /// How closely a media range names this form: 1 as anything, 2 by type, 3 by subtype. Whoever
+    /// reads some `+json` reads ours.
+    fn closeness(self, media: &[u8]) -> Option<u8> {
+        let media = media.to_ascii_lowercase();
+        let (kind, subtype) = match self {
+            Self::Problem => (&b"application/"[..], &b"json"[..]),
+            Self::Html => (&b"text/"[..], &b"html"[..]),
+            Self::Text => (&b"text/"[..], &b"plain"[..]),
+        };
+        if media == b"*/*" {
+            return Some(1);
+        }
+        match media.strip_prefix(kind)? {
+            b"*" => Some(2),
+            found if found == subtype => Some(3),
+            found if self == Self::Problem && found.ends_with(b"+json") => Some(3),
+            _ => None,
+        }
+    }
 }
 
 /// `q=0.8` in thousandths (RFC 9110 12.4.2); a broken weight counts as 0. `None`: not a weight.
@@ -322,4 +300,264 @@ fn quality(parameter: &[u8]) -> Option<u16> {
         _ => None,
     };
     Some(parsed.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pages() -> Pages {
+        Pages::built_in(Duration::from_millis(4200))
+    }
+
+    fn id() -> RequestId {
+        RequestId::parse(b"id-1").unwrap()
+    }
+
+    fn answer(refusal: &Refusal, accept: Option<&str>) -> Answer {
+        let id = id();
+        let asked = Asked {
+            accept: accept.map(str::as_bytes),
+            head: false,
+            request_id: &id,
+        };
+        refusal.answer(&asked, &pages())
+    }
+
+    fn field<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+        answer
+            .head
+            .headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+    }
+
+    fn not_found() -> Refusal {
+        Refusal::NotFound {
+            host: "a.example".into(),
+            path: "/<script>".into(),
+        }
+    }
+
+    #[test]
+    fn the_form_follows_accept() {
+        use Form::{Html, Problem, Text};
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        let cases = [
+            ("", Problem),
+            ("*/*", Problem),
+            ("application/json", Problem),
+            ("application/problem+json", Problem),
+            ("application/vnd.api+json", Problem),
+            ("APPLICATION/JSON", Problem),
+            ("application/*", Problem),
+            ("application/json, text/plain, */*", Problem),
+            ("text/html", Html),
+            (browser, Html),
+            ("text/*", Html),
+            ("*/*, text/html", Html),
+            ("text/html;q=0.5, application/json;q=0.4", Html),
+            ("text/html;q=0.4, application/json;q=0.5", Problem),
+            ("text/plain", Text),
+            ("text/plain, */*;q=0.1", Text),
+            ("text/html;level=1;q=0.2, text/plain;q=0.3", Text),
+            ("application/json;q=0, */*;q=0.5", Html),
+            ("text/html;q=0, application/json;q=0", Text),
+            ("image/png", Text),
+            ("nonsense", Text),
+            ("text/html;q=wrong, text/plain;q=0.1", Text),
+            (" , text/html , ", Html),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(preferred(accept.as_bytes()), expected, "of {accept:?}");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_read_as_rfc_9110_writes_it() {
+        let cases = [
+            ("q=1", Some(1000)),
+            ("Q=1.000", Some(1000)),
+            ("q=0", Some(0)),
+            ("q=0.", Some(0)),
+            ("q=0.5", Some(500)),
+            ("q=0.123", Some(123)),
+            ("q=0.1234", Some(0)),
+            ("q=1.5", Some(0)),
+            ("q=-1", Some(0)),
+            ("q=", Some(0)),
+            ("level=1", None),
+            ("", None),
+        ];
+        for (parameter, expected) in cases {
+            assert_eq!(quality(parameter.as_bytes()), expected, "of {parameter:?}");
+        }
+    }
+
+    #[test]
+    fn a_problem_document_names_what_was_tried() {
+        let answer = answer(&not_found(), None);
+        assert_eq!(
+            field(&answer, "content-type"),
+            Some("application/problem+json")
+        );
+        let text = std::str::from_utf8(&answer.body).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"type":"about:blank","title":"Not Found","status":404,"#,
+                r#""detail":"nothing is served at a.example/<script>","reason":"no_route","#,
+                r#""request_id":"id-1","host":"a.example","path":"/<script>"}"#,
+                "\n",
+            )
+        );
+    }
+
+    #[test]
+    fn the_page_escapes_what_it_is_told_and_loads_nothing() {
+        let answer = answer(&not_found(), Some("text/html"));
+        let html = std::str::from_utf8(&answer.body).unwrap();
+        assert!(
+            html.contains("nothing is served at a.example/&lt;script&gt;"),
+            "{html}"
+        );
+        assert!(!html.contains("<script"), "{html}");
+        assert!(!html.contains("http"), "{html}");
+        assert!(html.contains("id-1") && html.contains("no_route"), "{html}");
+        assert_eq!(field(&answer, "content-security-policy"), Some(OWN_CSP));
+    }
+
+    #[test]
+    fn the_plain_form_is_four_lines() {
+        let answer = answer(&Refusal::UpstreamTimeout, Some("text/plain"));
+        let expected = "504 Gateway Timeout\nthe application did not answer in time\n\
+                        reason: upstream_timeout\nrequest: id-1\n";
+        assert_eq!(answer.body, expected);
+    }
+
+    #[test]
+    fn every_answer_forbids_storing_and_states_its_length() {
+        for accept in [None, Some("text/html"), Some("text/plain")] {
+            let answer = answer(&Refusal::Forbidden, accept);
+            assert_eq!(field(&answer, "cache-control"), Some("no-store"));
+            assert_eq!(field(&answer, "vary"), Some("Accept"));
+            assert_eq!(
+                field(&answer, "content-length"),
+                Some(answer.body.len().to_string().as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn head_gets_the_head_of_get_and_no_body() {
+        let id = id();
+        let asked = Asked {
+            accept: None,
+            head: true,
+            request_id: &id,
+        };
+        let head = Refusal::Forbidden.answer(&asked, &pages());
+        let get = answer(&Refusal::Forbidden, None);
+        assert_eq!(head.head.headers, get.head.headers);
+        assert!(head.body.is_empty());
+        let wire = head.to_wire(After::Close, UNIX_EPOCH);
+        assert!(wire.ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_and_never_early() {
+        let seconds = |refusal: &Refusal| {
+            answer(refusal, None)
+                .head
+                .headers
+                .get("retry-after")
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        let throttled = |millis| Refusal::TooManyRequests {
+            retry_after: Duration::from_millis(millis),
+        };
+        assert_eq!(seconds(&throttled(1)).as_deref(), Some("1"));
+        assert_eq!(seconds(&throttled(1001)).as_deref(), Some("2"));
+        assert_eq!(seconds(&throttled(2000)).as_deref(), Some("2"));
+        assert_eq!(seconds(&throttled(0)), None);
+        for refusal in [
+            Refusal::QueueFull,
+            Refusal::QueueTimeout,
+            Refusal::UpstreamUnavailable,
+            Refusal::Draining,
+            Refusal::TooManyConnections,
+        ] {
+            assert_eq!(seconds(&refusal).as_deref(), Some("5"), "{refusal:?}");
+        }
+        for refusal in [
+            Refusal::UpstreamTimeout,
+            Refusal::UpstreamReset,
+            Refusal::Forbidden,
+        ] {
+            assert_eq!(seconds(&refusal), None, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        let answer = answer(
+            &Refusal::MethodNotAllowed {
+                allow: "GET, HEAD".into(),
+            },
+            None,
+        );
+        assert_eq!(field(&answer, "allow"), Some("GET, HEAD"));
+    }
+
+    #[test]
+    fn the_wire_is_a_whole_response() {
+        let content_type = HeaderValue::from_static("text/plain");
+        let answer = Answer::fixed(StatusCode::OK, &content_type, "ok\n".into(), false);
+        let wire = |after| String::from_utf8(answer.to_wire(after, UNIX_EPOCH).to_vec()).unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\
+                    Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+        assert_eq!(
+            wire(After::Close),
+            format!("{head}Connection: close\r\n\r\nok\n")
+        );
+        assert_eq!(wire(After::Keep), format!("{head}\r\nok\n"));
+        assert_eq!(
+            wire(After::KeepHttp10),
+            format!("{head}Connection: keep-alive\r\n\r\nok\n")
+        );
+    }
+
+    #[test]
+    fn a_status_without_content_has_no_length() {
+        let content_type = HeaderValue::from_static("text/plain");
+        let answer = Answer::fixed(StatusCode::NO_CONTENT, &content_type, "ok".into(), false);
+        assert!(answer.head.headers.is_empty() && answer.body.is_empty());
+        let redirect = Answer::redirect(
+            StatusCode::PERMANENT_REDIRECT,
+            HeaderValue::from_static("/x"),
+        );
+        assert_eq!(field(&redirect, "location"), Some("/x"));
+        assert_eq!(field(&redirect, "content-length"), Some("0"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_json_and_any_page_is_inert(path in any::<String>()) {
+            let refusal = Refusal::NotFound { host: "a".into(), path: path.clone() };
+            let json: serde_json::Value = serde_json::from_slice(&answer(&refusal, None).body).unwrap();
+            prop_assert_eq!(json["path"].as_str(), Some(path.as_str()));
+            let page = answer(&refusal, Some("text/html"));
+            let tags = |html: &[u8]| html.iter().filter(|&&byte| byte == b'<').count();
+            prop_assert_eq!(tags(&page.body), tags(&answer(&Refusal::Forbidden, Some("text/html")).body));
+        }
+
+        #[test]
+        fn no_accept_field_is_too_odd(accept in proptest::collection::vec(any::<u8>(), 0..64)) {
+            preferred(&accept);
+        }
+    }
 }

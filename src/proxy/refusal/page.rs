@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::answer::Problem;
+
 /// What operators may change about refusals.
 #[derive(Clone, Debug)]
 pub struct Pages {
     html: Template,
-    /// Ours needs a `Content-Security-Policy` of its own; an operator's page gets the route's.
-    pub(super) is_ours: bool,
-    pub(super) retry_after: Duration,
+    ours: bool,
+    retry_after: Duration,
 }
 
 /// Why an operator's page cannot be used.
@@ -26,15 +27,6 @@ pub enum PageError {
     TooLarge { found: usize, limit: usize },
 }
 
-/// The values of one page; every one is escaped when written.
-pub(super) struct Values<'a> {
-    pub status: &'a str,
-    pub title: &'a str,
-    pub detail: &'a str,
-    pub reason: &'a str,
-    pub request_id: &'a str,
-}
-
 impl Pages {
     /// Largest page an operator may bring, in bytes.
     pub const MAX_BYTES: usize = 256 * 1024;
@@ -44,7 +36,7 @@ impl Pages {
         let html = Template::parse(BUILT_IN).expect("our own page is right");
         Self {
             html,
-            is_ours: true,
+            ours: true,
             retry_after,
         }
     }
@@ -55,13 +47,22 @@ impl Pages {
         let html = Template::parse(html)?;
         Ok(Self {
             html,
-            is_ours: false,
+            ours: false,
             retry_after,
         })
     }
 
-    pub(super) fn render(&self, values: &Values<'_>) -> String {
-        self.html.render(values)
+    /// Our page brings a `Content-Security-Policy` of its own; an operator's gets the route's.
+    pub(super) fn are_ours(&self) -> bool {
+        self.ours
+    }
+
+    pub(super) fn retry_after(&self) -> Duration {
+        self.retry_after
+    }
+
+    pub(super) fn render(&self, problem: &Problem<'_>) -> String {
+        self.html.render(problem)
     }
 }
 
@@ -111,28 +112,24 @@ impl Template {
         Ok(Self(pieces.into()))
     }
 
-    fn render(&self, values: &Values<'_>) -> String {
+    fn render(&self, problem: &Problem<'_>) -> String {
         let mut html = String::with_capacity(2048);
         for piece in &self.0 {
-            let value = match piece {
-                Piece::Text(text) => {
-                    html.push_str(text);
-                    continue;
-                }
-                Piece::Status => values.status,
-                Piece::Title => values.title,
-                Piece::Detail => values.detail,
-                Piece::Reason => values.reason,
-                Piece::RequestId => values.request_id,
-            };
-            escape_into(&mut html, value);
+            match piece {
+                Piece::Text(text) => html.push_str(text),
+                Piece::Status => html.push_str(&problem.status.to_string()),
+                Piece::Title => escape_into(&mut html, problem.title),
+                Piece::Detail => escape_into(&mut html, problem.detail),
+                Piece::Reason => escape_into(&mut html, problem.reason),
+                Piece::RequestId => escape_into(&mut html, problem.request_id),
+            }
         }
         html
     }
 }
 
 /// Text for element content and quoted attributes.
-pub(super) fn escape_into(html: &mut String, text: &str) {
+fn escape_into(html: &mut String, text: &str) {
     for character in text.chars() {
         match character {
             '&' => html.push_str("&amp;"),
@@ -146,3 +143,62 @@ pub(super) fn escape_into(html: &mut String, text: &str) {
 }
 
 const BUILT_IN: &str = include_str!("page.html");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(html: &str) -> PageError {
+        Pages::with_template(html, Duration::ZERO).unwrap_err()
+    }
+
+    #[test]
+    fn an_operators_page_is_filled_in_and_escaped() {
+        let html = "<p title=\"{{ reason }}\">{{status}}{{title}}|{{detail}}|{{request_id}}</p>{}";
+        let template = Template::parse(html).unwrap();
+        let id = crate::client::RequestId::parse(b"id-1").unwrap();
+        let refusal = crate::proxy::refusal::Refusal::NotFound {
+            host: "a.example".into(),
+            path: "/\"'&<{{status}}".into(),
+        };
+        let pages = Pages {
+            html: template,
+            ours: false,
+            retry_after: Duration::ZERO,
+        };
+        let asked = crate::proxy::refusal::Asked {
+            accept: Some(b"text/html"),
+            head: false,
+            request_id: &id,
+        };
+        let answer = refusal.answer(&asked, &pages);
+        assert_eq!(
+            answer.body,
+            "<p title=\"no_route\">404Not Found|nothing is served at \
+             a.example/&quot;&#39;&amp;&lt;{{status}}|id-1</p>{}"
+        );
+        assert!(!answer.head.headers.contains_key("content-security-policy"));
+    }
+
+    #[test]
+    fn a_wrong_page_is_refused_with_its_line() {
+        let error = problem("<html>\n{{ stauts }}");
+        assert_eq!(
+            error.to_string(),
+            "line 2: unknown placeholder {{stauts}}; expected {{status}}, {{title}}, {{detail}}, \
+             {{reason}} or {{request_id}}"
+        );
+        assert_eq!(
+            problem("a\n\n{{status").to_string(),
+            "line 3: \"{{\" without \"}}\""
+        );
+        let huge = "x".repeat(Pages::MAX_BYTES + 1);
+        assert_eq!(
+            problem(&huge),
+            PageError::TooLarge {
+                found: huge.len(),
+                limit: Pages::MAX_BYTES
+            }
+        );
+    }
+}
