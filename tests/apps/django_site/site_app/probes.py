@@ -43,8 +43,10 @@ def headers(request):
 @csrf_exempt
 def upload(request):
     """Counts the body's bytes, block by block; it is never held in memory."""
+    # Not request.read: Django takes a chunked body, which has no Content-Length, for empty.
+    source = request.environ["wsgi.input"]
     total = 0
-    while block := request.read(BLOCK):
+    while block := source.read(BLOCK):
         total += len(block)
     return JsonResponse({"bytes": total, "instance": settings.INSTANCE})
 
