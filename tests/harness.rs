@@ -15,6 +15,7 @@ pub mod process;
 pub mod response;
 pub mod stats;
 pub mod tls;
+pub mod visitor;
 pub mod wire;
 
 use std::path::PathBuf;

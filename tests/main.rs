@@ -9,3 +9,4 @@ mod apps_test;
 mod compose_test;
 mod gateway_test;
 mod harness_test;
+mod tls_test;

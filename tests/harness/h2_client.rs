@@ -122,7 +122,8 @@ where
     sender
 }
 
-fn runtime() -> Runtime {
+/// A runtime with one thread that goes on working while the test does not wait.
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
