@@ -97,6 +97,7 @@ fn an_upload_and_a_download_arrive_unchanged() {
 fn two_gib_pass_in_each_direction_at_constant_memory() {
     const SIZE: u64 = 2 * 1024 * 1024 * 1024;
     const GROWTH_KIB: u64 = 32 * 1024;
+    const CHECK_EVERY: usize = 4 * 1024 * 1024;
     let site = Gunicorn::start("a", &[]);
     let config = in_front_of(&[site.address().to_string()])
         .replace("balance", "max_body = \"3 GiB\"\nbalance");
@@ -109,10 +110,11 @@ fn two_gib_pass_in_each_direction_at_constant_memory() {
     let request = format!("GET /download?bytes={SIZE} HTTP/1.1\r\nHost: a\r\n\r\n");
     client.send(request.as_bytes()).expect("the gateway reads");
     let head = client.head().expect("a head");
-    let mut received = 0;
+    let mut unchecked = 0;
     let body = client.body(&head, |block| {
-        received += block.len();
-        if received % 4096 == 0 {
+        unchecked += block.len();
+        if unchecked >= CHECK_EVERY {
+            unchecked = 0;
             stays_small();
         }
     });
@@ -120,8 +122,8 @@ fn two_gib_pass_in_each_direction_at_constant_memory() {
 
     let head = format!("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n");
     client.send(head.as_bytes()).expect("the gateway reads");
-    let block = vec![0; 1024 * 1024];
-    for _ in 0..SIZE / 1024 / 1024 {
+    let block = vec![0; CHECK_EVERY];
+    for _ in 0..SIZE / CHECK_EVERY as u64 {
         client.send(&block).expect("the gateway reads");
         stays_small();
     }

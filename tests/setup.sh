@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=target/venv
-requirements=tests/apps/requirements.txt
+requirements=(tests/apps/requirements.txt tests/apps/django_site/requirements.txt)
 stamp=$venv/requirements.sha256
 
 install_packages() {
@@ -36,6 +36,6 @@ fi
 echo "setup: making $venv"
 rm -rf "$venv"
 python3 -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r "${requirements[0]}"
 # Last, so that an interrupted installation is made anew.
-sha256sum "$requirements" >"$stamp"
+sha256sum "${requirements[@]}" >"$stamp"

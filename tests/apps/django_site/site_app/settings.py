@@ -1,14 +1,16 @@
 """A site as a small team runs it: sessions in the database, CSRF, login, templates.
 
-Environment: SITE_DATA is the folder of the SQLite file, INSTANCE the name of this process.
+Environment: SITE_DATA is the folder of the SQLite file, INSTANCE the name of this process
+(default: of the host).
 """
 
 import os
+import socket
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent
 SITE_DATA = Path(os.environ["SITE_DATA"])
-INSTANCE = os.environ.get("INSTANCE", "django")
+INSTANCE = os.environ.get("INSTANCE") or socket.gethostname()
 
 DEBUG = False
 ALLOWED_HOSTS = ["*"]

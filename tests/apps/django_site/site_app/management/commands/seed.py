@@ -1,4 +1,4 @@
-"""Fills the database: 50 users with one password, 40 articles with 5 comments each."""
+"""Fills an empty database: 50 users with one password, 40 articles with 5 comments each."""
 
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand
@@ -15,6 +15,9 @@ class Command(BaseCommand):
     help = __doc__
 
     def handle(self, *args, **options):
+        if User.objects.exists():
+            self.stdout.write("already seeded")
+            return
         for number in range(USERS):
             User.objects.create_user(f"user{number}", password=PASSWORD)
         articles = Article.objects.bulk_create(
