@@ -12,6 +12,7 @@ use crate::harness::apps::{
 use crate::harness::client::{get, raw};
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
+use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::process::Signal;
 use crate::harness::response::Broken;
@@ -262,6 +263,43 @@ fn a_broken_reload_changes_nothing_and_says_why() {
         line.contains("apq")
     });
     assert_eq!(get(gateway.address(), "/").text(), "still here");
+}
+
+#[test]
+fn no_request_fails_while_the_configuration_changes_twenty_times() {
+    let origins = ["a", "b"].map(|text| Origin::always(Reply::ok(text)));
+    let gateway = Gateway::start(&in_front_of_origin(&origins[0]));
+    let load = Load::start(gateway.address(), "/", 16);
+    for round in 0..20 {
+        load.wait_for_more(50);
+        match round % 3 {
+            2 => gateway.write_config("[broken"),
+            next => gateway.write_config(&in_front_of_origin(&origins[next])),
+        }
+        gateway.signal(Signal::Hangup);
+    }
+    load.wait_for_more(50);
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    assert!(tally.statuses.keys().eq([&200]), "{:?}", tally.statuses);
+    assert!(tally.bodies.contains_key("b"), "no reload took effect");
+    assert_eq!(tally.replayed, 0);
+}
+
+#[test]
+fn no_client_sees_the_death_of_one_of_three_instances() {
+    let mut apps = ["a", "b", "c"].map(|name| Gunicorn::start(name, &[]));
+    let backends = apps.each_ref().map(|app| app.address().to_string());
+    let gateway = Gateway::start(&in_front_of(&backends));
+    let load = Load::start(gateway.address(), "/whoami", 16);
+    load.wait_for_more(200);
+    apps[0].kill();
+    load.wait_for_more(500);
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    assert!(tally.statuses.keys().eq([&200]), "{:?}", tally.statuses);
+    assert_eq!(tally.bodies.len(), 3, "{:?}", tally.bodies);
+    gateway.wait_for_log("which backend", |line| line.contains(&backends[0]));
 }
 
 #[test]

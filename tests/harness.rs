@@ -8,6 +8,7 @@ pub mod apps;
 pub mod client;
 pub mod gateway;
 pub mod h2_client;
+pub mod load;
 pub mod log;
 pub mod origin;
 pub mod port;

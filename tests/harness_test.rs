@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::client::{Connection, get, raw};
+use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::port::{bind_free, free_port, loopback};
 use crate::harness::process::{Process, Signal};
@@ -189,6 +190,30 @@ fn a_client_can_crash_and_half_close() {
     assert_eq!(client.socket().peer_addr().ok(), Some(origin.address()));
     client.finish_sending().expect("an open socket");
     client.wait_for_close().expect("the origin closes too");
+}
+
+#[test]
+fn load_counts_answers_replays_and_failures_apart() {
+    let mut origin = Origin::always(Reply::ok("a"));
+    let load = Load::start(origin.address(), "/", 4);
+    load.wait_for_more(100);
+    origin.reset_connections();
+    load.wait_for_more(100);
+    origin.reply_with(Reply::status(503, "b"));
+    load.wait_for_more(10);
+    let tally = load.stop();
+    assert!(tally.statuses[&200] >= 200, "{tally:?}");
+    assert!(tally.statuses[&503] >= 4, "{tally:?}");
+    assert_eq!(tally.bodies["a"], tally.statuses[&200]);
+    assert!((1..=4).contains(&tally.replayed), "{tally:?}");
+    assert_eq!(tally.failures, [""; 0]);
+    assert!(origin.received()[0].head_text().starts_with("GET / "));
+
+    origin.refuse();
+    let load = Load::start(origin.address(), "/", 1);
+    load.wait_for_more(1);
+    let tally = load.stop();
+    assert!(tally.failures[0].contains("refused"), "{tally:?}");
 }
 
 #[test]

@@ -264,10 +264,11 @@ pub fn expect_success(what: &str, command: &mut Command) -> Output {
 }
 
 fn is_healthy(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_ok()
-        && Connection::open(address)
+    Connection::try_open(address).is_ok_and(|mut client| {
+        client
             .get("/healthz")
-            .is_ok_and(|response| response.status() == 200)
+            .is_ok_and(|answer| answer.status() == 200)
+    })
 }
 
 fn env_for(

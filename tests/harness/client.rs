@@ -20,9 +20,15 @@ pub struct Connection {
 impl Connection {
     /// Connects; panics naming the address when nobody listens.
     pub fn open(address: SocketAddr) -> Self {
-        let socket = connect(address);
-        let stream = socket.try_clone().expect("descriptors are left");
-        Self::over(socket, Box::new(stream))
+        Self::try_open(address)
+            .unwrap_or_else(|error| panic!("no connection to {address}: {error}"))
+    }
+
+    /// As [`Connection::open`], for a test that expects to be refused.
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let socket = try_connect(address)?;
+        let stream = socket.try_clone()?;
+        Ok(Self::over(socket, Box::new(stream)))
     }
 
     /// Speaks through `stream`, which runs over `socket`.
@@ -144,18 +150,18 @@ pub fn raw(address: SocketAddr, bytes: &[u8], patience: Duration) -> Vec<u8> {
     answer
 }
 
-/// A TCP connection on which no read or write lasts longer than [`PATIENCE`].
+/// A TCP connection on which no read or write lasts longer than [`PATIENCE`]; panics when nobody
+/// listens.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect_timeout(&address, PATIENCE)
-        .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
-    socket
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a timeout above zero");
-    socket
-        .set_write_timeout(Some(PATIENCE))
-        .expect("a timeout above zero");
-    socket.set_nodelay(true).expect("TCP has the option");
-    socket
+    try_connect(address).unwrap_or_else(|error| panic!("no connection to {address}: {error}"))
+}
+
+fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 /// Makes the coming close of this socket an RST in place of a FIN.
