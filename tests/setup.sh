@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Prepares what the integration tests need beside Rust: a Python environment in target/venv with
+# tests/apps/requirements.txt. Does nothing when that is already there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=target/venv
+requirements=(tests/apps/requirements.txt tests/apps/django_site/requirements.txt)
+stamp=$venv/requirements.sha256
+
+install_packages() {
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        as_root=(sudo)
+    fi
+    echo "setup: installing Debian packages: $*"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@"
+}
+
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v python3 >/dev/null || missing+=(python3)
+# Debian ships venv apart from Python, and ensurepip is the part that is then missing.
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+command -v curl >/dev/null || missing+=(curl)
+if [ "${#missing[@]}" -gt 0 ]; then
+    install_packages "${missing[@]}"
+fi
+
+if sha256sum --check --status "$stamp" 2>/dev/null; then
+    echo "setup: $venv is up to date"
+    exit 0
+fi
+echo "setup: making $venv"
+rm -rf "$venv"
+python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r "${requirements[0]}"
+# Last, so that an interrupted installation is made anew.
+sha256sum "${requirements[@]}" >"$stamp"
