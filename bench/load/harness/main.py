@@ -10,14 +10,16 @@ import random
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Iterator
 
 from . import measure, report, setup
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
-from .proxies import BASELINE, DESCRIPTORS, PROXIES
+from .proxies import BASELINE, DESCRIPTORS, PROXIES, Programs
 
 SYSCALL_SECONDS = 2
 
@@ -91,33 +93,18 @@ def _measure(options: argparse.Namespace) -> dict:
                 programs, directory, origin, certificate, key,
                 options.proxy_core, options.load_core, options.seconds, options.connections,
             )
-            order = random.Random(options.seed)
-            for round_number in range(1, options.rounds + 1):
-                for case in options.cases:
-                    # Neighbours in time share the machine's mood: all proxies of a case run next to
-                    # each other, in a new order each round.
-                    for proxy in order.sample(options.proxies, len(options.proxies)):
-                        place = {"round": round_number, "case": case, "proxy": proxy}
-                        try:
-                            sample = measure.take(bench, PROXIES[proxy], CASES[case])
-                        except ProgramFailed as error:
-                            failures.append({**place, "error": str(error)})
-                            _progress(place, f"FAILED: {error}")
-                            continue
-                        samples.append({**place, **asdict(sample)})
-                        _progress(place, report.brief(sample))
-            if not options.no_syscalls:
-                for case in (name for name in options.cases if isinstance(CASES[name], Load)):
-                    for proxy in options.proxies:
-                        place = {"round": 0, "case": case, "proxy": proxy}
-                        try:
-                            counts = measure.count_syscalls(bench, PROXIES[proxy], CASES[case], SYSCALL_SECONDS)
-                        except ProgramFailed as error:
-                            failures.append({**place, "error": f"system calls: {error}"})
-                            _progress(place, f"FAILED: {error}")
-                            continue
-                        calls.append({"case": case, "proxy": proxy, "per_request": counts})
-                        _progress(place, f"{sum(counts.values()):.2f} system calls per request")
+            for place in _rounds(options):
+                with _recorded(failures, place):
+                    sample = measure.take(bench, PROXIES[place["proxy"]], CASES[place["case"]])
+                    samples.append({**place, **asdict(sample)})
+                    _progress(place, report.brief(sample))
+            for place in _traces(options):
+                with _recorded(failures, place):
+                    counts = measure.count_syscalls(
+                        bench, PROXIES[place["proxy"]], CASES[place["case"]], SYSCALL_SECONDS
+                    )
+                    calls.append({**place, "per_request": counts})
+                    _progress(place, f"{sum(counts.values()):.2f} system calls per request")
     return {
         "about": _about(options, programs),
         "samples": samples,
@@ -126,12 +113,40 @@ def _measure(options: argparse.Namespace) -> dict:
     }
 
 
+def _rounds(options: argparse.Namespace) -> Iterator[dict]:
+    """All proxies of a case run next to each other, for neighbours in time share the machine's mood;
+    the order is drawn anew each time, so that none always follows the same one."""
+    order = random.Random(options.seed)
+    for number in range(1, options.rounds + 1):
+        for case in options.cases:
+            for proxy in order.sample(options.proxies, len(options.proxies)):
+                yield {"round": number, "case": case, "proxy": proxy}
+
+
+def _traces(options: argparse.Namespace) -> Iterator[dict]:
+    if options.no_syscalls:
+        return
+    for case in options.cases:
+        if isinstance(CASES[case], Load):
+            for proxy in options.proxies:
+                yield {"round": "strace", "case": case, "proxy": proxy}
+
+
+@contextmanager
+def _recorded(failures: list[dict], place: dict) -> Iterator[None]:
+    """A failed sample is reported and leaves its gap; the others are still worth having."""
+    try:
+        yield
+    except (ProgramFailed, OSError) as error:
+        failures.append({**place, "error": str(error)})
+        _progress(place, f"FAILED: {error}")
+
+
 def _progress(place: dict, text: str) -> None:
-    when = f"round {place['round']}" if place["round"] else "strace "
-    print(f"{when}  {place['case']:<12} {place['proxy']:<21} {text}", file=sys.stderr, flush=True)
+    print(f"{place['round']:<7} {place['case']:<12} {place['proxy']:<21} {text}", file=sys.stderr, flush=True)
 
 
-def _about(options: argparse.Namespace, programs) -> dict:
+def _about(options: argparse.Namespace, programs: Programs) -> dict:
     versions = {
         "nginx": _first_line("nginx", "-v"),
         "haproxy": _first_line("haproxy", "-v"),

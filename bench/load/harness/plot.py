@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.cases import CASES, Idle  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
-from harness.report import IDLE_FIGURE, LOAD_FIGURE, spread  # noqa: E402
+from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
 
 # One colour per program, a lighter shade for its variant. Told apart without red and green.
 COLOURS = {
@@ -48,7 +48,7 @@ def draw(results: dict, picture: Path) -> None:
         (idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
     ) if cases]
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(13, 5.2), squeeze=False, layout="constrained",
+        1, len(panels), figsize=(15, 5.6), squeeze=False, layout="constrained",
         width_ratios=[max(2, len(cases)) for cases, *_ in panels],
     )
     for axis, (cases, figure_name, title, unit) in zip(axes[0], panels):
@@ -59,7 +59,7 @@ def draw(results: dict, picture: Path) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(
         f"{about['cpu']}, one core for the proxy, {about['connections']} connections; medians of "
-        f"{about['rounds']} interleaved rounds, lines from least to most; lower is better",
+        f"{counted(about['rounds'], 'interleaved round')}, lines from least to most; lower is better",
         fontsize=9, color="#555555",
     )
     figure.savefig(picture, dpi=150)

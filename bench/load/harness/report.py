@@ -52,12 +52,16 @@ def brief(sample: Sample) -> str:
             return f"{sample.kib_each:6.2f} KiB each"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def markdown(results: dict) -> str:
     about = results["about"]
     lines = [
         "# Load",
         "",
-        f"{about['date']}, {about['cpu']}, Linux {about['kernel']}. {about['rounds']} rounds, "
+        f"{about['date']}, {about['cpu']}, Linux {about['kernel']}. {counted(about['rounds'], 'round')}, "
         f"{about['seconds']} s of load each, {about['connections']} connections; one core for the proxy, "
         "one for load and origin. Median (least–most). What each column means: [README](../README.md).",
         "",
@@ -66,7 +70,7 @@ def markdown(results: dict) -> str:
     ]
     if results["failures"]:
         lines += ["**Incomplete: some runs failed.**", ""]
-        lines += [f"- round {f['round']}, {f['case']}, {f['proxy']}: {f['error'].splitlines()[0]}"
+        lines += [f"- {_round(f['round'])}, {f['case']}, {f['proxy']}: {f['error'].splitlines()[0]}"
                   for f in results["failures"]]
         lines.append("")
     for case in about["cases"]:
@@ -124,6 +128,10 @@ def _noise(samples: list[dict]) -> list[str]:
         return []
     return [f"Noise: other work on the proxy's core took {foreign.middle:.1%} of it "
             f"(median; at most {foreign.most:.1%})."]
+
+
+def _round(name: int | str) -> str:
+    return f"round {name}" if isinstance(name, int) else name
 
 
 def _syscalls(calls: list[dict], case: str, proxy: str) -> str:

@@ -68,7 +68,12 @@ enum Fate {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new(), closing: false }
+        Self {
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            closing: false,
+        }
     }
 
     fn readable(&mut self, answers: &Answers, buffer: &mut [u8]) -> Fate {
@@ -79,12 +84,12 @@ impl Connection {
             Err(_) => return Fate::Closed,
         };
         // The common case is one whole head in one read: it is answered without a copy.
-        if !self.input.is_empty() {
-            self.input.extend_from_slice(received);
-            let input = std::mem::take(&mut self.input);
-            return self.answer(answers, &input);
+        if self.input.is_empty() {
+            return self.answer(answers, received);
         }
-        self.answer(answers, received)
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(received);
+        self.answer(answers, &input)
     }
 
     fn answer(&mut self, answers: &Answers, mut input: &[u8]) -> Fate {
@@ -98,7 +103,11 @@ impl Connection {
             }
         }
         if self.closing {
-            return if self.output.is_empty() { Fate::Closed } else { Fate::Open };
+            return if self.output.is_empty() {
+                Fate::Closed
+            } else {
+                Fate::Open
+            };
         }
         if input.len() > LONGEST_HEAD {
             return Fate::Closed;
@@ -130,20 +139,27 @@ impl Connection {
                 Err(_) => return Fate::Closed,
             }
         }
-        if self.closing { Fate::Closed } else { Fate::Open }
+        if self.closing {
+            Fate::Closed
+        } else {
+            Fate::Open
+        }
     }
 
-    /// While an answer waits to be taken no further request is read: the peer's own pace is the bound.
+    /// While an answer waits to be taken nothing more is read: the peer's own pace is the bound.
     fn interest(&self) -> u32 {
-        if self.output.is_empty() { libc::EPOLLIN as u32 } else { libc::EPOLLOUT as u32 }
+        if self.output.is_empty() {
+            libc::EPOLLIN as u32
+        } else {
+            libc::EPOLLOUT as u32
+        }
     }
 }
 
 /// Index after the blank line that ends the first head.
 fn end_of_head(input: &[u8]) -> Option<usize> {
-    // A proxied head nearly always ends where the read ends; only pieces and pipelines are searched.
-    let first = input.windows(4).position(|window| window == b"\r\n\r\n")?;
-    Some(first + 4)
+    let blank = input.windows(4).position(|window| window == b"\r\n\r\n")?;
+    Some(blank + 4)
 }
 
 fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -166,7 +182,10 @@ impl Epoll {
     }
 
     fn control(&self, operation: i32, socket: RawFd, interest: u32) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: interest, u64: socket as u64 };
+        let mut event = libc::epoll_event {
+            events: interest,
+            u64: socket as u64,
+        };
         // SAFETY: `event` outlives the call, which only reads it.
         match unsafe { libc::epoll_ctl(self.descriptor, operation, socket, &mut event) } {
             -1 => Err(io::Error::last_os_error()),
@@ -209,7 +228,11 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     let mut buffer = vec![0; LONGEST_HEAD];
     listener.set_nonblocking(true)?;
-    epoll.control(libc::EPOLL_CTL_ADD, listener.as_raw_fd(), libc::EPOLLIN as u32)?;
+    epoll.control(
+        libc::EPOLL_CTL_ADD,
+        listener.as_raw_fd(),
+        libc::EPOLLIN as u32,
+    )?;
 
     loop {
         for event in epoll.wait(&mut events)? {
@@ -218,7 +241,9 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
                 accept(listener, &epoll, &mut connections)?;
                 continue;
             }
-            let Some(connection) = connections.0[socket as usize].as_mut() else { continue };
+            let Some(connection) = connections.0[socket as usize].as_mut() else {
+                continue;
+            };
             let interest = connection.interest();
             let fate = if event.events & libc::EPOLLOUT as u32 != 0 {
                 connection.writable()
@@ -245,7 +270,11 @@ fn accept(listener: &TcpListener, epoll: &Epoll, connections: &mut Connections) 
         };
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        epoll.control(libc::EPOLL_CTL_ADD, stream.as_raw_fd(), libc::EPOLLIN as u32)?;
+        epoll.control(
+            libc::EPOLL_CTL_ADD,
+            stream.as_raw_fd(),
+            libc::EPOLLIN as u32,
+        )?;
         connections.insert(Connection::new(stream));
     }
 }
