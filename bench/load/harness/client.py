@@ -6,8 +6,8 @@ import select
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from .process import ProgramFailed
 

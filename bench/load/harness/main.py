@@ -7,14 +7,15 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Iterator
 
 from . import measure, report, setup
 from .cases import CASES, Load
@@ -26,9 +27,11 @@ SYSCALL_SECONDS = 2
 
 def main() -> int:
     options = _options()
+    # As an exit, so that everything started is stopped and the key is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         results = _measure(options)
-    except ProgramFailed as error:
+    except (ProgramFailed, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +56,7 @@ def _options() -> argparse.Namespace:
                         help=f"of: {', '.join(CASES)}")
     parser.add_argument("--proxies", nargs="+", choices=PROXIES, default=list(PROXIES), metavar="PROXY",
                         help=f"of: {', '.join(PROXIES)}")
-    parser.add_argument("--tollgate", type=Path, help="binary to measure (default target/release/tollgate)")
+    parser.add_argument("--tollgate", type=Path, help="binary to measure (default: built from this tree)")
     parser.add_argument("--proxy-core", type=int, default=None, help="core of the proxy (default: the last)")
     parser.add_argument("--load-core", type=int, default=None, help="core of origin and load (default: the first)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of proxies within a round")
@@ -85,7 +88,9 @@ def _measure(options: argparse.Namespace) -> dict:
     os.sched_setaffinity(0, {options.load_core})
     raise_descriptor_limit(DESCRIPTORS)
 
-    samples, calls, failures = [], [], []
+    samples: list[dict] = []
+    calls: list[dict] = []
+    failures: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as temporary:
         directory = Path(temporary)
         with measure.prepared(programs, directory, options.load_core) as (origin, certificate, key):
@@ -98,11 +103,9 @@ def _measure(options: argparse.Namespace) -> dict:
                     sample = measure.take(bench, PROXIES[place["proxy"]], CASES[place["case"]])
                     samples.append({**place, **asdict(sample)})
                     _progress(place, report.brief(sample))
-            for place in _traces(options):
+            for place, case in _traces(options):
                 with _recorded(failures, place):
-                    counts = measure.count_syscalls(
-                        bench, PROXIES[place["proxy"]], CASES[place["case"]], SYSCALL_SECONDS
-                    )
+                    counts = measure.count_syscalls(bench, PROXIES[place["proxy"]], case, SYSCALL_SECONDS)
                     calls.append({**place, "per_request": counts})
                     _progress(place, f"{sum(counts.values()):.2f} system calls per request")
     return {
@@ -123,13 +126,14 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict]:
                 yield {"round": number, "case": case, "proxy": proxy}
 
 
-def _traces(options: argparse.Namespace) -> Iterator[dict]:
+def _traces(options: argparse.Namespace) -> Iterator[tuple[dict, Load]]:
     if options.no_syscalls:
         return
-    for case in options.cases:
-        if isinstance(CASES[case], Load):
+    for name in options.cases:
+        case = CASES[name]
+        if isinstance(case, Load):
             for proxy in options.proxies:
-                yield {"round": "strace", "case": case, "proxy": proxy}
+                yield {"round": "strace", "case": name, "proxy": proxy}, case
 
 
 @contextmanager
@@ -154,12 +158,12 @@ def _about(options: argparse.Namespace, programs: Programs) -> dict:
         "h2load": _first_line("h2load", "--version"),
     }
     if any(name.startswith("tollgate") for name in options.proxies):
-        versions["tollgate"] = _first_line(str(programs.tollgate), "version")
-        versions["commit"] = _first_line("git", "-C", str(setup.ROOT), "describe", "--always", "--dirty")
+        commit = _first_line("git", "-C", str(setup.ROOT), "describe", "--always", "--dirty")
+        versions["tollgate"] = f"{_first_line(str(programs.tollgate), 'version')} (tree {commit})"
     models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
               if line.startswith("model name")]
     return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{len(models)} × {models[0]}" if models else platform.machine(),
         "kernel": platform.release(),
         "versions": versions,

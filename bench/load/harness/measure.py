@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 from . import client, generate, syscalls
 from .cases import SMALL, Case, Idle, Load
-from .process import Tree, core_cpu, free_port, started
+from .process import ProgramFailed, Tree, core_cpu, free_port, started
 from .proxies import Programs, Proxy, Site
 
 WARM_UP_S = 1
@@ -156,12 +156,14 @@ def _running(bench: Bench, proxy: Proxy) -> Iterator[tuple[Tree, Site]]:
 def prepared(programs: Programs, directory: Path, origin_core: int) -> Iterator[tuple[str, Path, Path]]:
     """A running origin, and a certificate and key made for this run alone."""
     certificate, key = directory / "bench.crt", directory / "bench.key"
-    subprocess.run(
+    made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
          "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
+        capture_output=True, text=True,
     )
+    if made.returncode != 0:
+        raise ProgramFailed(f"openssl made no certificate: {made.stderr}")
     port = free_port()
     address = f"127.0.0.1:{port}"
     command = [str(programs.origin), address]

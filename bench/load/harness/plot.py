@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,7 +22,7 @@ from harness.cases import CASES, Idle  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
 
-# One colour per program, a lighter shade for its variant. Told apart without red and green.
+# One colour per program, a lighter shade for its variant.
 COLOURS = {
     "bare": "#8c8c8c",
     "tollgate": "#d1495b",
@@ -39,22 +41,30 @@ SHORT = {
 }
 
 
+@dataclass(frozen=True)
+class Panel:
+    cases: list[str]
+    figure: str
+    title: str
+    unit: str
+
+
 def draw(results: dict, picture: Path) -> None:
     about = results["about"]
     load = [case for case in about["cases"] if not isinstance(CASES[case], Idle)]
     idle = [case for case in about["cases"] if isinstance(CASES[case], Idle)]
-    panels = [(cases, *words) for cases, *words in (
-        (load, LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
-        (idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
-    ) if cases]
+    panels = [panel for panel in (
+        Panel(load, LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
+        Panel(idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
+    ) if panel.cases]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(15, 5.6), squeeze=False, layout="constrained",
-        width_ratios=[max(2, len(cases)) for cases, *_ in panels],
+        width_ratios=[max(2, len(panel.cases)) for panel in panels],
     )
-    for axis, (cases, figure_name, title, unit) in zip(axes[0], panels):
-        _bars(axis, results, cases, figure_name)
-        axis.set_title(title, loc="left", fontweight="bold")
-        axis.set_ylabel(unit)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        _bars(axis, results, panel)
+        axis.set_title(panel.title, loc="left", fontweight="bold")
+        axis.set_ylabel(panel.unit)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(
@@ -65,13 +75,13 @@ def draw(results: dict, picture: Path) -> None:
     figure.savefig(picture, dpi=150)
 
 
-def _bars(axis, results: dict, cases: list[str], figure_name: str) -> None:
+def _bars(axis: Axes, results: dict, panel: Panel) -> None:
     proxies = results["about"]["proxies"]
     width = 0.84 / len(proxies)
     for index, proxy in enumerate(proxies):
         offset = (index - (len(proxies) - 1) / 2) * width
-        found = [(at, s) for at, case in enumerate(cases)
-                 if (s := spread(results["samples"], case, proxy, figure_name))]
+        found = [(at, s) for at, case in enumerate(panel.cases)
+                 if (s := spread(results["samples"], case, proxy, panel.figure))]
         bars = axis.bar(
             [at + offset for at, _ in found], [s.middle for _, s in found], width * 0.92,
             yerr=[[s.middle - s.least for _, s in found], [s.most - s.middle for _, s in found]],
@@ -79,7 +89,7 @@ def _bars(axis, results: dict, cases: list[str], figure_name: str) -> None:
             color=COLOURS[proxy], label=PROXIES[proxy].label,
         )
         axis.bar_label(bars, [f"{s.middle:.1f}" for _, s in found], padding=2, fontsize=7.5)
-    axis.set_xticks(range(len(cases)), [SHORT[case] for case in cases])
+    axis.set_xticks(range(len(panel.cases)), [SHORT[case] for case in panel.cases])
     axis.set_ylim(bottom=0)
     axis.margins(y=0.12)
     axis.spines[["top", "right"]].set_visible(False)

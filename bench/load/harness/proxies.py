@@ -7,9 +7,9 @@ end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 # Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
 # idle clients hold none towards the origin.

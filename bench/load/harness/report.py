@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from .cases import CASES, Idle
@@ -65,7 +66,7 @@ def markdown(results: dict) -> str:
         f"{about['seconds']} s of load each, {about['connections']} connections; one core for the proxy, "
         "one for load and origin. Median (least–most). What each column means: [README](../README.md).",
         "",
-        "; ".join(f"{name}: {text}" for name, text in about["versions"].items()) + ".",
+        "; ".join(about["versions"].values()) + ".",
         "",
     ]
     if results["failures"]:
@@ -85,9 +86,7 @@ def _load_table(results: dict, case: str) -> list[str]:
                    "p99 µs", "RSS MiB", "syscalls/request", "core busy")
     samples = results["samples"]
     for proxy in results["about"]["proxies"]:
-        def of(figure: str) -> Spread | None:
-            return spread(samples, case, proxy, figure)
-
+        of = partial(spread, samples, case, proxy)
         rows.append(_row(
             PROXIES[proxy].label,
             _ranged(of("cpu_us"), 1),

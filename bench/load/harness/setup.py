@@ -6,9 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from .process import ProgramFailed
 from .proxies import Programs
@@ -65,20 +65,25 @@ def _no_services_started() -> Iterator[None]:
 
 
 def build(tollgate: Path | None, wanted: bool) -> Programs:
-    """Release builds of the peers and, when it is `wanted` and no path names one, of Tollgate."""
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(PEERS_TARGET)}
-    manifest = LOAD / "peers" / "Cargo.toml"
-    _call(["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(manifest)], environment)
-    if tollgate is None:
-        tollgate = ROOT / "target" / "release" / "tollgate"
-        if wanted and not tollgate.exists():
-            _say("building Tollgate")
-            manifest = ROOT / "Cargo.toml"
-            _call(["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(manifest)])
-    if wanted and not tollgate.exists():
+    """Release builds of the peers and, when it is `wanted` and no path names one, of Tollgate.
+
+    Cargo decides whether there is anything to do: a binary left from an older tree is never measured.
+    """
+    peers = {**os.environ, "CARGO_TARGET_DIR": str(PEERS_TARGET)}
+    _build(LOAD / "peers" / "Cargo.toml", peers)
+    if wanted and tollgate is None:
+        _build(ROOT / "Cargo.toml", {**os.environ, "CARGO_TARGET_DIR": str(ROOT / "target")})
+    tollgate = tollgate or ROOT / "target" / "release" / "tollgate"
+    if wanted and not tollgate.is_file():
         raise ProgramFailed(f"no Tollgate at {tollgate}")
     release = PEERS_TARGET / "release"
     return Programs(tollgate=tollgate.resolve(), bare=release / "bare", origin=release / "origin")
+
+
+def _build(manifest: Path, environment: dict[str, str]) -> None:
+    _say(f"building {manifest.relative_to(ROOT)}")
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(manifest)]
+    _call(command, environment)
 
 
 def plotting_python() -> Path:

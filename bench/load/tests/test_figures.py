@@ -1,6 +1,7 @@
 """How figures are read and reckoned. Run: python3 -m unittest discover bench/load/tests"""
 
 import sys
+import tomllib
 import unittest
 from pathlib import Path
 
@@ -105,6 +106,23 @@ class Reckoning(unittest.TestCase):
     def test_percentiles_are_values_that_occurred(self):
         self.assertEqual(percentile([1, 2, 3, 4], 50), 2.0)
         self.assertEqual(percentile([7], 99), 7.0)
+
+
+class Fairness(unittest.TestCase):
+    ROOT = Path(__file__).resolve().parents[3]
+    PEERS = ROOT / "bench" / "load" / "peers"
+
+    def test_tollgate_and_the_bare_proxy_are_built_alike(self):
+        ours, theirs = (tomllib.loads((at / "Cargo.toml").read_text()) for at in (self.ROOT, self.PEERS))
+        self.assertEqual(ours["profile"]["release"], theirs["profile"]["release"])
+
+    def test_tollgate_and_the_bare_proxy_share_the_versions_of_their_dependencies(self):
+        def versions(lock):
+            packages = tomllib.loads(lock.read_text())["package"]
+            return {(package["name"], package["version"]) for package in packages}
+
+        ours, theirs = (versions(at / "Cargo.lock") for at in (self.ROOT, self.PEERS))
+        self.assertEqual(theirs - ours, {("tollgate-bench-peers", "0.1.0")})
 
 
 if __name__ == "__main__":
