@@ -74,8 +74,8 @@ class Tree:
 
     def check_alive(self) -> None:
         if self._popen.poll() is not None:
-            tail = self.log.read_text(errors="replace")[-2000:]
-            raise ProgramFailed(f"{self.name} ended with code {self._popen.returncode}:\n{tail}")
+            said = self.log.read_text(errors="replace")[-2000:].strip() or "it said nothing"
+            raise ProgramFailed(f"{self.name} ended with code {self._popen.returncode}: {said}")
 
     def wait_until_listening(self, *ports: int) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
