@@ -28,7 +28,7 @@ pub fn explain(
     url: &str,
     headers: &[String],
 ) -> Result<String, ExplainError> {
-    let (authority, target) = split(url)?;
+    let (default_port, authority, target) = split(url)?;
     let fields = fields(authority, headers)?;
     let parsed = Parsed {
         version: Version::HTTP_11,
@@ -36,6 +36,7 @@ pub fn explain(
         authority: None,
         target: target.as_bytes(),
         headers: &fields,
+        default_port,
     };
     let mut text = String::new();
     let admitted = match ingress::check_parsed(&parsed, &plan.path_rules) {
@@ -173,16 +174,19 @@ fn refused(text: &mut String, refusal: &Refusal) {
     }
 }
 
-fn split(url: &str) -> Result<(&str, &str), ExplainError> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
+/// The default port of the scheme, the authority, and the target.
+fn split(url: &str) -> Result<(u16, &str, &str), ExplainError> {
+    let schemes = [("http://", 80), ("https://", 443)];
+    let (port, rest) = schemes
+        .iter()
+        .find_map(|(scheme, port)| Some((*port, url.strip_prefix(scheme)?)))
         .ok_or_else(|| ExplainError::Url(url.to_owned()))?;
-    Ok(match rest.find(['/', '?']) {
+    let (authority, target) = match rest.find(['/', '?']) {
         Some(end) if rest[end..].starts_with('/') => rest.split_at(end),
         Some(_) => return Err(ExplainError::Url(url.to_owned())),
         None => (rest, "/"),
-    })
+    };
+    Ok((port, authority, target))
 }
 
 fn fields(authority: &str, headers: &[String]) -> Result<HeaderMap, ExplainError> {

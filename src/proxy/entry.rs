@@ -35,7 +35,8 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     let downstream = downstream(session).clone();
     let request = session.req_header_mut();
     identify(exchange, &downstream, Some(request));
-    let asked = admitted(request, &exchange.plan)?;
+    let default_port = if downstream.tls.is_some() { 443 } else { 80 };
+    let asked = admitted(request, default_port, &exchange.plan)?;
     for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
         request.remove_header(&name);
     }
@@ -138,13 +139,14 @@ pub fn downstream(session: &Session) -> &Arc<Downstream> {
 ///
 /// The bytes of an HTTP/1.x head were judged before; doing it again on what pingora made of them
 /// holds where two parsers differ.
-fn admitted(request: &RequestHeader, plan: &Plan) -> Result<Asked, Refusal> {
+fn admitted(request: &RequestHeader, default_port: u16, plan: &Plan) -> Result<Asked, Refusal> {
     let parsed = Parsed {
         version: request.version,
         method: &request.method,
         authority: request.uri.authority().map(|authority| authority.as_str()),
         target: request.raw_path(),
         headers: &request.headers,
+        default_port,
     };
     let admitted = ingress::check_parsed(&parsed, &plan.path_rules).map_err(Refusal::Malformed)?;
     Ok(admitted.into())

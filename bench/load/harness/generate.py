@@ -1,0 +1,93 @@
+"""Load generators: wrk for HTTP/1.1, h2load for HTTP/2. Runs them and reads what they print."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+from dataclasses import dataclass
+
+from .cases import Load
+from .process import ProgramFailed
+from .proxies import Site
+
+# Beyond the seconds of the run itself: connecting, handshakes, printing, reading the log.
+GRACE_S = 30
+
+
+@dataclass(frozen=True)
+class Throughput:
+    requests: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def generate(case: Load, site: Site, seconds: int, connections: int, core: int) -> Throughput:
+    """One bounded run against the proxy at `site`; any failed request fails the run."""
+    port = site.tls_port if case.tls else site.plain_port
+    url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
+    if not case.h2:
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency", url]
+        return parse_wrk(_run(command, core, seconds))
+    log = site.directory / "h2load.tsv"
+    log.unlink(missing_ok=True)
+    command = ["h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}", f"--log-file={log}", url]
+    output = _run(command, core, seconds)
+    return parse_h2load(output, log.read_text(), seconds)
+
+
+def _run(command: list[str], core: int, seconds: int) -> str:
+    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
+    try:
+        done = subprocess.run(pinned, capture_output=True, text=True, timeout=seconds + GRACE_S)
+    except subprocess.TimeoutExpired as error:
+        raise ProgramFailed(f"{command[0]} did not end within {error.timeout:.0f} s") from error
+    if done.returncode != 0:
+        raise ProgramFailed(f"{command[0]} ended with code {done.returncode}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def parse_wrk(output: str) -> Throughput:
+    for trouble in (r"Socket errors: .*", r"Non-2xx or 3xx responses: .*"):
+        if found := re.search(trouble, output):
+            raise ProgramFailed(f"wrk: {found[0]}")
+    total = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", output)
+    half = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    most = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    if not (total and half and most) or total[1] == "0":
+        raise ProgramFailed(f"wrk: cannot read its output:\n{output}")
+    return Throughput(
+        requests=int(total[1]),
+        seconds=_microseconds(total[2], total[3]) / 1e6,
+        p50_us=_microseconds(half[1], half[2]),
+        p99_us=_microseconds(most[1], most[2]),
+    )
+
+
+def parse_h2load(output: str, log: str, seconds: int) -> Throughput:
+    """`log` has a line per request: start in µs since the epoch, status, µs until the answer's end."""
+    if "Application protocol: h2" not in output:
+        raise ProgramFailed(f"h2load: HTTP/2 was not negotiated:\n{output}")
+    counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output)
+    if not counts:
+        raise ProgramFailed(f"h2load: cannot read its output:\n{output}")
+    done, succeeded, failed, _errored, timed_out = (int(count) for count in counts.groups())
+    statuses = {line.split("\t")[1] for line in log.splitlines()}
+    if failed or timed_out or succeeded != done or statuses != {"200"}:
+        raise ProgramFailed(f"h2load: {counts[0]}; statuses {sorted(statuses)}")
+    latencies = sorted(int(line.split("\t")[2]) for line in log.splitlines())
+    return Throughput(done, float(seconds), percentile(latencies, 50), percentile(latencies, 99))
+
+
+def percentile(ordered: list[int], percent: float) -> float:
+    """Nearest rank: the smallest value that at least `percent` of all values do not exceed."""
+    return float(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)])
+
+
+def _microseconds(number: str, unit: str) -> float:
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 60e6}[unit]

@@ -1,0 +1,172 @@
+"""One measurement: a fresh proxy, one case, one sample."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import client, generate, syscalls
+from .cases import SMALL, Case, Idle, Load
+from .process import ProgramFailed, Tree, core_cpu, free_port, started
+from .proxies import Programs, Proxy, Site
+
+WARM_UP_S = 1
+# RSS is read again until two readings agree, at most this often.
+SETTLE_READINGS = 10
+SETTLE_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What stays the same for all samples of a run."""
+
+    programs: Programs
+    directory: Path
+    origin: str
+    certificate: Path
+    key: Path
+    proxy_core: int
+    load_core: int
+    seconds: int
+    connections: int
+
+
+@dataclass(frozen=True)
+class LoadSample:
+    cpu_us: float
+    """CPU µs per request of the proxy's process tree, user and system."""
+    system_us: float
+    """The part of `cpu_us` spent in the kernel."""
+    per_second: float
+    p50_us: float
+    p99_us: float
+    rss_mib: float
+    """RSS of the tree at the end of the run."""
+    busy: float
+    """Share of its core that the proxy used: below 1 the load side was the limit."""
+    foreign: float
+    """Share of the proxy's core used by anything else: noise."""
+    tls: str
+
+
+@dataclass(frozen=True)
+class IdleSample:
+    kib_each: float
+    """(RSS with the connections − RSS before) / connections."""
+    base_mib: float
+    held_mib: float
+
+
+Sample = LoadSample | IdleSample
+
+
+def take(bench: Bench, proxy: Proxy, case: Case) -> Sample:
+    match case:
+        case Load():
+            return _take_load(bench, proxy, case)
+        case Idle():
+            return _take_idle(bench, proxy, case)
+
+
+def count_syscalls(bench: Bench, proxy: Proxy, case: Load, seconds: int) -> dict[str, float]:
+    with _running(bench, proxy) as (tree, site):
+        _load(bench, case, site, WARM_UP_S)
+        report = site.directory / "strace.txt"
+        return syscalls.count(tree, report, lambda: _load(bench, case, site, seconds).requests)
+
+
+def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
+    with _running(bench, proxy) as (tree, site):
+        port = site.tls_port if case.tls else site.plain_port
+        tls = client.check(port, case.path, case.body_bytes, case.tls)
+        _load(bench, case, site, WARM_UP_S)
+
+        core_before, tree_before, clock_before = core_cpu(bench.proxy_core), tree.cpu(), time.monotonic()
+        load = _load(bench, case, site, bench.seconds)
+        cpu = tree.cpu() - tree_before
+        core = core_cpu(bench.proxy_core) - core_before
+        elapsed = time.monotonic() - clock_before
+        tree.check_alive()
+        return LoadSample(
+            cpu_us=cpu.total / load.requests * 1e6,
+            system_us=cpu.system / load.requests * 1e6,
+            per_second=load.per_second,
+            p50_us=load.p50_us,
+            p99_us=load.p99_us,
+            rss_mib=tree.resident_bytes() / 2**20,
+            busy=cpu.total / elapsed,
+            foreign=max(0.0, (core.total - cpu.total) / elapsed),
+            tls=tls,
+        )
+
+
+def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
+    path, body_bytes = SMALL
+    with _running(bench, proxy) as (tree, site):
+        client.check(site.plain_port, path, body_bytes, tls=False)
+        before = _settled_bytes(tree)
+        with client.idle(site.plain_port, path, body_bytes, case.connections):
+            held = _settled_bytes(tree)
+        tree.check_alive()
+    return IdleSample(
+        kib_each=(held - before) / 1024 / case.connections,
+        base_mib=before / 2**20,
+        held_mib=held / 2**20,
+    )
+
+
+def _load(bench: Bench, case: Load, site: Site, seconds: int) -> generate.Throughput:
+    return generate.generate(case, site, seconds, bench.connections, bench.load_core)
+
+
+def _settled_bytes(tree: Tree) -> int:
+    reading = tree.resident_bytes()
+    for _ in range(SETTLE_READINGS):
+        time.sleep(SETTLE_PAUSE_S)
+        earlier, reading = reading, tree.resident_bytes()
+        if reading == earlier:
+            break
+    return reading
+
+
+@contextmanager
+def _running(bench: Bench, proxy: Proxy) -> Iterator[tuple[Tree, Site]]:
+    with tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory:
+        site = Site(
+            directory=Path(directory),
+            origin=bench.origin,
+            plain_port=free_port(),
+            tls_port=free_port(),
+            certificate=bench.certificate,
+            key=bench.key,
+        )
+        command = proxy.command(bench.programs, site)
+        log = site.directory / "output.log"
+        with started(proxy.label, command, bench.proxy_core, log) as tree:
+            tree.wait_until_listening(site.plain_port, site.tls_port)
+            yield tree, site
+
+
+@contextmanager
+def prepared(programs: Programs, directory: Path, origin_core: int) -> Iterator[tuple[str, Path, Path]]:
+    """A running origin, and a certificate and key made for this run alone."""
+    certificate, key = directory / "bench.crt", directory / "bench.key"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(certificate)],
+        capture_output=True, text=True,
+    )
+    if made.returncode != 0:
+        raise ProgramFailed(f"openssl made no certificate: {made.stderr}")
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [str(programs.origin), address]
+    with started("origin", command, origin_core, directory / "origin.log") as origin:
+        origin.wait_until_listening(port)
+        yield address, certificate, key

@@ -1,0 +1,202 @@
+"""The proxies under test: each written the same task in its own configuration language.
+
+Equal for all: one worker or thread, no access log of successes, keep-alive to clients without an
+end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
+# idle clients hold none towards the origin.
+CONNECTIONS = 12_000
+DESCRIPTORS = 16_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a proxy must serve, and a directory of its own."""
+
+    directory: Path
+    origin: str
+    plain_port: int
+    tls_port: int
+    certificate: Path
+    key: Path
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where the binaries are."""
+
+    tollgate: Path
+    bare: Path
+    origin: Path
+
+
+@dataclass(frozen=True)
+class Proxy:
+    name: str
+    label: str
+    command: Callable[[Programs, Site], list[str]]
+
+
+def _bare(programs: Programs, site: Site) -> list[str]:
+    plain, tls = f"127.0.0.1:{site.plain_port}", f"127.0.0.1:{site.tls_port}"
+    return [str(programs.bare), site.origin, plain, tls, str(site.certificate), str(site.key)]
+
+
+def _tollgate(headers: str) -> Callable[[Programs, Site], list[str]]:
+    def command(programs: Programs, site: Site) -> list[str]:
+        certificates = site.directory / "certs"
+        certificates.mkdir()
+        shutil.copy(site.certificate, certificates / "bench.crt")
+        shutil.copy(site.key, certificates / "bench.key")
+        path = site.write(
+            "gateway.toml",
+            f"""\
+[server]
+workers = 1
+listen = [
+    "127.0.0.1:{site.plain_port}",
+    {{ address = "127.0.0.1:{site.tls_port}", tls = "certs/", min_tls = "1.3" }},
+]
+max_connections = {CONNECTIONS}
+max_connections_per_client = {CONNECTIONS}
+keepalive_requests = 1_000_000_000
+watch = false
+
+[log]
+access = "errors"
+
+[upstream.origin]
+backends = ["{site.origin}"]
+
+[[route]]
+upstream = "origin"
+headers = "{headers}"
+""",
+        )
+        return [str(programs.tollgate), "run", "--config", str(path)]
+
+    return command
+
+
+# What Tollgate's "basic" headers and forwarding fields ask of it, said to nginx.
+_NGINX_SAME_HEADERS = """\
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_set_header X-Forwarded-Host $http_host;
+        proxy_set_header X-Forwarded-Port $server_port;
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header X-Request-ID $request_id;
+        add_header X-Request-ID $request_id always;
+        add_header X-Request-Time $request_time always;
+        add_header Server-Timing "upstream;dur=$upstream_response_time" always;
+        add_header X-Content-Type-Options nosniff always;
+        add_header X-Frame-Options SAMEORIGIN always;
+        add_header Referrer-Policy strict-origin-when-cross-origin always;
+"""
+
+
+def _nginx(extra: str) -> Callable[[Programs, Site], list[str]]:
+    def command(_: Programs, site: Site) -> list[str]:
+        for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+            (site.directory / name).mkdir()
+        path = site.write(
+            "nginx.conf",
+            f"""\
+daemon off;
+user root;
+worker_processes 1;
+worker_rlimit_nofile {DESCRIPTORS};
+pid {site.directory}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections {CONNECTIONS}; }}
+http {{
+    access_log off;
+    client_body_temp_path {site.directory}/body;
+    proxy_temp_path {site.directory}/proxy;
+    fastcgi_temp_path {site.directory}/fastcgi;
+    uwsgi_temp_path {site.directory}/uwsgi;
+    scgi_temp_path {site.directory}/scgi;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    upstream origin {{
+        server {site.origin};
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{site.plain_port};
+        listen 127.0.0.1:{site.tls_port} ssl http2;
+        ssl_certificate {site.certificate};
+        ssl_certificate_key {site.key};
+        ssl_protocols TLSv1.3;
+        location / {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+{extra}        }}
+    }}
+}}
+""",
+        )
+        return ["nginx", "-e", "stderr", "-p", str(site.directory), "-c", str(path)]
+
+    return command
+
+
+def _haproxy(_: Programs, site: Site) -> list[str]:
+    both = site.write("bench.pem", site.certificate.read_text() + site.key.read_text())
+    path = site.write(
+        "haproxy.cfg",
+        f"""\
+global
+    nbthread 1
+    maxconn {CONNECTIONS}
+    # HAProxy reckons with two descriptors per client and refuses to start with fewer.
+    no strict-limits
+defaults
+    mode http
+    option http-keep-alive
+    http-reuse always
+    timeout connect 3s
+    timeout client 75s
+    timeout server 60s
+    timeout http-keep-alive 75s
+frontend bench
+    bind 127.0.0.1:{site.plain_port}
+    bind 127.0.0.1:{site.tls_port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3
+    default_backend origin
+backend origin
+    server origin {site.origin}
+""",
+    )
+    return ["haproxy", "-db", "-f", str(path)]
+
+
+BASELINE = "bare"
+REFERENCE = "nginx"
+
+PROXIES = {
+    proxy.name: proxy
+    for proxy in (
+        Proxy("bare", "bare pingora", _bare),
+        Proxy("tollgate", "Tollgate", _tollgate("basic")),
+        Proxy("tollgate-headers-off", "Tollgate, headers off", _tollgate("off")),
+        Proxy("nginx", "nginx", _nginx("")),
+        Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
+        Proxy("haproxy", "HAProxy", _haproxy),
+    )
+}

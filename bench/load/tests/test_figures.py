@@ -1,0 +1,129 @@
+"""How figures are read and reckoned. Run: python3 -m unittest discover bench/load/tests"""
+
+import sys
+import tomllib
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
+from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat  # noqa: E402
+from harness.report import ratio, spread  # noqa: E402
+from harness.syscalls import parse_strace  # noqa: E402
+
+WRK = """\
+Running 5s test @ http://127.0.0.1:8080/1k
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.20ms  310.00us   9.80ms   91.00%
+    Req/Sec    50.51k     2.10k   54.00k    80.00%
+  Latency Distribution
+     50%    1.15ms
+     75%    1.25ms
+     90%    1.40ms
+     99%  980.00us
+  252550 requests in 5.00s, 277.00MB read
+Requests/sec:  50510.00
+Transfer/sec:     55.40MB
+"""
+
+H2LOAD = """\
+Application protocol: h2
+finished in 2.00s, 150.00 req/s, 170.00KB/s
+requests: 300 total, 300 started, 300 done, 300 succeeded, 0 failed, 0 errored, 0 timeout
+"""
+
+STRACE = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.600000           6    100000           writev
+ 40.00    0.400000           2    200000        12 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    1.000000           3    300000        12 total
+"""
+
+
+class Reading(unittest.TestCase):
+    def test_wrk_units_become_microseconds(self):
+        load = parse_wrk(WRK)
+        self.assertEqual((load.requests, load.p50_us, load.p99_us), (252_550, 1150.0, 980.0))
+        self.assertAlmostEqual(load.per_second, 50_510)
+
+    def test_a_run_with_failed_requests_gives_no_figure(self):
+        for trouble in ("  Non-2xx or 3xx responses: 3\n", "  Socket errors: connect 0, read 1, write 0, timeout 0\n"):
+            with self.assertRaisesRegex(ProgramFailed, trouble.strip()):
+                parse_wrk(WRK + trouble)
+
+    def test_h2load_latencies_come_from_its_log(self):
+        log = "".join(f"1700000000000000\t200\t{latency}\n" for latency in range(1, 301))
+        load = parse_h2load(H2LOAD, log, seconds=2)
+        self.assertEqual((load.requests, load.per_second, load.p50_us, load.p99_us), (300, 150.0, 150.0, 297.0))
+
+    def test_h2load_that_fell_back_to_http1_gives_no_figure(self):
+        with self.assertRaisesRegex(ProgramFailed, "not negotiated"):
+            parse_h2load(H2LOAD.replace(": h2\n", ": http/1.1\n"), "1\t200\t5\n", seconds=2)
+
+    def test_h2load_with_another_status_gives_no_figure(self):
+        with self.assertRaisesRegex(ProgramFailed, "502"):
+            parse_h2load(H2LOAD, "1\t200\t5\n1\t502\t5\n", seconds=2)
+
+    def test_strace_calls_are_counted_without_the_total(self):
+        self.assertEqual(parse_strace(STRACE), {"recvfrom": 200_000, "writev": 100_000})
+
+    def test_a_process_name_may_hold_spaces_and_parentheses(self):
+        fields = ["S", "1", "2", "77"] + ["0"] * 7 + ["200", "100", "30", "20"] + ["0"] * 6 + ["5"] + ["0"] * 20
+        stat = parse_stat(f"42 (a ) (b) {' '.join(fields)}\n")
+        self.assertEqual((stat.pid, stat.session), (42, 77))
+        self.assertAlmostEqual(stat.cpu.user, 230 / TICKS_PER_SECOND)
+        self.assertAlmostEqual(stat.cpu.system, 120 / TICKS_PER_SECOND)
+
+
+class Reckoning(unittest.TestCase):
+    def samples(self, figures):
+        return [
+            {"round": number, "case": "c", "proxy": proxy, "cpu_us": value}
+            for proxy, values in figures.items()
+            for number, value in enumerate(values, start=1)
+            if value is not None
+        ]
+
+    def test_ratios_are_paired_by_round(self):
+        # The second round was twice as slow for both: the quotient does not feel it.
+        samples = self.samples({"ours": [12.0, 24.0, 12.0], "bare": [10.0, 20.0, 10.0]})
+        quotient = ratio(samples, "c", "ours", "bare", "cpu_us")
+        self.assertEqual((quotient.middle, quotient.least, quotient.most), (1.2, 1.2, 1.2))
+
+    def test_a_round_that_one_side_lacks_has_no_ratio(self):
+        samples = self.samples({"ours": [12.0, 99.0], "bare": [10.0, None]})
+        self.assertEqual(ratio(samples, "c", "ours", "bare", "cpu_us").most, 1.2)
+        self.assertIsNone(ratio(samples, "c", "ours", "absent", "cpu_us"))
+
+    def test_a_spread_is_the_median_and_its_range(self):
+        found = spread(self.samples({"ours": [5.0, 1.0, 3.0]}), "c", "ours", "cpu_us")
+        self.assertEqual((found.middle, found.least, found.most), (3.0, 1.0, 5.0))
+
+    def test_percentiles_are_values_that_occurred(self):
+        self.assertEqual(percentile([1, 2, 3, 4], 50), 2.0)
+        self.assertEqual(percentile([7], 99), 7.0)
+
+
+class Fairness(unittest.TestCase):
+    ROOT = Path(__file__).resolve().parents[3]
+    PEERS = ROOT / "bench" / "load" / "peers"
+
+    def test_tollgate_and_the_bare_proxy_are_built_alike(self):
+        ours, theirs = (tomllib.loads((at / "Cargo.toml").read_text()) for at in (self.ROOT, self.PEERS))
+        self.assertEqual(ours["profile"]["release"], theirs["profile"]["release"])
+
+    def test_tollgate_and_the_bare_proxy_share_the_versions_of_their_dependencies(self):
+        def versions(lock):
+            packages = tomllib.loads(lock.read_text())["package"]
+            return {(package["name"], package["version"]) for package in packages}
+
+        ours, theirs = (versions(at / "Cargo.lock") for at in (self.ROOT, self.PEERS))
+        self.assertEqual(theirs - ours, {("tollgate-bench-peers", "0.1.0")})
+
+
+if __name__ == "__main__":
+    unittest.main()
