@@ -358,3 +358,171 @@ impl fmt::Debug for WireStream {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::upstream::{
+        Settings, Timeouts,
+        testing::{settings, upstream},
+    };
+
+    const SHORT: Duration = Duration::from_millis(30);
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A connection with these timeouts, and its far end.
+    async fn pair(timeouts: Timeouts) -> (WireStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let near = TcpStream::connect(address).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let transport = upstream(
+            Settings {
+                timeouts,
+                ..settings()
+            },
+            1,
+        )
+        .transport
+        .clone();
+        let parked = Arc::default();
+        let stream = WireStream::new(
+            Socket::Tcp(near),
+            SocketAddr::Inet(address),
+            transport,
+            parked,
+            Duration::ZERO,
+        );
+        (stream, far)
+    }
+
+    fn reason(error: &io::Error) -> Option<Deadline> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_awaited_of_an_idle_connection() {
+        let every = Timeouts {
+            connect: SHORT,
+            first_byte: SHORT,
+            read: SHORT,
+            write: SHORT,
+            websocket_idle: SHORT,
+        };
+        let (mut stream, mut far) = pair(every).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .await
+            .unwrap();
+        let mut head = [0; 64];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+
+        let silent = timeout(SHORT * 5, stream.read_u8()).await;
+        assert!(silent.is_err(), "parked, and still open");
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_lives_while_either_side_speaks() {
+        let timeouts = Timeouts {
+            websocket_idle: Duration::from_millis(150),
+            ..Timeouts::default()
+        };
+        let (mut stream, mut far) = pair(timeouts).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            .await
+            .unwrap();
+        let mut buffer = [0; 64];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+
+        let began = Instant::now();
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..6 {
+            tick.tick().await;
+            stream.write_all(b"ping").await.unwrap();
+            let quiet = poll_fn(|cx| {
+                let pending = Pin::new(&mut stream)
+                    .poll_read(cx, &mut ReadBuf::new(&mut buffer))
+                    .is_pending();
+                Poll::Ready(pending)
+            });
+            assert!(quiet.await, "not idle: it was written to");
+        }
+        let error = stream.read(&mut buffer).await.unwrap_err();
+        assert_eq!(reason(&error), Some(Deadline::Idle));
+        assert!(began.elapsed() >= Duration::from_millis(400));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_reads_nothing_is_given_up() {
+        let (mut stream, _far) = pair(Timeouts {
+            write: SHORT,
+            ..Timeouts::default()
+        })
+        .await;
+        let piece = vec![0; 1 << 20];
+        let error = async {
+            loop {
+                if let Err(error) = stream.write_all(&piece).await {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(LONG, error).await.unwrap();
+        assert_eq!(reason(&error), Some(Deadline::Write));
+    }
+
+    #[tokio::test]
+    async fn a_response_is_not_late_while_its_request_is_still_sent() {
+        let timeouts = Timeouts {
+            first_byte: Duration::from_millis(150),
+            ..Timeouts::default()
+        };
+        let (mut stream, mut far) = pair(timeouts).await;
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        let mut buffer = [0; 64];
+        for _ in 0..6 {
+            tick.tick().await;
+            stream.write_all(b"part of a long upload").await.unwrap();
+            let pending = poll_fn(|cx| {
+                Poll::Ready(
+                    Pin::new(&mut stream)
+                        .poll_read(cx, &mut ReadBuf::new(&mut buffer))
+                        .is_pending(),
+                )
+            });
+            assert!(pending.await);
+        }
+        far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_of_a_head_is_found_in_pieces_of_any_size(cuts in prop::collection::vec(1_usize..20, 1..40)) {
+            let heads = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody";
+            let mut head = HeadEnd::default();
+            let mut found = None;
+            let mut fed = 0;
+            for cut in cuts.into_iter().cycle() {
+                let end = (fed + cut).min(heads.len());
+                found = head.feed(&heads[fed..end]);
+                fed = end;
+                if found.is_some() || fed == heads.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, Some(404));
+            prop_assert!(fed + 4 >= heads.len());
+        }
+    }
+}
