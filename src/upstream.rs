@@ -45,6 +45,7 @@ pub use self::{
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,
+    wire::HeadTooLong,
 };
 use self::{
     balance::Candidate,
@@ -178,6 +179,12 @@ impl Upstream {
             let task = health::watch(Arc::downgrade(self), probe.clone());
             tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
         }
+    }
+
+    /// Ends probes and name resolution now: the plan that runs has no upstream of this name any more, though requests
+    /// that began under the old plan may still hold it.
+    pub fn stop(&self) {
+        self.tasks.cancel();
     }
 
     /// Waits until every name has been looked up once, with or without success; needs [`Upstream::start`].

@@ -38,7 +38,13 @@ impl custom::Connector for Connector {
         let peer = (peer as &dyn Any)
             .downcast_ref::<HttpPeer>()
             .expect("the proxy connects to nothing but HttpPeers");
-        let transport = Transport::of(peer).expect("a request holds the transport of its peer");
+        let transport = Transport::of(peer).ok_or_else(|| {
+            // Whoever holds the lease, or the route's transport, keeps it: this is a request that dropped both.
+            Error::explain(
+                ErrorType::InternalError,
+                "the transport of the peer is gone",
+            )
+        })?;
         let stream = connect(&transport, &peer._address).await?;
         Ok((Connection::Stream(Box::new(stream)), false))
     }
