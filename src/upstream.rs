@@ -15,6 +15,8 @@ mod queue;
 pub mod resolve;
 mod settings;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod transport;
 mod wire;
@@ -43,6 +45,7 @@ pub use self::{
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,
+    wire::HeadTooLong,
 };
 use self::{
     balance::Candidate,
@@ -176,6 +179,12 @@ impl Upstream {
             let task = health::watch(Arc::downgrade(self), probe.clone());
             tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
         }
+    }
+
+    /// Ends probes and name resolution now: the plan that runs has no upstream of this name any more, though requests
+    /// that began under the old plan may still hold it.
+    pub fn stop(&self) {
+        self.tasks.cancel();
     }
 
     /// Waits until every name has been looked up once, with or without success; needs [`Upstream::start`].
@@ -453,5 +462,371 @@ impl fmt::Debug for Upstream {
             .field("name", &self.settings.name)
             .field("members", &self.members.load())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    use super::{
+        testing::{lease, loads, seeds, settings, upstream},
+        *,
+    };
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = settings();
+        change(&mut settings);
+        settings
+    }
+
+    fn only(upstream: &Upstream, index: usize) -> Tried {
+        let mut tried = Tried::default();
+        for (other, member) in upstream.members.load().iter().enumerate() {
+            if other != index {
+                tried.add(&member.backend);
+            }
+        }
+        tried
+    }
+
+    async fn take_down(upstream: &Arc<Upstream>, index: usize) {
+        for _ in 0..upstream.settings.max_fails {
+            let mut lease = upstream.lease(None, &only(upstream, index)).await.unwrap();
+            assert_eq!(lease.to_string(), upstream.status()[index].address);
+            lease.failed(Failure::Connect);
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_in_flight_are_spread_evenly() {
+        let upstream = upstream(settings(), 3);
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            held.push(lease(&upstream).await);
+        }
+        let mut spread = loads(&upstream);
+        spread.sort_unstable();
+        assert_eq!(spread, [2, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn round_robin_follows_the_weights() {
+        let mut backends = seeds(&["192.0.2.1:80", "192.0.2.2:80"]);
+        backends[0].weight = 3;
+        let upstream = Upstream::new(
+            with(|settings| settings.balance = Balance::RoundRobin),
+            backends,
+            None,
+        );
+        let mut turns = [0; 2];
+        for _ in 0..40 {
+            let lease = lease(&upstream).await;
+            turns[usize::from(lease.to_string() == "192.0.2.2:80")] += 1;
+        }
+        assert_eq!(turns, [30, 10]);
+    }
+
+    #[tokio::test]
+    async fn a_key_keeps_its_backend_until_that_is_down() {
+        let settings =
+            with(|settings| settings.balance = Balance::ConsistentHash(Affinity::ClientIp));
+        let upstream = upstream(settings, 4);
+        let key = Some(balance::hash(b"198.51.100.7"));
+        let home = upstream
+            .lease(key, &Tried::default())
+            .await
+            .unwrap()
+            .to_string();
+        for _ in 0..10 {
+            assert_eq!(
+                upstream
+                    .lease(key, &Tried::default())
+                    .await
+                    .unwrap()
+                    .to_string(),
+                home
+            );
+        }
+        let index = upstream
+            .status()
+            .iter()
+            .position(|backend| backend.address == home)
+            .unwrap();
+        take_down(&upstream, index).await;
+        assert_ne!(
+            upstream
+                .lease(key, &Tried::default())
+                .await
+                .unwrap()
+                .to_string(),
+            home
+        );
+    }
+
+    #[tokio::test]
+    async fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
+        let upstream = upstream(settings(), 3);
+        let mut tried = Tried::default();
+        let mut met = HashSet::new();
+        for _ in 0..3 {
+            let lease = upstream.lease(None, &tried).await.unwrap();
+            assert!(met.insert(lease.to_string()));
+            tried.add(&lease);
+        }
+        assert!(upstream.lease(None, &tried).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_backend_rests_and_then_one_request_tries() {
+        let upstream = upstream(settings(), 2);
+        take_down(&upstream, 0).await;
+        for _ in 0..10 {
+            assert_eq!(lease(&upstream).await.to_string(), "192.0.2.2:80");
+        }
+
+        advance(seconds(10)).await;
+        let prefer_first = only(&upstream, 0);
+        let mut trial = upstream.lease(None, &prefer_first).await.unwrap();
+        assert_eq!(trial.to_string(), "192.0.2.1:80");
+        let other = upstream.lease(None, &prefer_first).await.unwrap();
+        assert_eq!(other.to_string(), "192.0.2.2:80");
+
+        trial.succeeded();
+        assert_eq!(upstream.status()[0].state, State::Up);
+        assert_eq!(
+            upstream
+                .lease(None, &prefer_first)
+                .await
+                .unwrap()
+                .to_string(),
+            "192.0.2.1:80"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_whose_client_went_away_is_left_to_the_next_request() {
+        let upstream = upstream(settings(), 2);
+        take_down(&upstream, 0).await;
+        advance(seconds(10)).await;
+        let prefer_first = only(&upstream, 0);
+        drop(upstream.lease(None, &prefer_first).await.unwrap());
+        assert_eq!(
+            upstream
+                .lease(None, &prefer_first)
+                .await
+                .unwrap()
+                .to_string(),
+            "192.0.2.1:80"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_only_backend_is_never_taken_down_by_traffic() {
+        let upstream = upstream(settings(), 1);
+        for _ in 0..20 {
+            lease(&upstream).await.failed(Failure::Timeout);
+        }
+        assert_eq!(upstream.status()[0].state, State::Up);
+    }
+
+    #[tokio::test]
+    async fn when_all_are_down_the_last_resort_decides() {
+        for (last_resort, expected) in [
+            (LastResort::Unavailable, Err(Unavailable::AllDown)),
+            (LastResort::TryAnyway, Ok(())),
+        ] {
+            let upstream = upstream(with(|settings| settings.last_resort = last_resort), 2);
+            take_down(&upstream, 0).await;
+            take_down(&upstream, 1).await;
+            assert_eq!(
+                upstream.lease(None, &Tried::default()).await.map(drop),
+                expected
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn backups_serve_only_while_no_primary_can() {
+        let mut backends = seeds(&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
+        backends[2].backup = true;
+        let upstream = Upstream::new(settings(), backends, None);
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            held.push(lease(&upstream).await);
+        }
+        assert_eq!(loads(&upstream), [5, 5, 0]);
+        take_down(&upstream, 0).await;
+        take_down(&upstream, 1).await;
+        assert_eq!(lease(&upstream).await.to_string(), "192.0.2.3:80");
+
+        advance(seconds(10)).await;
+        assert_ne!(lease(&upstream).await.to_string(), "192.0.2.3:80");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recovered_backend_takes_load_slowly() {
+        let upstream = upstream(with(|settings| settings.slow_start = seconds(100)), 2);
+        take_down(&upstream, 0).await;
+        advance(seconds(10)).await;
+        upstream
+            .lease(None, &only(&upstream, 0))
+            .await
+            .unwrap()
+            .succeeded();
+        assert_eq!(upstream.status()[0].state, State::Rising(10));
+
+        let mut held = Vec::new();
+        for _ in 0..11 {
+            held.push(lease(&upstream).await);
+        }
+        assert_eq!(loads(&upstream), [1, 10]);
+        held.clear();
+
+        advance(seconds(50)).await;
+        assert_eq!(upstream.status()[0].state, State::Rising(55));
+        advance(seconds(50)).await;
+        assert_eq!(upstream.status()[0].state, State::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_load_and_health_of_the_backends_that_stay() {
+        let old = upstream(settings(), 3);
+        take_down(&old, 0).await;
+        let held = old.lease(None, &only(&old, 1)).await.unwrap();
+
+        let mut backends = seeds(&["192.0.2.2:80", "192.0.2.1:80", "192.0.2.9:80"]);
+        backends[0].weight = 7;
+        let new = Upstream::new(settings(), backends, Some(&old));
+
+        let status = new.status();
+        assert_eq!((status[0].in_flight, status[0].weight), (1, 7));
+        assert!(matches!(
+            status[1].state,
+            State::Failed {
+                why: Failure::Connect,
+                ..
+            }
+        ));
+        assert_eq!(status[2].state, State::Up);
+        drop(held);
+        assert_eq!(loads(&new), [0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_new_by_reload_takes_load_slowly() {
+        let settings = with(|settings| settings.slow_start = seconds(10));
+        let old = upstream(settings.clone(), 1);
+        assert_eq!(old.status()[0].state, State::Up);
+        let new = Upstream::new(
+            settings,
+            seeds(&["192.0.2.1:80", "192.0.2.2:80"]),
+            Some(&old),
+        );
+        let states: Vec<_> = new
+            .status()
+            .into_iter()
+            .map(|backend| backend.state)
+            .collect();
+        assert_eq!(states, [State::Up, State::Rising(10)]);
+    }
+
+    #[tokio::test]
+    async fn no_backends_is_said_at_once() {
+        let upstream = Upstream::new(settings(), seeds(&["app.example:80"]), None);
+        assert_eq!(
+            upstream.lease(None, &Tried::default()).await.unwrap_err(),
+            Unavailable::NoBackends
+        );
+    }
+
+    #[tokio::test]
+    async fn equal_transports_survive_a_reload_and_different_ones_are_not_mixed() {
+        let old = upstream(settings(), 1);
+        let same = Upstream::new(settings(), seeds(&["192.0.2.1:80"]), Some(&old));
+        assert_eq!(
+            lease(&old).await.peer().group_key,
+            lease(&same).await.peer().group_key
+        );
+
+        let hasty = Timeouts {
+            read: seconds(1),
+            ..Timeouts::default()
+        };
+        let route = same.transport_with(&hasty);
+        assert!(Arc::ptr_eq(&route, &same.transport_with(&hasty)));
+        assert_ne!(
+            lease(&same).await.peer_over(&route).group_key,
+            lease(&same).await.peer().group_key
+        );
+    }
+
+    #[tokio::test]
+    async fn retries_are_a_share_of_requests() {
+        let upstream = upstream(settings(), 2);
+        for _ in 0..100 {
+            let _ = lease(&upstream).await;
+        }
+        assert_eq!((0..100).filter(|_| upstream.may_retry()).count(), 20);
+    }
+
+    /// What can happen to an upstream.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Lease,
+        Succeed(prop::sample::Index),
+        Fail(prop::sample::Index),
+        Drop(prop::sample::Index),
+        Wait(u64),
+        Reload,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => Just(Event::Lease),
+            2 => any::<prop::sample::Index>().prop_map(Event::Succeed),
+            2 => any::<prop::sample::Index>().prop_map(Event::Fail),
+            3 => any::<prop::sample::Index>().prop_map(Event::Drop),
+            1 => (0_u64..12).prop_map(Event::Wait),
+            1 => Just(Event::Reload),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn live_leases_are_the_requests_in_flight(events in prop::collection::vec(event(), 1..80)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let settings = with(|settings| (settings.max_connections, settings.queue) = (3, 0));
+                let mut upstream = upstream(settings.clone(), 3);
+                let mut held: Vec<Lease> = Vec::new();
+                for event in events {
+                    match event {
+                        Event::Lease => held.extend(upstream.lease(None, &Tried::default()).await),
+                        Event::Succeed(index) if !held.is_empty() => index.get_mut(&mut held).succeeded(),
+                        Event::Fail(index) if !held.is_empty() => index.get_mut(&mut held).failed(Failure::Reset),
+                        Event::Drop(index) if !held.is_empty() => drop(held.swap_remove(index.index(held.len()))),
+                        Event::Wait(time) => advance(seconds(time)).await,
+                        Event::Reload => {
+                            let same = seeds(&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
+                            upstream = Upstream::new(settings.clone(), same, Some(&upstream));
+                        }
+                        _ => {}
+                    }
+                    let loads = loads(&upstream);
+                    assert_eq!(loads.iter().sum::<u32>() as usize, held.len());
+                    assert!(loads.iter().all(|load| *load <= 3));
+                }
+                held.clear();
+                assert_eq!(loads(&upstream), [0, 0, 0]);
+            });
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Active probes: each backend is asked in its own rhythm whether it is well. Says so to the backend; decides no thresholds' meaning.
+//! Active probes: each backend is asked in its own rhythm whether it is well. Tells the backend, which counts; a
+//! backend that is down by probes comes up by probes alone.
 
 use std::{
     collections::HashMap,
@@ -223,5 +224,318 @@ fn own_host(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Tcp(address) => address.to_string(),
         Endpoint::Unix(_) => "localhost".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use pingora_core::protocols::http::v2::server::{
+        H2Accept, HttpSession as H2Session, handshake,
+    };
+    use pingora_http::ResponseHeader;
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::upstream::{
+        Address, Failure, Lookup, Seed, Settings, State,
+        resolve::System,
+        testing::{lease, seeds, settings},
+    };
+
+    const SOON: Duration = Duration::from_millis(5);
+
+    fn http(path: &str) -> ProbeKind {
+        ProbeKind::Http {
+            path: path.into(),
+            host: None,
+            status: vec![200..=399],
+        }
+    }
+
+    fn probe(kind: ProbeKind) -> Probe {
+        Probe {
+            kind,
+            every: SOON,
+            timeout: Duration::from_secs(5),
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+
+    async fn once(kind: ProbeKind, settings: Settings, address: &str) -> Result<(), String> {
+        let upstream = Upstream::new(settings, seeds(&[address]), None);
+        let prober = Prober::new(probe(kind), upstream.transport.clone());
+        let endpoint = address.parse::<Address>().unwrap().endpoint().unwrap();
+        prober
+            .ask(&endpoint)
+            .await
+            .map_err(|illness| illness.to_string())
+    }
+
+    /// Answers each connection's request with what `answers` says of its head.
+    async fn server(answer: impl Fn(String) -> String + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n")
+                    && stream.read_buf(&mut head).await.is_ok_and(|read| read > 0)
+                {}
+                let response = answer(String::from_utf8(head).unwrap());
+                let _ = stream.write_all(response.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_status_in_the_set_is_healthy_and_another_is_not() {
+        for (status, expected) in [
+            ("200 OK", Ok(())),
+            ("302 Found", Ok(())),
+            ("503 Service Unavailable", Err("status 503".to_owned())),
+        ] {
+            let address = server(move |_| format!("HTTP/1.1 {status}\r\n\r\n")).await;
+            assert_eq!(once(http("/healthz"), settings(), &address).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_path_and_host_asked_for_are_the_ones_that_were_set() {
+        let seen = Arc::new(Mutex::new(String::new()));
+        let record = seen.clone();
+        let address = server(move |head| {
+            *record.lock() = head;
+            "HTTP/1.1 200 OK\r\n\r\n".into()
+        })
+        .await;
+        let kind = ProbeKind::Http {
+            path: "/up?x=1".into(),
+            host: Some("app.example".into()),
+            status: vec![200..=200],
+        };
+        once(kind, settings(), &address).await.unwrap();
+        let head = seen.lock().clone();
+        assert!(
+            head.starts_with("GET /up?x=1 HTTP/1.1\r\nHost: app.example\r\n"),
+            "{head}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_named() {
+        let garbage = server(|_| "220 smtp.example ESMTP\r\n".into()).await;
+        assert_eq!(
+            once(http("/"), settings(), &garbage).await,
+            Err("no HTTP response".into())
+        );
+
+        let silent = server(|_| String::new()).await;
+        assert!(
+            once(http("/"), settings(), &silent)
+                .await
+                .unwrap_err()
+                .starts_with("connection lost")
+        );
+
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        assert!(
+            once(ProbeKind::Tcp, settings(), &closed)
+                .await
+                .unwrap_err()
+                .starts_with("cannot connect")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_does_not_answer_in_time_is_ill() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let upstream = Upstream::new(settings(), seeds(&[&address]), None);
+        let hasty = Probe {
+            timeout: SOON,
+            ..probe(http("/"))
+        };
+        let prober = Prober::new(hasty, upstream.transport.clone());
+        let result = prober
+            .ask(upstream.members.load()[0].backend.endpoint())
+            .await;
+        assert_eq!(result.unwrap_err().to_string(), "no answer within 5ms");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_probed_like_any_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            }
+        });
+        let address = format!("unix:{}", path.display());
+        assert_eq!(once(http("/"), settings(), &address).await, Ok(()));
+        assert_eq!(once(ProbeKind::Tcp, settings(), &address).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn http2_is_probed_in_http2() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let stream: pingora_core::protocols::l4::stream::Stream = stream.into();
+                let mut connection = handshake(Box::new(stream), None).await.unwrap();
+                let digest = Arc::new(pingora_core::protocols::Digest::default());
+                while let Ok(Some(H2Accept::Session(mut session))) =
+                    H2Session::from_h2_conn(&mut connection, digest.clone()).await
+                {
+                    let status = if session.req_header().uri.path() == "/healthz" {
+                        200
+                    } else {
+                        404
+                    };
+                    let response = ResponseHeader::build(status, None).unwrap();
+                    session
+                        .write_response_header(Box::new(response), true)
+                        .unwrap();
+                }
+            }
+        });
+        let h2c = Settings {
+            protocol: Protocol::H2c,
+            ..settings()
+        };
+        assert_eq!(once(http("/healthz"), h2c.clone(), &address).await, Ok(()));
+        assert_eq!(
+            once(http("/"), h2c, &address).await,
+            Err("status 404".into())
+        );
+    }
+
+    #[test]
+    fn thresholds_hold_both_ways() {
+        let probe = probe(ProbeKind::Tcp);
+        let settings = settings();
+        let backend = Backend::new(Endpoint::Unix("/run/app.sock".into()));
+        let now = Instant::now();
+        let state = |result: Result<(), &str>| {
+            backend.probed(result.map_err(str::to_owned), &probe, now, &settings);
+            backend.state(now, &settings, false)
+        };
+        let down = State::Unhealthy("refused".into());
+        assert_eq!(state(Err("refused")), State::Up);
+        assert_eq!(state(Err("refused")), State::Up);
+        assert_eq!(state(Ok(())), State::Up);
+        assert_eq!(
+            [(); 3].map(|()| state(Err("refused"))),
+            [State::Up, State::Up, down.clone()]
+        );
+        assert_eq!(state(Ok(())), down);
+        assert_eq!(state(Err("refused")), down);
+        assert_eq!([(); 2].map(|()| state(Ok(()))), [down, State::Up]);
+    }
+
+    #[test]
+    fn traffic_does_not_bring_up_what_probes_took_down() {
+        let probe = Probe {
+            unhealthy_after: 1,
+            ..probe(ProbeKind::Tcp)
+        };
+        let settings = settings();
+        let backend = Backend::new(Endpoint::Unix("/run/app.sock".into()));
+        let now = Instant::now();
+        backend.probed(Err("refused".into()), &probe, now, &settings);
+        backend.succeeded(now, &settings);
+        assert_eq!(
+            backend.state(now, &settings, true),
+            State::Unhealthy("refused".into())
+        );
+    }
+
+    async fn until(upstream: &Upstream, index: usize, wanted: impl Fn(&State) -> bool) {
+        let reached = async {
+            while !wanted(&upstream.status()[index].state) {
+                sleep(SOON).await;
+            }
+        };
+        timeout(Duration::from_secs(20), reached)
+            .await
+            .expect("the state was never reached");
+    }
+
+    #[tokio::test]
+    async fn probes_take_a_backend_out_bring_it_back_and_end_with_their_upstream() {
+        let well = Arc::new(Mutex::new(true));
+        let asked = well.clone();
+        let ill = server(move |_| {
+            let status = if *asked.lock() { 200 } else { 500 };
+            format!("HTTP/1.1 {status} X\r\n\r\n")
+        })
+        .await;
+        let sound = server(|_| "HTTP/1.1 200 OK\r\n\r\n".into()).await;
+        let settings = Settings {
+            health: Some(probe(http("/"))),
+            ..settings()
+        };
+        let upstream = Upstream::new(settings, seeds(&[&ill, &sound]), None);
+        let lookup: Arc<dyn Lookup> = Arc::new(System::new().unwrap());
+        upstream.start(&lookup);
+
+        *well.lock() = false;
+        until(&upstream, 0, |state| {
+            *state == State::Unhealthy("status 500".into())
+        })
+        .await;
+        for _ in 0..4 {
+            assert_eq!(lease(&upstream).await.to_string(), sound);
+        }
+        *well.lock() = true;
+        until(&upstream, 0, |state| *state == State::Up).await;
+
+        let backend = Arc::downgrade(&upstream.members.load()[0].backend);
+        drop(upstream);
+        let ended = async {
+            while backend.strong_count() > 0 {
+                sleep(SOON).await;
+            }
+        };
+        timeout(Duration::from_secs(20), ended)
+            .await
+            .expect("a probe outlived its upstream");
+    }
+
+    #[tokio::test]
+    async fn a_reload_without_probes_forgets_what_they_said() {
+        let probe = Probe {
+            unhealthy_after: 1,
+            ..probe(ProbeKind::Tcp)
+        };
+        let settings = settings();
+        let backends = || vec![Seed::new("192.0.2.1:80".parse().unwrap())];
+        let old = Upstream::new(
+            Settings {
+                health: Some(probe.clone()),
+                ..settings.clone()
+            },
+            backends(),
+            None,
+        );
+        let backend = old.members.load()[0].backend.clone();
+        backend.probed(
+            Err(Failure::Connect.to_string()),
+            &probe,
+            Instant::now(),
+            &old.settings,
+        );
+        let new = Upstream::new(settings, backends(), Some(&old));
+        assert_eq!(new.status()[0].state, State::Up);
     }
 }

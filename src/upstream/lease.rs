@@ -125,3 +125,49 @@ impl Tried {
         self.0.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use crate::upstream::testing::{lease, loads, settings, upstream};
+
+    #[tokio::test]
+    async fn a_request_counts_before_it_connects_and_not_after_it_ends() {
+        let upstream = upstream(settings(), 1);
+        let lease = lease(&upstream).await;
+        assert_eq!(lease.in_flight(), 1);
+        drop(lease);
+        assert_eq!(loads(&upstream), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_gives_its_backend_back() {
+        let upstream = upstream(settings(), 1);
+        let request = tokio::spawn({
+            let upstream = upstream.clone();
+            async move {
+                let _lease = lease(&upstream).await;
+                std::future::pending::<()>().await;
+            }
+        });
+        while loads(&upstream) != [1] {
+            tokio::task::yield_now().await;
+        }
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert_eq!(loads(&upstream), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_gives_its_backend_back() {
+        let upstream = upstream(settings(), 1);
+        let lease = lease(&upstream).await;
+        let panic = catch_unwind(AssertUnwindSafe(move || {
+            let _lease = lease;
+            panic!("a handler failed");
+        }));
+        assert!(panic.is_err());
+        assert_eq!(loads(&upstream), [0]);
+    }
+}

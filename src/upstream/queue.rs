@@ -232,3 +232,207 @@ impl Order {
         mix(self.chance)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::{Pin, pin},
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::upstream::{
+        Failure, Seed, Settings,
+        testing::{lease, loads, seeds, settings, upstream},
+    };
+
+    fn capped(queue: usize) -> Settings {
+        Settings {
+            max_connections: 1,
+            queue,
+            ..settings()
+        }
+    }
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn waits<F: Future>(future: Pin<&mut F>) -> bool {
+        poll(future).is_pending()
+    }
+
+    fn ready<F: Future>(future: Pin<&mut F>) -> F::Output {
+        match poll(future) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("still waiting"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_freed_backend_goes_to_who_came_first() {
+        let upstream = upstream(capped(10), 1);
+        let tried = Tried::default();
+        let busy = lease(&upstream).await;
+        let (mut first, mut second) = (
+            pin!(upstream.lease(None, &tried)),
+            pin!(upstream.lease(None, &tried)),
+        );
+        assert!(waits(first.as_mut()) && waits(second.as_mut()));
+
+        drop(busy);
+        // Already the first one's: a newcomer does not get it.
+        let mut newcomer = pin!(upstream.lease(None, &tried));
+        assert!(waits(newcomer.as_mut()) && waits(second.as_mut()));
+        let served = ready(first.as_mut()).unwrap();
+        assert_eq!(loads(&upstream), [1]);
+
+        drop(served);
+        let served = ready(second.as_mut()).unwrap();
+        drop(served);
+        assert!(ready(newcomer.as_mut()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_goes_away_costs_nothing() {
+        let upstream = upstream(capped(1), 1);
+        let tried = Tried::default();
+        let busy = lease(&upstream).await;
+        for _ in 0..5 {
+            let mut waiter = Box::pin(upstream.lease(None, &tried));
+            assert!(waits(waiter.as_mut()));
+            assert_eq!(upstream.waiting(), 1);
+            drop(waiter);
+            assert_eq!(upstream.waiting(), 0);
+        }
+        drop(busy);
+        assert_eq!(loads(&upstream), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_lease_whose_waiter_has_just_gone_reaches_the_next() {
+        let upstream = upstream(capped(10), 1);
+        let tried = Tried::default();
+        let busy = lease(&upstream).await;
+        let mut gone = Box::pin(upstream.lease(None, &tried));
+        let mut next = pin!(upstream.lease(None, &tried));
+        assert!(waits(gone.as_mut()) && waits(next.as_mut()));
+        drop(busy);
+        drop(gone);
+        assert!(ready(next.as_mut()).is_ok());
+        assert_eq!((loads(&upstream), upstream.waiting()), (vec![0], 0));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let upstream = upstream(capped(1), 1);
+        let tried = Tried::default();
+        let _busy = lease(&upstream).await;
+        let mut waiter = pin!(upstream.lease(None, &tried));
+        assert!(waits(waiter.as_mut()));
+        assert_eq!(
+            upstream.lease(None, &tried).await.unwrap_err(),
+            Unavailable::QueueFull
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_beyond_the_deadline() {
+        let upstream = upstream(capped(1), 1);
+        let _busy = lease(&upstream).await;
+        let began = tokio::time::Instant::now();
+        assert_eq!(
+            upstream.lease(None, &Tried::default()).await.unwrap_err(),
+            Unavailable::QueueTimeout
+        );
+        assert_eq!(began.elapsed().as_secs(), 1);
+        assert_eq!(upstream.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_backup_does_not_relieve_primaries_that_are_merely_busy() {
+        let mut backends: Vec<Seed> = seeds(&["192.0.2.1:80", "192.0.2.2:80"]);
+        backends[1].backup = true;
+        let upstream = Upstream::new(capped(0), backends, None);
+        let _busy = lease(&upstream).await;
+        assert_eq!(
+            upstream.lease(None, &Tried::default()).await.unwrap_err(),
+            Unavailable::QueueFull
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lease_under_an_old_plan_frees_its_place_for_the_new_one() {
+        let old = upstream(capped(1), 1);
+        let busy = lease(&old).await;
+        let new = Upstream::new(capped(1), seeds(&["192.0.2.1:80"]), Some(&old));
+        let tried = Tried::default();
+        let mut waiter = pin!(new.lease(None, &tried));
+        assert!(waits(waiter.as_mut()));
+        drop((busy, old));
+        assert!(ready(waiter.as_mut()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn waiters_are_refused_when_the_last_backend_goes_down() {
+        let upstream = upstream(
+            Settings {
+                max_fails: 1,
+                fail_timeout: Duration::from_secs(60),
+                ..capped(4)
+            },
+            2,
+        );
+        let tried = Tried::default();
+        let (mut one, mut two) = (lease(&upstream).await, lease(&upstream).await);
+        let mut waiter = pin!(upstream.lease(None, &tried));
+        assert!(waits(waiter.as_mut()));
+        one.failed(Failure::Connect);
+        two.failed(Failure::Connect);
+        drop((one, two));
+        assert_eq!(ready(waiter.as_mut()).unwrap_err(), Unavailable::AllDown);
+    }
+
+    #[test]
+    fn many_threads_lose_no_place_and_exceed_no_cap() {
+        const TASKS: usize = 200;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let settings = Settings {
+                max_connections: 2,
+                queue: TASKS,
+                queue_timeout: Duration::from_secs(30),
+                ..settings()
+            };
+            let upstream = upstream(settings, 3);
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..TASKS {
+                let upstream = upstream.clone();
+                tasks.spawn(async move {
+                    for turn in 0..50 {
+                        let tried = Tried::default();
+                        let mut waiting = Box::pin(upstream.lease(None, &tried));
+                        if (task + turn) % 7 == 0 {
+                            // A client that leaves, wherever it is by now.
+                            let _ = poll(waiting.as_mut());
+                            continue;
+                        }
+                        let lease = waiting.await.unwrap();
+                        assert!(lease.in_flight() <= 2);
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+            while let Some(result) = tasks.join_next().await {
+                result.unwrap();
+            }
+            assert_eq!((loads(&upstream), upstream.waiting()), (vec![0, 0, 0], 0));
+        });
+    }
+}

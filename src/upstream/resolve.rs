@@ -223,3 +223,209 @@ pub(super) async fn follow(upstream: Weak<Upstream>, index: usize, lookup: Arc<d
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use parking_lot::Mutex;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::upstream::{
+        Settings, State, Tried, Unavailable,
+        testing::{lease, loads, seeds, settings},
+    };
+
+    /// A DNS that says what the test sets, for 5 s.
+    #[derive(Default)]
+    struct Zone {
+        names: Mutex<HashMap<(String, bool), Vec<IpAddr>>>,
+    }
+
+    impl Zone {
+        fn set(&self, name: &str, addresses: &[&str]) {
+            let all: Vec<IpAddr> = addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect();
+            let (v4, v6) = all.into_iter().partition(IpAddr::is_ipv4);
+            let mut names = self.names.lock();
+            names.insert((name.into(), true), v4);
+            names.insert((name.into(), false), v6);
+        }
+
+        fn fail(&self, name: &str, v4: bool) {
+            self.names.lock().remove(&(name.into(), v4));
+        }
+    }
+
+    #[async_trait]
+    impl Lookup for Zone {
+        async fn lookup(&self, name: &str, family: Family) -> Result<Answer, LookupError> {
+            let names = self.names.lock();
+            match names.get(&(name.into(), family == Family::V4)) {
+                Some(addresses) => Ok(Answer {
+                    addresses: addresses.clone(),
+                    ttl: Duration::from_secs(5),
+                }),
+                _ => Err(LookupError::NoAddress),
+            }
+        }
+    }
+
+    fn started(zone: &Arc<Zone>, settings: Settings) -> Arc<Upstream> {
+        let upstream = Upstream::new(settings, seeds(&["app:8000"]), None);
+        let lookup: Arc<dyn Lookup> = zone.clone();
+        upstream.start(&lookup);
+        upstream
+    }
+
+    fn addresses(upstream: &Upstream) -> Vec<String> {
+        upstream
+            .status()
+            .into_iter()
+            .map(|backend| backend.address)
+            .collect()
+    }
+
+    /// Lets the lookups that are due happen.
+    async fn pass(seconds: u64) {
+        // The task's timer is set relative to when it ran: let it run before and after the clock moves.
+        for step in [0, seconds] {
+            advance(Duration::from_secs(step)).await;
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_address_of_a_name_is_a_backend() {
+        let zone = Arc::new(Zone::default());
+        zone.set("app", &["10.0.0.2", "10.0.0.1", "fd00::1"]);
+        let upstream = started(&zone, settings());
+        upstream.looked_up().await;
+        assert_eq!(
+            addresses(&upstream),
+            ["10.0.0.1:8000", "10.0.0.2:8000", "[fd00::1]:8000"]
+        );
+        assert!(
+            upstream
+                .status()
+                .iter()
+                .all(|backend| backend.state == State::Up)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_scaled_is_followed_and_what_runs_there_may_finish() {
+        let zone = Arc::new(Zone::default());
+        zone.set("app", &["10.0.0.1"]);
+        let upstream = started(
+            &zone,
+            Settings {
+                slow_start: Duration::from_secs(60),
+                ..settings()
+            },
+        );
+        upstream.looked_up().await;
+        let held = lease(&upstream).await;
+
+        zone.set("app", &["10.0.0.2", "10.0.0.3"]);
+        pass(5).await;
+
+        assert_eq!(addresses(&upstream), ["10.0.0.2:8000", "10.0.0.3:8000"]);
+        assert!(
+            upstream
+                .status()
+                .iter()
+                .all(|backend| matches!(backend.state, State::Rising(_)))
+        );
+        assert_eq!(
+            (held.to_string(), held.in_flight()),
+            ("10.0.0.1:8000".into(), 1)
+        );
+
+        zone.set("app", &["10.0.0.1"]);
+        pass(5).await;
+        assert_eq!(
+            loads(&upstream),
+            [1],
+            "an address that comes back is the backend it was"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_dns_takes_no_backend_away() {
+        let zone = Arc::new(Zone::default());
+        zone.set("app", &["10.0.0.1", "fd00::1"]);
+        let upstream = started(&zone, settings());
+        upstream.looked_up().await;
+
+        zone.fail("app", true);
+        pass(5).await;
+        assert_eq!(addresses(&upstream), ["10.0.0.1:8000", "[fd00::1]:8000"]);
+
+        zone.fail("app", false);
+        pass(5).await;
+        assert_eq!(addresses(&upstream), ["10.0.0.1:8000", "[fd00::1]:8000"]);
+
+        zone.set("app", &[]);
+        pass(60).await;
+        assert_eq!(addresses(&upstream), ["10.0.0.1:8000", "[fd00::1]:8000"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_unknown_at_start_is_asked_for_until_it_is_known() {
+        let zone = Arc::new(Zone::default());
+        let upstream = started(&zone, settings());
+        upstream.looked_up().await;
+        let refused = upstream.lease(None, &Tried::default()).await.unwrap_err();
+        assert_eq!(refused, Unavailable::NoBackends);
+
+        zone.set("app", &["10.0.0.1"]);
+        pass(1).await;
+        assert_eq!(addresses(&upstream), ["10.0.0.1:8000"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_has_the_addresses_before_it_asks() {
+        let zone = Arc::new(Zone::default());
+        zone.set("app", &["10.0.0.1"]);
+        let old = started(&zone, settings());
+        old.looked_up().await;
+        let new = Upstream::new(settings(), seeds(&["app:8000"]), Some(&old));
+        assert_eq!(addresses(&new), ["10.0.0.1:8000"]);
+        new.looked_up().await;
+
+        let lookup: Arc<dyn Lookup> = zone.clone();
+        new.start(&lookup);
+        zone.set("app", &["10.0.0.2"]);
+        pass(30).await;
+        assert_eq!(addresses(&new), ["10.0.0.2:8000"]);
+        assert_eq!(
+            addresses(&old),
+            ["10.0.0.1:8000"],
+            "the old plan no longer asks"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lookups_end_with_their_upstream() {
+        let zone = Arc::new(Zone::default());
+        let upstream = started(&zone, settings());
+        upstream.looked_up().await;
+        assert!(Arc::strong_count(&zone) > 1);
+        drop(upstream);
+        pass(0).await;
+        assert_eq!(Arc::strong_count(&zone), 1);
+    }
+
+    #[tokio::test]
+    async fn the_system_knows_localhost() {
+        let system = System::new().unwrap();
+        let found = system.lookup("localhost", Family::V4).await.unwrap();
+        assert_eq!(found.addresses, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+}

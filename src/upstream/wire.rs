@@ -20,6 +20,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType, l4::socket::SocketAddr, raw_connect::ProxyDigest,
     tls::SslDigest,
 };
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::Instant,
@@ -44,6 +45,11 @@ pub(super) struct WireStream {
     parked: Arc<AtomicUsize>,
     digests: Digests,
 }
+
+/// The backend's response head, interim ones included, is over the upstream's limit; inside the [`io::Error`] of a stream.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the response head is longer than {0} bytes")]
+pub struct HeadTooLong(usize);
 
 /// What the connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +122,12 @@ impl WireStream {
         }
     }
 
-    fn arrived(&mut self, bytes: &[u8]) {
+    fn arrived(&mut self, bytes: &[u8]) -> Result<(), HeadTooLong> {
         self.last_read = Instant::now();
         if self.phase == Phase::Head
-            && let Some(status) = self.head.feed(bytes)
+            && let Some(status) = self
+                .head
+                .feed(bytes, self.transport.settings().max_response_head)?
         {
             self.phase = if status == 101 {
                 Phase::Tunnel
@@ -127,6 +135,7 @@ impl WireStream {
                 Phase::Body
             };
         }
+        Ok(())
     }
 
     fn sent(&mut self) {
@@ -194,7 +203,11 @@ impl AsyncRead for WireStream {
         if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_read(cx, buf) {
             this.reading_since = None;
             result?;
-            this.arrived(&buf.filled()[before..]);
+            if let Err(error) = this.arrived(&buf.filled()[before..]) {
+                // A read that fails has read nothing.
+                buf.set_filled(before);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
             return Poll::Ready(Ok(()));
         }
         if parking && !this.park() {
@@ -261,12 +274,18 @@ struct HeadEnd {
     length: usize,
     /// The length of the line being read, without its end.
     line: usize,
+    /// Bytes of all heads so far.
+    size: usize,
 }
 
 impl HeadEnd {
-    /// The status once its head is whole. Interim heads (1xx, but 101) are passed over.
-    fn feed(&mut self, bytes: &[u8]) -> Option<u16> {
+    /// The status once its head is whole. Interim heads (1xx, but 101) are passed over, and count towards `limit` bytes.
+    fn feed(&mut self, bytes: &[u8], limit: usize) -> Result<Option<u16>, HeadTooLong> {
         for &byte in bytes {
+            self.size += 1;
+            if self.size > limit {
+                return Err(HeadTooLong(limit));
+            }
             if self.length < self.start.len() {
                 self.start[self.length] = byte;
                 self.length += 1;
@@ -276,15 +295,18 @@ impl HeadEnd {
                 b'\n' if self.line > 0 => self.line = 0,
                 b'\n' => {
                     let status = self.status();
-                    *self = Self::default();
                     if status == 101 || !(100..200).contains(&status) {
-                        return Some(status);
+                        return Ok(Some(status));
                     }
+                    *self = Self {
+                        size: self.size,
+                        ..Self::default()
+                    };
                 }
                 _ => self.line += 1,
             }
         }
-        None
+        Ok(None)
     }
 
     /// 0 if there is none; pingora refuses that response.
@@ -356,5 +378,183 @@ impl fmt::Debug for WireStream {
             .field("socket", &self.socket)
             .field("phase", &self.phase)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        time::{advance, timeout},
+    };
+
+    use super::*;
+    use crate::upstream::{
+        Settings, Timeouts,
+        testing::{settings, upstream},
+    };
+
+    const SHORT: Duration = Duration::from_millis(30);
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A connection with these timeouts, and its far end.
+    async fn pair(timeouts: Timeouts) -> (WireStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let near = TcpStream::connect(address).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let transport = upstream(
+            Settings {
+                timeouts,
+                ..settings()
+            },
+            1,
+        )
+        .transport
+        .clone();
+        let parked = Arc::default();
+        let stream = WireStream::new(
+            Socket::Tcp(near),
+            SocketAddr::Inet(address),
+            transport,
+            parked,
+            Duration::ZERO,
+        );
+        (stream, far)
+    }
+
+    fn reason(error: &io::Error) -> Option<Deadline> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// Sends a request and receives `head`, without the paused clock moving.
+    async fn begin(stream: &mut WireStream, far: &mut TcpStream, head: &[u8]) {
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        far.write_all(head).await.unwrap();
+        receive(stream).await;
+    }
+
+    async fn receive(stream: &mut WireStream) {
+        while is_quiet(stream).await {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Polls for a read once: true if it waits.
+    async fn is_quiet(stream: &mut WireStream) -> bool {
+        read_once(stream).await.is_pending()
+    }
+
+    async fn read_once(stream: &mut WireStream) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 64];
+        poll_fn(|cx| {
+            Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut bytes)))
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_awaited_of_an_idle_connection() {
+        let (mut stream, mut far) = pair(Timeouts::default()).await;
+        begin(&mut stream, &mut far, b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        let parked = timeout(Duration::from_secs(86_400), stream.read_u8()).await;
+        assert!(parked.is_err(), "still open after a day");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_lives_while_either_side_speaks() {
+        let (mut stream, mut far) = pair(Timeouts::default()).await;
+        begin(
+            &mut stream,
+            &mut far,
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        )
+        .await;
+        for _ in 0..3 {
+            advance(Duration::from_secs(3000)).await;
+            stream.write_all(b"ping").await.unwrap();
+            assert!(is_quiet(&mut stream).await);
+            advance(Duration::from_secs(3000)).await;
+            far.write_all(b"pong").await.unwrap();
+            receive(&mut stream).await;
+        }
+        advance(Duration::from_secs(3599)).await;
+        assert!(is_quiet(&mut stream).await);
+        advance(Duration::from_secs(2)).await;
+        let Poll::Ready(Err(error)) = read_once(&mut stream).await else {
+            panic!("not ended")
+        };
+        assert_eq!(reason(&error), Some(Deadline::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_reads_nothing_is_given_up() {
+        let (mut stream, _far) = pair(Timeouts {
+            write: SHORT,
+            ..Timeouts::default()
+        })
+        .await;
+        let piece = vec![0; 1 << 20];
+        let error = async {
+            loop {
+                if let Err(error) = stream.write_all(&piece).await {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(LONG, error).await.unwrap();
+        assert_eq!(reason(&error), Some(Deadline::Write));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_is_not_late_while_its_request_is_still_sent() {
+        let (mut stream, mut far) = pair(Timeouts::default()).await;
+        for _ in 0..5 {
+            stream.write_all(b"part of a long upload").await.unwrap();
+            advance(Duration::from_secs(50)).await;
+            assert!(is_quiet(&mut stream).await);
+        }
+        far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        receive(&mut stream).await;
+    }
+
+    #[tokio::test]
+    async fn a_head_over_its_limit_is_an_error_and_interim_heads_count() {
+        let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3000);
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(70_000));
+        for response in [flood, long] {
+            let (mut stream, mut far) = pair(Timeouts::default()).await;
+            stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            far.write_all(response.as_bytes()).await.unwrap();
+            let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the response head is longer than 65536 bytes"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_of_a_head_is_found_in_pieces_of_any_size(cuts in prop::collection::vec(1_usize..20, 1..40)) {
+            let heads = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody";
+            let mut head = HeadEnd::default();
+            let mut found = None;
+            let mut fed = 0;
+            for cut in cuts.into_iter().cycle() {
+                let end = (fed + cut).min(heads.len());
+                found = head.feed(&heads[fed..end], usize::MAX).unwrap();
+                fed = end;
+                if found.is_some() || fed == heads.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, Some(404));
+            prop_assert!(fed + 4 >= heads.len());
+        }
     }
 }
