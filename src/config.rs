@@ -6,11 +6,14 @@ mod declare;
 mod expand;
 pub mod problem;
 mod read;
+#[cfg(test)]
+mod reference;
 pub mod schema;
 pub mod spec;
 pub mod word;
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use problem::{Place, Problems};
 use read::Reader;
@@ -69,10 +72,15 @@ impl Config {
         parse(&text, "arguments", &|_| None).map_err(Problems::without_places)
     }
 
-    /// What is legal and probably not meant.
-    pub fn warnings(&self, file: &str) -> Problems {
+    /// What is legal and probably not meant: what no route uses, certificates that have expired.
+    ///
+    /// Not problems: a gateway that refuses to start for an expired certificate takes every other name down with it.
+    pub fn warnings(&self, file: &str, now: SystemTime) -> Problems {
         let mut warnings = Problems::new(file);
-        check::warnings(self, &mut warnings);
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        check::warnings(self, now.try_into().unwrap_or(i64::MAX), &mut warnings);
         warnings
     }
 }

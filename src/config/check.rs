@@ -7,6 +7,7 @@
 mod files;
 mod headers;
 mod listen;
+mod pem;
 mod route;
 mod upstream;
 
@@ -32,9 +33,10 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// What is legal and probably not meant.
-pub fn warnings(config: &Config, warnings: &mut Problems) {
+/// What is legal and probably not meant, at the time `now` in seconds since 1970.
+pub fn warnings(config: &Config, now: i64, warnings: &mut Problems) {
     route::unused(config, warnings);
+    files::expiry(config, now, warnings);
 }
 
 fn sizes_and_times(config: &Config, problems: &mut Problems) {

@@ -184,12 +184,13 @@ impl fmt::Display for Problems {
 /// The known word that `found` was probably meant to be.
 pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // 0.8 accepts one slip in a short word and a transposition anywhere, and refuses mere resemblance.
+    let found = found.to_lowercase();
     known
         .into_iter()
-        .map(|word| (word, (strsim::jaro_winkler(found, word) * 1000.0) as u32))
-        .filter(|(word, score)| {
-            *score >= 800 && strsim::damerau_levenshtein(found, word) <= 1 + word.len() / 3
-        })
+        .map(|word| (word, word.to_lowercase()))
+        .filter(|(_, lower)| strsim::damerau_levenshtein(&found, lower) <= 1 + lower.len() / 3)
+        .map(|(word, lower)| (word, (strsim::jaro_winkler(&found, &lower) * 1000.0) as u32))
+        .filter(|(_, score)| *score >= 800)
         .min_by_key(|(_, score)| Reverse(*score))
         .map(|(word, _)| word)
 }

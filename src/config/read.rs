@@ -280,7 +280,8 @@ impl<'a> Reader<'a> {
                 });
             }
             _ => {
-                self.mismatch(node, "an integer");
+                let (least, most) = node.bounds.unwrap_or(widest);
+                self.mismatch(node, &format!("an integer from {least} to {most}"));
                 return None;
             }
         };
