@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -126,7 +127,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Check { file } => {
             let (config, _) = server::check(&Source::File(file.config.clone()))?;
             let file = file.config.display().to_string();
-            for warning in config.warnings(&file).to_string().lines() {
+            for warning in config.warnings(&file, SystemTime::now()).to_string().lines() {
                 println!("warning: {warning}");
             }
             println!("{file}: no problems");
