@@ -49,7 +49,8 @@ fn the_gateway_accepts_the_configuration_of_kubernetes() {
 }
 
 fn assert_accepted(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = [&output.stdout[..], &output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
     assert!(output.status.success(), "{}: {said}", output.status);
 }
 

@@ -14,7 +14,7 @@ use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
-use crate::harness::process::Signal;
+use crate::harness::process::{Process, Signal};
 use crate::harness::response::Broken;
 use crate::harness::tls::TestCa;
 use crate::harness::visitor::{Visitor, sha256_hex};
@@ -170,6 +170,28 @@ fn a_websocket_passes() {
         .arg(repository("tests/apps/ws_client.py"))
         .arg(format!("ws://{}/ws", gateway.address()));
     expect_success("ws_client.py through the gateway", &mut client);
+}
+
+#[test]
+fn a_websocket_outlives_reloads() {
+    let service = Uvicorn::start("u", &[]);
+    let config = in_front_of(&[service.address().to_string()]);
+    let gateway = Gateway::start(&config);
+    let mut command = Command::new(python_program("python"));
+    command
+        .arg(repository("tests/apps/ws_client.py"))
+        .arg(format!("ws://{}/ws", gateway.address()))
+        .args(["--hold", "2"]);
+    let mut client = Process::spawn("ws_client.py", &mut command);
+    client.wait_for_log("that it is connected", |line| line == "open");
+    for slow_after in ["2s", "3s"] {
+        let position = gateway.log().position();
+        gateway.write_config(&format!("{config}\n[log]\nslow_after = \"{slow_after}\"\n"));
+        gateway.signal(Signal::Hangup);
+        gateway.wait_for_log_after(position, "the reload", |line| line.contains("reload"));
+    }
+    assert!(client.wait_for_exit().success());
+    client.wait_for_log("that all came back", |line| line == "ok");
 }
 
 #[test]
@@ -358,8 +380,9 @@ fn a_wrong_configuration_ends_with_two() {
     for command in ["check", "run"] {
         let output = tollgate(&[command, "--config", path]);
         assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = [output.stdout, output.stderr].concat();
         assert!(
-            String::from_utf8_lossy(&output.stderr).contains("servr"),
+            String::from_utf8_lossy(&said).contains("servr"),
             "{command}"
         );
     }

@@ -29,7 +29,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     install_packages "${missing[@]}"
 fi
 
-if sha256sum --check --status "$stamp" 2>/dev/null; then
+# The programs name their environment by its full path: a copied folder has the stamp and no Python.
+if sha256sum --check --status "$stamp" 2>/dev/null && "$venv/bin/gunicorn" --version >/dev/null 2>&1; then
     echo "setup: $venv is up to date"
     exit 0
 fi

@@ -1,8 +1,8 @@
 """Echoes messages over a WebSocket and checks what comes back; prints `ok` at the end.
 
 Usage: ws_client.py URL [--messages N] [--hold SECONDS] [--ca CA.pem]
-With --hold it prints `open` and sends one more message every 20 ms for that long, so that a test can
-reload, upgrade or drain the gateway meanwhile.
+With --hold it prints `open` and sends one more message every 20 ms for that long, so that a test
+can reload, upgrade or drain the gateway meanwhile.
 """
 
 import argparse

@@ -131,7 +131,7 @@ async def download(bytes: Size, length: bool = True):
 
 
 @app.get("/abort")
-async def abort(request: Request, after: Size = 1000, announced: Size = 0):
+async def abort(after: Size = 1000, announced: Size = 0):
     """Sends `after` bytes of a longer body and then dies: the socket closes in the body.
 
     With `announced` the response has that Content-Length; without it, it is chunked.
