@@ -78,6 +78,17 @@ pub struct UnknownWord {
     expected: &'static str,
 }
 
+impl UnknownWord {
+    fn new(what: &'static str, found: &str, expected: &'static str) -> Self {
+        let found = found.to_owned();
+        Self {
+            what,
+            found,
+            expected,
+        }
+    }
+}
+
 impl FromStr for Level {
     type Err = UnknownWord;
 
@@ -90,11 +101,7 @@ impl FromStr for Level {
             "trace" => Self::Trace,
             _ => {
                 let expected = "error, warn, info, debug or trace";
-                return Err(UnknownWord {
-                    what: "level",
-                    found: word.to_owned(),
-                    expected,
-                });
+                return Err(UnknownWord::new("level", word, expected));
             }
         })
     }
@@ -107,14 +114,7 @@ impl FromStr for Format {
         match word {
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
-            _ => {
-                let expected = "json or text";
-                Err(UnknownWord {
-                    what: "format",
-                    found: word.to_owned(),
-                    expected,
-                })
-            }
+            _ => Err(UnknownWord::new("format", word, "json or text")),
         }
     }
 }

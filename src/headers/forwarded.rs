@@ -52,7 +52,7 @@ pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
 
 /// Tells the application who asked, for which host, over what.
 ///
-/// From an untrusted peer nothing it says about the connection survives ([`is_claim`]). From a
+/// From an untrusted peer nothing it says about the connection survives (see `is_claim`). From a
 /// trusted one `X-Forwarded-For` (and `Forwarded`, if sent) is continued by the peer's address, and
 /// a single well-formed `-Proto`, `-Host`, `-Port` and `traceparent` is kept as it came. Without a
 /// port from the peer, `X-Forwarded-Port` is that of the forwarded host, or the usual one of a
