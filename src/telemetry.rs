@@ -9,6 +9,7 @@ mod line;
 mod query;
 mod writer;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -258,9 +259,13 @@ impl Log {
         let Some(verdict) = policy.verdict(record, nth) else {
             return;
         };
-        self.0
-            .writer
-            .write_with(|line, format| record.write(line, format, policy.query, verdict));
+        // Written here and copied under the writer's lock, which workers share.
+        thread_local!(static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            record.write(line, self.0.writer.format(), policy.query, verdict);
+            self.0.writer.write_line(line);
+        });
     }
 }
 
