@@ -453,6 +453,25 @@ mod tests {
     }
 
     #[test]
+    fn libraries_that_use_log_are_heard_and_pingora_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let guard = init(&settings(Output::File(path.clone()))).unwrap();
+        log::warn!(target: "rustls", "a library warns");
+        log::info!(target: "rustls", "a library chats");
+        log::error!(target: "pingora_proxy", "a connection broke");
+        drop(guard);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(r#""message":"a library warns""#), "{text}");
+        assert!(text.contains(r#""target":"rustls""#), "{text}");
+        assert!(!text.contains("chats") && !text.contains("broke"), "{text}");
+        assert!(matches!(
+            init(&LogSettings::default()),
+            Err(LogError::Installed(_))
+        ));
+    }
+
+    #[test]
     fn an_output_that_cannot_be_opened_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gateway.log");
