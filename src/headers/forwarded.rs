@@ -587,6 +587,7 @@ mod tests {
                 "host, content-length, transfer-encoding, \"bad\"",
             ),
             ("Content-Length", "3"),
+            ("Transfer-Encoding", "chunked"),
             ("Keep-Alive", "timeout=5"),
             ("Proxy-Connection", "keep-alive"),
             ("Proxy-Authorization", "Basic eDp5"),
@@ -600,7 +601,16 @@ mod tests {
         strip_hop_by_hop(&mut request, false);
         let mut names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-length", "host", "te", "x-other"]);
+        assert_eq!(
+            names,
+            [
+                "content-length",
+                "host",
+                "te",
+                "transfer-encoding",
+                "x-other"
+            ]
+        );
         assert_eq!(field(&request, "te"), Some("trailers"));
     }
 
