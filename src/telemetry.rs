@@ -9,6 +9,7 @@ mod line;
 mod query;
 mod writer;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -78,6 +79,17 @@ pub struct UnknownWord {
     expected: &'static str,
 }
 
+impl UnknownWord {
+    fn new(what: &'static str, found: &str, expected: &'static str) -> Self {
+        let found = found.to_owned();
+        Self {
+            what,
+            found,
+            expected,
+        }
+    }
+}
+
 impl FromStr for Level {
     type Err = UnknownWord;
 
@@ -90,11 +102,7 @@ impl FromStr for Level {
             "trace" => Self::Trace,
             _ => {
                 let expected = "error, warn, info, debug or trace";
-                return Err(UnknownWord {
-                    what: "level",
-                    found: word.to_owned(),
-                    expected,
-                });
+                return Err(UnknownWord::new("level", word, expected));
             }
         })
     }
@@ -107,14 +115,7 @@ impl FromStr for Format {
         match word {
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
-            _ => {
-                let expected = "json or text";
-                Err(UnknownWord {
-                    what: "format",
-                    found: word.to_owned(),
-                    expected,
-                })
-            }
+            _ => Err(UnknownWord::new("format", word, "json or text")),
         }
     }
 }
@@ -270,9 +271,13 @@ impl Log {
         let Some(verdict) = policy.verdict(record, nth) else {
             return;
         };
-        self.0
-            .writer
-            .write_with(|line, format| record.write(line, format, policy.query, verdict));
+        // Written here and copied under the writer's lock, which workers share.
+        thread_local!(static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            record.write(line, self.0.writer.format(), policy.query, verdict);
+            self.0.writer.write_line(line);
+        });
     }
 }
 
@@ -457,6 +462,25 @@ mod tests {
             lines[3].starts_with("1970-01-01T00:00:00.000000Z  INFO access: request id=id-1 "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn libraries_that_use_log_are_heard_and_pingora_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let guard = init(&settings(Output::File(path.clone()))).unwrap();
+        log::warn!(target: "rustls", "a library warns");
+        log::info!(target: "rustls", "a library chats");
+        log::error!(target: "pingora_proxy", "a connection broke");
+        drop(guard);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(r#""message":"a library warns""#), "{text}");
+        assert!(text.contains(r#""target":"rustls""#), "{text}");
+        assert!(!text.contains("chats") && !text.contains("broke"), "{text}");
+        assert!(matches!(
+            init(&LogSettings::default()),
+            Err(LogError::Installed(_))
+        ));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
 
 /// Tells the application who asked, for which host, over what.
 ///
-/// From an untrusted peer nothing it says about the connection survives ([`is_claim`]). From a
+/// From an untrusted peer nothing it says about the connection survives (see `is_claim`). From a
 /// trusted one `X-Forwarded-For` (and `Forwarded`, if sent) is continued by the peer's address, and
 /// a single well-formed `-Proto`, `-Host`, `-Port` and `traceparent` is kept as it came. Without a
 /// port from the peer, `X-Forwarded-Port` is that of the forwarded host, or the usual one of a
@@ -587,6 +587,7 @@ mod tests {
                 "host, content-length, transfer-encoding, \"bad\"",
             ),
             ("Content-Length", "3"),
+            ("Transfer-Encoding", "chunked"),
             ("Keep-Alive", "timeout=5"),
             ("Proxy-Connection", "keep-alive"),
             ("Proxy-Authorization", "Basic eDp5"),
@@ -600,7 +601,16 @@ mod tests {
         strip_hop_by_hop(&mut request, false);
         let mut names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-length", "host", "te", "x-other"]);
+        assert_eq!(
+            names,
+            [
+                "content-length",
+                "host",
+                "te",
+                "transfer-encoding",
+                "x-other"
+            ]
+        );
         assert_eq!(field(&request, "te"), Some("trailers"));
     }
 

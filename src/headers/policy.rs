@@ -97,13 +97,13 @@ impl HeaderPolicy {
     pub fn new(settings: &PolicySettings) -> Result<Self, Vec<PolicyError>> {
         let mut problems = Vec::new();
         let set = fields("set", &settings.set, &mut problems);
-        let default = fields("default", &settings.default, &mut problems);
+        let mut default = fields("default", &settings.default, &mut problems);
         let add = fields("add", &settings.add, &mut problems);
         let remove = names("remove", &settings.remove, &mut problems);
         let request_set = fields("request_set", &settings.request_set, &mut problems);
         let request_remove = names("request_remove", &settings.request_remove, &mut problems);
-        let csp = csp_field(settings).unwrap_or_else(|problem| {
-            problems.push(problem.into());
+        let csp = csp_field(settings).unwrap_or_else(|wrong| {
+            problems.extend(wrong.into_iter().map(PolicyError::from));
             None
         });
         if !problems.is_empty() {
@@ -111,7 +111,6 @@ impl HeaderPolicy {
         }
 
         // The operator's own word takes the place of the preset's.
-        let mut default = default;
         default.extend(csp);
         let hsts = hsts_value(settings);
         let hsts = hsts
@@ -258,7 +257,7 @@ fn hsts_value(settings: &PolicySettings) -> Option<String> {
     }
 }
 
-fn csp_field(settings: &PolicySettings) -> Result<Option<Field>, CspError> {
+fn csp_field(settings: &PolicySettings) -> Result<Option<Field>, Vec<CspError>> {
     if settings.csp.is_empty() {
         return Ok(None);
     }

@@ -125,6 +125,8 @@ pub enum CspError {
     TakesNone { directive: String, found: String },
     #[error("'none' of {directive} stands alone")]
     NoneIsAlone { directive: String },
+    #[error("{directive} is there twice; browsers would ignore the second")]
+    Repeated { directive: String },
     #[error("{directive} needs a value")]
     Empty { directive: String },
 }
@@ -187,11 +189,19 @@ const KEYWORDS: [&str; 9] = [
 /// `'none'` stands alone; nothing can smuggle in a second directive or policy.
 pub fn content_security_policy<'a, S: AsRef<str> + 'a>(
     directives: impl IntoIterator<Item = (&'a str, &'a [S])>,
-) -> Result<String, CspError> {
+) -> Result<String, Vec<CspError>> {
+    let mut problems = Vec::new();
     let mut policy = String::new();
+    let mut seen = Vec::new();
     for (directive, values) in directives {
         let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-        check_directive(directive, &values)?;
+        problems.extend(check_directive(directive, &values).err());
+        if seen.contains(&directive) {
+            problems.push(CspError::Repeated {
+                directive: directive.to_owned(),
+            });
+        }
+        seen.push(directive);
         if !policy.is_empty() {
             policy.push_str("; ");
         }
@@ -201,7 +211,11 @@ pub fn content_security_policy<'a, S: AsRef<str> + 'a>(
             policy.push_str(value);
         }
     }
-    Ok(policy)
+    if problems.is_empty() {
+        Ok(policy)
+    } else {
+        Err(problems)
+    }
 }
 
 fn check_directive(directive: &str, values: &[&str]) -> Result<(), CspError> {
@@ -315,7 +329,10 @@ mod tests {
 
     fn policy(directives: &[(&str, &[&str])]) -> Result<String, String> {
         let directives = directives.iter().map(|(name, sources)| (*name, *sources));
-        content_security_policy(directives).map_err(|error| error.to_string())
+        content_security_policy(directives).map_err(|problems| {
+            let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            said.join("\n")
+        })
     }
 
     #[test]
@@ -402,6 +419,19 @@ mod tests {
         for (directive, sources, expected) in cases {
             assert_eq!(policy(&[(directive, sources)]), Err(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn every_wrong_directive_is_said_at_once() {
+        let problems = policy(&[
+            ("img-src", &["self"]),
+            ("img-src", &["data:"]),
+            ("font-src", &[]),
+        ]);
+        let expected = "source \"self\" of img-src must be quoted: \"'self'\"\n\
+                        img-src is there twice; browsers would ignore the second\n\
+                        font-src needs a value";
+        assert_eq!(problems, Err(expected.to_owned()));
     }
 
     #[test]

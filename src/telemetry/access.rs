@@ -98,10 +98,9 @@ impl FromStr for AccessMode {
             "errors" => Ok(Self::Errors),
             "slow" => Ok(Self::Slow),
             "off" => Ok(Self::Off),
-            _ => sampled().ok_or_else(|| UnknownWord {
-                what: "access mode",
-                found: word.to_owned(),
-                expected: "all, errors, slow, sampled:N (N at least 1) or off",
+            _ => sampled().ok_or_else(|| {
+                let expected = "all, errors, slow, sampled:N (N at least 1) or off";
+                UnknownWord::new("access mode", word, expected)
             }),
         }
     }

@@ -22,11 +22,7 @@ impl FromStr for QueryMode {
             "masked" => Ok(Self::Masked),
             "off" => Ok(Self::Off),
             "full" => Ok(Self::Full),
-            _ => Err(UnknownWord {
-                what: "query mode",
-                found: word.to_owned(),
-                expected: "masked, off or full",
-            }),
+            _ => Err(UnknownWord::new("query mode", word, "masked, off or full")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
@@ -33,13 +33,13 @@ struct Shared {
     /// The thread has ended.
     ended: Condvar,
     dropped: AtomicU64,
+    json: AtomicBool,
 }
 
 struct Queue {
     text: Vec<u8>,
     lines: usize,
     capacity: usize,
-    format: Format,
     /// Lines refused since the last report.
     lost: u64,
     /// The thread sleeps until the first line of a batch.
@@ -70,7 +70,6 @@ struct Batch {
     text: Vec<u8>,
     lines: u64,
     lost: u64,
-    format: Format,
     then: Then,
 }
 
@@ -94,7 +93,6 @@ impl Writer {
                 text: Vec::new(),
                 lines: 0,
                 capacity: settings.buffer,
-                format: settings.format,
                 lost: 0,
                 idle: false,
                 redirect: None,
@@ -105,6 +103,7 @@ impl Writer {
             work: Condvar::new(),
             ended: Condvar::new(),
             dropped: AtomicU64::new(0),
+            json: AtomicBool::new(settings.format == Format::Json),
         });
         let thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -114,16 +113,20 @@ impl Writer {
         Ok(Self(shared))
     }
 
-    /// Appends what `line` writes (one line with its end), or counts it as dropped.
-    pub fn write_with(&self, line: impl FnOnce(&mut Vec<u8>, Format)) {
+    /// How lines are to be written.
+    pub fn format(&self) -> Format {
+        self.0.format()
+    }
+
+    /// Appends one line with its end, or counts it as dropped.
+    pub fn write_line(&self, line: &[u8]) {
         let mut queue = self.0.queue.lock();
         if queue.lines >= queue.capacity || queue.text.len() >= queue.capacity * BYTES_PER_LINE {
             queue.lost += 1;
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let format = queue.format;
-        line(&mut queue.text, format);
+        queue.text.extend_from_slice(line);
         queue.lines += 1;
         if std::mem::take(&mut queue.idle) || queue.lines == queue.capacity / 2 {
             self.0.work.notify_one();
@@ -133,10 +136,11 @@ impl Writer {
     /// Goes on with other settings; what waits is written to the old output.
     pub fn redirect(&self, settings: &LogSettings) -> Result<(), LogError> {
         let destination = Destination::open(&settings.output)?;
+        let is_json = settings.format == Format::Json;
         let mut queue = self.0.queue.lock();
+        self.0.json.store(is_json, Ordering::Relaxed);
         queue.redirect = Some(destination);
         queue.capacity = settings.buffer;
-        queue.format = settings.format;
         self.0.work.notify_one();
         Ok(())
     }
@@ -163,13 +167,20 @@ impl Writer {
 }
 
 impl Shared {
+    fn format(&self) -> Format {
+        match self.json.load(Ordering::Relaxed) {
+            true => Format::Json,
+            false => Format::Text,
+        }
+    }
+
     fn run(&self, mut to: Destination) {
         let mut spare = Vec::new();
         loop {
             let mut batch = self.next(spare);
             if batch.lost > 0 {
                 let message = format!("{} log lines were dropped", batch.lost);
-                line::warning(&mut batch.text, batch.format, SystemTime::now(), &message);
+                line::warning(&mut batch.text, self.format(), SystemTime::now(), &message);
             }
             if to.sink.write(&batch.text).is_err() {
                 // The next batch that gets through says how many are missing.
@@ -179,7 +190,7 @@ impl Shared {
             match batch.then {
                 Then::Continue => {}
                 Then::Redirect(other) => to = other,
-                Then::Reopen => self.reopen(&mut to, batch.format),
+                Then::Reopen => self.reopen(&mut to),
                 Then::Stop => break,
             }
             spare = batch.text;
@@ -207,18 +218,17 @@ impl Shared {
             text: std::mem::replace(&mut queue.text, spare),
             lines: std::mem::take(&mut queue.lines) as u64,
             lost: std::mem::take(&mut queue.lost),
-            format: queue.format,
             then: queue.then(),
         }
     }
 
-    fn reopen(&self, to: &mut Destination, format: Format) {
+    fn reopen(&self, to: &mut Destination) {
         match Destination::open(&to.output) {
             Ok(anew) => *to = anew,
             Err(error) => {
                 let mut text = Vec::new();
                 let message = format!("{error}; still writing to the old one");
-                line::warning(&mut text, format, SystemTime::now(), &message);
+                line::warning(&mut text, self.format(), SystemTime::now(), &message);
                 // If the old file fails too, nobody is left to tell.
                 let _ = to.sink.write(&text);
             }
@@ -286,7 +296,7 @@ fn open_file(path: &Path) -> Result<File, LogError> {
 /// What `tracing` hands over is one whole line.
 impl Write for &Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.write_with(|text, _| text.extend_from_slice(line));
+        self.write_line(line);
         Ok(line.len())
     }
 
@@ -356,7 +366,7 @@ mod tests {
     }
 
     fn write(writer: &Writer, text: &str) {
-        writer.write_with(|line, _| line.extend_from_slice(text.as_bytes()));
+        writer.write_line(text.as_bytes());
     }
 
     #[test]
@@ -414,6 +424,32 @@ mod tests {
         assert_eq!(writer.dropped(), 1);
         drop(leave);
         writer.stop();
+    }
+
+    #[test]
+    fn every_line_is_written_whole_or_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.log");
+        let writer = Writer::start(&settings(Output::File(path.clone()), 64)).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let writer = &writer;
+                scope.spawn(move || {
+                    (0..2000).for_each(|nth| write(writer, &format!("line {thread} {nth} end\n")));
+                });
+            }
+        });
+        writer.stop();
+        let text = std::fs::read_to_string(path).unwrap();
+        let (lines, reports): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("line "));
+        assert!(lines.iter().all(|line| line.ends_with(" end")));
+        assert_eq!(lines.len() as u64 + writer.dropped(), 8000);
+        let reported = reports.iter().map(|report| {
+            let count = report.split(' ').rev().nth(4).unwrap();
+            count.parse::<u64>().unwrap()
+        });
+        assert_eq!(reported.sum::<u64>(), writer.dropped(), "{reports:?}");
     }
 
     #[test]
