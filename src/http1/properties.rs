@@ -222,6 +222,26 @@ proptest! {
             prop_assert_eq!(host.value, &bytes[head.host]);
         }
     }
+
+    #[test]
+    fn httparse_reads_every_accepted_response_head_the_same(
+        status in "[1-5][0-9][0-9]( [ -~]{0,9})?",
+        fields in vec("[A-Za-z-]{1,12}: ?[ -~]{0,20}\r\n", 0..4), rest in fragments(),
+    ) {
+        let head = format!("HTTP/1.1 {status}\r\n{}\r\n", fields.concat());
+        let bytes = [head.as_bytes(), &rest].concat();
+        let mut gate = ResponseGate::new(ResponseLimits::default());
+        gate.request_started(b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n");
+        if gate.feed(&bytes).is_err() {
+            return Ok(());
+        }
+        let mut read = [httparse::EMPTY_HEADER; 64];
+        let mut other = httparse::Response::new(&mut read);
+        let parsed = other.parse(&bytes).expect("httparse accepts what we accept");
+        prop_assert_eq!(parsed, httparse::Status::Complete(head.len()));
+        prop_assert_eq!(other.code, status[..3].parse().ok());
+        prop_assert_eq!(other.headers.len(), fields.len());
+    }
 }
 
 #[test]
