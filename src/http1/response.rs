@@ -140,7 +140,8 @@ impl ResponseGate {
                         }
                         return Ok(());
                     };
-                    self.partial.clear();
+                    // Given back, not kept: the connection may idle in a pool for long.
+                    self.partial = Vec::new();
                     bytes = &bytes[head.end - before..];
                     self.state = self.after(&head)?;
                 }
@@ -327,6 +328,25 @@ mod tests {
             assert!(gate.is_idle());
         }
         assert_eq!(gate.feed(b"H"), Err(BadResponse::UnsolicitedBytes));
+    }
+
+    #[test]
+    fn a_head_that_comes_whole_is_not_copied() {
+        let mut gate = gate();
+        gate.request_started(GET);
+        gate.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+            .unwrap();
+        assert_eq!(gate.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn a_head_that_came_in_pieces_leaves_nothing_behind() {
+        let mut gate = gate();
+        gate.request_started(GET);
+        gate.feed(b"HTTP/1.1 200 OK\r\nX: y").unwrap();
+        gate.feed(b"\r\nContent-Length: 1\r\n\r\nx").unwrap();
+        assert!(gate.is_idle());
+        assert_eq!(gate.partial.capacity(), 0);
     }
 
     #[test]
