@@ -3,12 +3,14 @@
 //! Pure functions over bytes: no sockets, no clock, no settings beyond limits of size. Everything
 //! here gives the same answer however the bytes were cut into reads.
 
+pub mod bad_response;
 pub mod body;
 pub mod framing;
 pub mod grammar;
 pub mod head;
 pub mod lines;
 pub mod malformed;
+pub mod request_line;
 pub mod response;
 
 #[cfg(test)]

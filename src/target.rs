@@ -5,6 +5,7 @@
 
 pub mod host;
 pub mod path;
+mod segment;
 
 pub use host::{Authority, BadHost, Host};
 pub use path::{BadPath, PathParameters, PathRules, Target};

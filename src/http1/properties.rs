@@ -183,6 +183,50 @@ proptest! {
     }
 
     #[test]
+    fn httparse_reads_every_accepted_chunk_the_same(
+        heads in vec("0{0,3}[0-9a-fA-F]{1,2}(;[a-z]{1,3}(=([!-~]{1,3}|\"[ -~]{0,6}\"))?){0,2}", 0..5),
+        trailers in vec("[A-Za-z-]{1,8}: [ -~]{0,9}\r\n", 0..3),
+    ) {
+        let size_of = |head: &str| {
+            let digits = head.split(';').next().unwrap_or_default();
+            usize::from_str_radix(digits, 16).unwrap()
+        };
+        let mut wire = Vec::new();
+        let mut chunks = Vec::new();
+        for head in heads.iter().filter(|head| size_of(head) > 0) {
+            chunks.push(size_of(head) as u64);
+            wire.extend(format!("{head}\r\n{}\r\n", "x".repeat(size_of(head))).bytes());
+        }
+        wire.extend(b"0\r\n");
+        let trailers_at = wire.len();
+        wire.extend(format!("{}\r\n", trailers.concat()).bytes());
+        if follow(Framing::Chunked, &wire, &[wire.len()]) != Ok((wire.len(), true)) {
+            return Ok(());
+        }
+        let (mut at, mut found) = (0, Vec::new());
+        loop {
+            let parsed = httparse::parse_chunk_size(&wire[at..]).expect("a chunk we accept");
+            let httparse::Status::Complete((length, size)) = parsed else {
+                panic!("a whole chunk head");
+            };
+            at += length;
+            if size == 0 {
+                break;
+            }
+            found.push(size);
+            at += usize::try_from(size).unwrap() + 2;
+        }
+        prop_assert_eq!(found, chunks);
+        prop_assert_eq!(at, trailers_at);
+        let mut read = [httparse::EMPTY_HEADER; 8];
+        let parsed = httparse::parse_headers(&wire[at..], &mut read).expect("trailers we accept");
+        let httparse::Status::Complete((_, read)) = parsed else {
+            panic!("whole trailers");
+        };
+        prop_assert_eq!(read.len(), trailers.len());
+    }
+
+    #[test]
     fn a_response_is_judged_the_same_however_it_is_cut(
         bytes in fragments().prop_map(|rest| [b"HTTP/1.1 200 OK\r\n".as_slice(), &rest].concat()),
         raw in any::<bool>(), seeds in vec(any::<prop::sample::Index>(), 0..6),
@@ -221,6 +265,26 @@ proptest! {
         if let Some(host) = host {
             prop_assert_eq!(host.value, &bytes[head.host]);
         }
+    }
+
+    #[test]
+    fn httparse_reads_every_accepted_response_head_the_same(
+        status in "[1-5][0-9][0-9]( [ -~]{0,9})?",
+        fields in vec("[A-Za-z-]{1,12}: ?[ -~]{0,20}\r\n", 0..4), rest in fragments(),
+    ) {
+        let head = format!("HTTP/1.1 {status}\r\n{}\r\n", fields.concat());
+        let bytes = [head.as_bytes(), &rest].concat();
+        let mut gate = ResponseGate::new(ResponseLimits::default());
+        gate.request_started(b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n");
+        if gate.feed(&bytes).is_err() {
+            return Ok(());
+        }
+        let mut read = [httparse::EMPTY_HEADER; 64];
+        let mut other = httparse::Response::new(&mut read);
+        let parsed = other.parse(&bytes).expect("httparse accepts what we accept");
+        prop_assert_eq!(parsed, httparse::Status::Complete(head.len()));
+        prop_assert_eq!(other.code, status[..3].parse().ok());
+        prop_assert_eq!(other.headers.len(), fields.len());
     }
 }
 

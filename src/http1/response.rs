@@ -3,13 +3,11 @@
 //! One gate watches one upstream connection: every response head and the framing of every body.
 //! Knows nothing of status policy, retries or how a 502 is written.
 
-use thiserror::Error;
-
+pub use super::bad_response::BadResponse;
 use super::body::BodyScanner;
-use super::framing::{BadFraming, Framing, FramingFields};
-use super::grammar::{self, BadField};
-use super::lines::{BadLine, Bounds, FirstLine, Line, Lines};
-use super::malformed::Malformed;
+use super::framing::{Framing, FramingFields};
+use super::grammar;
+use super::lines::{Bounds, FirstLine, Line, Lines};
 
 /// What a response may measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,110 +25,6 @@ impl Default for ResponseLimits {
             head_bytes: 64 << 10,
             fields: 256,
             interim: 8,
-        }
-    }
-}
-
-/// Why the bytes of an upstream are not a response to what was asked. The connection must be
-/// discarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-#[error("{}", self.detail())]
-pub enum BadResponse {
-    UnsolicitedBytes,
-    StatusLine,
-    StatusOutOfRange,
-    BareLineFeed,
-    BareCarriageReturn,
-    ControlCharacter,
-    HeadTooLarge,
-    TooManyFields,
-    FieldFolded,
-    FieldInvalid,
-    ContentLengthInvalid,
-    ContentLengthRepeated,
-    TransferEncodingUnsupported,
-    TransferEncodingRepeated,
-    TransferEncodingInHttp10,
-    FramingConflict,
-    FramingForbidden,
-    InterimInHttp10,
-    TooManyInterim,
-    UnsolicitedUpgrade,
-    Body(Malformed),
-    ClosedBeforeHead,
-    ClosedInHead,
-    ClosedInBody,
-    OverlappingRequest,
-}
-
-impl BadResponse {
-    /// Every variant but [`BadResponse::Body`], for tables and tests.
-    pub const PLAIN: [BadResponse; 24] = [
-        BadResponse::UnsolicitedBytes,
-        BadResponse::StatusLine,
-        BadResponse::StatusOutOfRange,
-        BadResponse::BareLineFeed,
-        BadResponse::BareCarriageReturn,
-        BadResponse::ControlCharacter,
-        BadResponse::HeadTooLarge,
-        BadResponse::TooManyFields,
-        BadResponse::FieldFolded,
-        BadResponse::FieldInvalid,
-        BadResponse::ContentLengthInvalid,
-        BadResponse::ContentLengthRepeated,
-        BadResponse::TransferEncodingUnsupported,
-        BadResponse::TransferEncodingRepeated,
-        BadResponse::TransferEncodingInHttp10,
-        BadResponse::FramingConflict,
-        BadResponse::FramingForbidden,
-        BadResponse::InterimInHttp10,
-        BadResponse::TooManyInterim,
-        BadResponse::UnsolicitedUpgrade,
-        BadResponse::ClosedBeforeHead,
-        BadResponse::ClosedInHead,
-        BadResponse::ClosedInBody,
-        BadResponse::OverlappingRequest,
-    ];
-
-    /// Stable snake_case code.
-    pub fn reason(self) -> &'static str {
-        self.row().0
-    }
-
-    /// One English sentence for the log, without a full stop.
-    pub fn detail(self) -> &'static str {
-        self.row().1
-    }
-
-    #[rustfmt::skip]
-    fn row(self) -> (&'static str, &'static str) {
-        use BadResponse::*;
-        match self {
-            UnsolicitedBytes => ("unsolicited_bytes", "bytes came that no request asked for"),
-            StatusLine => ("status_line", "the status line is not version, status and reason"),
-            StatusOutOfRange => ("status_out_of_range", "the status is outside 100 to 599"),
-            BareLineFeed => ("bare_line_feed", "a line ends in a bare line feed"),
-            BareCarriageReturn => ("bare_carriage_return", "a carriage return is not followed by a line feed"),
-            ControlCharacter => ("control_character", "the head has a control character"),
-            HeadTooLarge => ("head_too_large", "the head is larger than max_response_head"),
-            TooManyFields => ("too_many_fields", "the head has too many fields"),
-            FieldFolded => ("field_folded", "a field line begins with white space"),
-            FieldInvalid => ("field_invalid", "a field line is not a name, a colon and a value"),
-            ContentLengthInvalid => ("content_length_invalid", "Content-Length is not a plain decimal number"),
-            ContentLengthRepeated => ("content_length_repeated", "there is more than one Content-Length field"),
-            TransferEncodingUnsupported => ("transfer_encoding_unsupported", "the transfer coding is not chunked alone"),
-            TransferEncodingRepeated => ("transfer_encoding_repeated", "there is more than one Transfer-Encoding field"),
-            TransferEncodingInHttp10 => ("transfer_encoding_in_http_1_0", "an HTTP/1.0 response has a transfer coding"),
-            FramingConflict => ("framing_conflict", "there are both Content-Length and Transfer-Encoding"),
-            FramingForbidden => ("framing_forbidden", "a response that has no body announces one"),
-            InterimInHttp10 => ("interim_in_http_1_0", "an HTTP/1.0 response has an interim status"),
-            TooManyInterim => ("too_many_interim", "too many interim responses came before the final one"),
-            UnsolicitedUpgrade => ("unsolicited_upgrade", "the protocol was switched though no request asked for it"),
-            Body(bad) => (bad.reason(), bad.detail()),
-            ClosedBeforeHead => ("closed_before_head", "the connection ended before a response began"),
-            ClosedInHead => ("closed_in_head", "the connection ended within a response head"),
-            ClosedInBody => ("closed_in_body", "the connection ended within a response body"),
-            OverlappingRequest => ("overlapping_request", "a request was written before the last response ended"),
         }
     }
 }
@@ -246,7 +140,8 @@ impl ResponseGate {
                         }
                         return Ok(());
                     };
-                    self.partial.clear();
+                    // Given back, not kept: the connection may idle in a pool for long.
+                    self.partial = Vec::new();
                     bytes = &bytes[head.end - before..];
                     self.state = self.after(&head)?;
                 }
@@ -288,15 +183,19 @@ impl ResponseGate {
 
 impl Asked {
     fn read(head: &[u8]) -> Self {
+        const UPGRADE: &[u8] = b"upgrade:";
         let mut asked = Asked {
             head: head.starts_with(b"HEAD "),
             upgrade: false,
         };
-        for line in head.split(|&byte| byte == b'\n').skip(1) {
-            match line.split(|&byte| byte == b':').next() {
-                Some(b"\r" | b"") | None => break,
-                Some(name) => asked.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
+        for feed in memchr::memchr_iter(b'\n', head) {
+            let line = &head[feed + 1..];
+            if line.starts_with(b"\r\n") {
+                break;
             }
+            asked.upgrade |= line
+                .get(..UPGRADE.len())
+                .is_some_and(|name| name.eq_ignore_ascii_case(UPGRADE));
         }
         asked
     }
@@ -404,39 +303,96 @@ fn status_line(line: &[u8]) -> Result<(bool, u16), BadResponse> {
     Ok((*minor == b'1', status))
 }
 
-impl From<BadLine> for BadResponse {
-    fn from(bad: BadLine) -> Self {
-        match bad {
-            BadLine::LineFeed => BadResponse::BareLineFeed,
-            BadLine::CarriageReturn => BadResponse::BareCarriageReturn,
-            BadLine::Control | BadLine::NotAscii => BadResponse::ControlCharacter,
-            BadLine::FirstLineTooLong | BadLine::HeadTooLarge => BadResponse::HeadTooLarge,
-            BadLine::TooManyFields => BadResponse::TooManyFields,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn gate() -> ResponseGate {
+        ResponseGate::new(ResponseLimits::default())
+    }
+
+    #[test]
+    fn one_connection_serves_many_requests() {
+        let mut gate = gate();
+        for _ in 0..3 {
+            gate.request_started(GET);
+            assert!(!gate.is_idle());
+            gate.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .unwrap();
+            assert!(gate.is_idle());
+            gate.request_started(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+            gate.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+                .unwrap();
+            assert!(gate.is_idle());
+        }
+        assert_eq!(gate.feed(b"H"), Err(BadResponse::UnsolicitedBytes));
+    }
+
+    #[test]
+    fn a_head_that_comes_whole_is_not_copied() {
+        let mut gate = gate();
+        gate.request_started(GET);
+        gate.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+            .unwrap();
+        assert_eq!(gate.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn a_head_that_came_in_pieces_leaves_nothing_behind() {
+        let mut gate = gate();
+        gate.request_started(GET);
+        gate.feed(b"HTTP/1.1 200 OK\r\nX: y").unwrap();
+        gate.feed(b"\r\nContent-Length: 1\r\n\r\nx").unwrap();
+        assert!(gate.is_idle());
+        assert_eq!(gate.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn interim_responses_are_counted_for_each_request_anew() {
+        let mut gate = gate();
+        for _ in 0..3 {
+            gate.request_started(GET);
+            for _ in 0..8 {
+                gate.feed(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            }
+            gate.feed(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         }
     }
-}
 
-impl From<BadField> for BadResponse {
-    fn from(bad: BadField) -> Self {
-        match bad {
-            BadField::Folded => BadResponse::FieldFolded,
-            BadField::NameEmpty
-            | BadField::NameInvalid
-            | BadField::NameSpace
-            | BadField::ColonMissing => BadResponse::FieldInvalid,
-        }
+    #[test]
+    fn a_request_on_top_of_another_breaks_the_connection() {
+        let mut gate = gate();
+        gate.request_started(GET);
+        gate.request_started(GET);
+        let why = BadResponse::OverlappingRequest;
+        assert_eq!(gate.feed(b"HTTP/1.1 200 OK\r\n"), Err(why));
     }
-}
 
-impl From<BadFraming> for BadResponse {
-    fn from(bad: BadFraming) -> Self {
-        match bad {
-            BadFraming::LengthInvalid => BadResponse::ContentLengthInvalid,
-            BadFraming::LengthRepeated => BadResponse::ContentLengthRepeated,
-            BadFraming::CodingUnsupported => BadResponse::TransferEncodingUnsupported,
-            BadFraming::CodingRepeated => BadResponse::TransferEncodingRepeated,
-            BadFraming::CodingInHttp10 => BadResponse::TransferEncodingInHttp10,
-            BadFraming::Conflict => BadResponse::FramingConflict,
+    #[test]
+    fn a_tunnel_is_not_judged() {
+        let mut gate = gate();
+        gate.request_started(b"GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: websocket\r\n\r\n");
+        gate.feed(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x00\xff\n")
+            .unwrap();
+        gate.feed(b"anything").unwrap();
+        assert_eq!(gate.eof(), Ok(()));
+        assert!(!gate.is_idle());
+    }
+
+    #[test]
+    fn only_the_head_of_a_request_says_what_was_asked() {
+        for (head, upgrade) in [
+            (
+                &b"POST / HTTP/1.1\r\nHost: a\r\n\r\nX\nUpgrade: x\r\n"[..],
+                false,
+            ),
+            (b"GET / HTTP/1.1\r\nX-Upgrade: x\r\n\r\n", false),
+            (b"GET / HTTP/1.1\r\nX: Upgrade: x\r\n\r\n", false),
+            (b"GET / HTTP/1.1\r\nX: y\r\nupgrade: x\r\n\r\n", true),
+        ] {
+            assert_eq!(Asked::read(head).upgrade, upgrade);
         }
     }
 }

@@ -5,14 +5,15 @@
 //! [`crate::http1::head`]; repeating the rules here costs little and holds if a parser between
 //! disagrees. Knows nothing of routes, clients or how a refusal is written.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Version};
 
 pub use crate::http1::malformed::Malformed;
 
 use crate::http1::framing::FramingFields;
 use crate::http1::grammar;
-use crate::http1::head::{AbsoluteForm, check_method};
+use crate::http1::head::Limits;
+use crate::http1::request_line::{AbsoluteForm, check_method};
 use crate::target::{Authority, Host, PathRules, Target};
 
 /// A request as a parser hands it over.
@@ -41,13 +42,14 @@ pub struct Admitted<'a> {
 }
 
 /// Judges a parsed request and gives its canonical host and target.
-pub fn check_parsed<'a>(
-    request: &Parsed<'a>,
-    rules: &PathRules,
-) -> Result<Admitted<'a>, Malformed> {
+///
+/// The limits count what the request would be as an HTTP/1.1 head: where HTTP/2 compressed it, its
+/// size is what an application would have to read.
+pub fn check_parsed<'a>(request: &Parsed<'a>, limits: &Limits) -> Result<Admitted<'a>, Malformed> {
     check_method(request.method.as_str().as_bytes())?;
+    check_size(request, limits)?;
     check_fields(request.version, request.headers)?;
-    let (authority, target, default_port) = split_target(request, rules)?;
+    let (authority, target, default_port) = split_target(request, &limits.path)?;
     let host = one_host(request, authority, default_port)?;
     Ok(Admitted { host, target })
 }
@@ -122,8 +124,27 @@ fn one_host(
     }
 }
 
+fn check_size(request: &Parsed<'_>, limits: &Limits) -> Result<(), Malformed> {
+    let line = request.method.as_str().len() + request.target.len() + "  HTTP/1.1".len();
+    if line > limits.request_line {
+        return Err(Malformed::RequestLineTooLong);
+    }
+    if request.headers.len() > limits.fields {
+        return Err(Malformed::TooManyFields);
+    }
+    let fields = request.headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum();
+    if line + fields + "\r\n\r\n".len() > limits.head_bytes {
+        return Err(Malformed::HeadTooLarge);
+    }
+    Ok(())
+}
+
 fn check_fields(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
     let mut framing = FramingFields::default();
+    let mut expects = false;
     for (name, value) in headers {
         let value = value.as_bytes();
         if !value.iter().all(|&byte| grammar::is_field_byte(byte)) {
@@ -131,6 +152,11 @@ fn check_fields(version: Version, headers: &HeaderMap) -> Result<(), Malformed> 
         }
         if name == CONTENT_LENGTH {
             framing.length(value)?;
+        } else if name == EXPECT {
+            if expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Malformed::ExpectationUnknown);
+            }
+            expects = true;
         } else if version < Version::HTTP_2 {
             if name == TRANSFER_ENCODING {
                 framing.coding(value)?;
@@ -195,7 +221,7 @@ mod tests {
             target: target.as_bytes(),
             headers: &headers(fields),
         };
-        let admitted = check_parsed(&request, &PathRules::default())?;
+        let admitted = check_parsed(&request, &Limits::default())?;
         Ok((
             admitted.host.map(|host| host.to_string()),
             admitted.target.map(|target| target.path().to_owned()),
@@ -294,7 +320,7 @@ mod tests {
                 target: b"/",
                 headers: &HeaderMap::new(),
             };
-            assert_eq!(check_parsed(&request, &PathRules::default()), Err(why));
+            assert_eq!(check_parsed(&request, &Limits::default()), Err(why));
         }
     }
 
@@ -314,6 +340,52 @@ mod tests {
             Err(Malformed::HostMissing)
         );
         assert_eq!(check(Version::HTTP_10, None, "/", &[]).unwrap().0, None);
+    }
+
+    #[test]
+    fn http2_requests_have_the_same_limits() {
+        let limits = Limits {
+            request_line: 64,
+            head_bytes: 128,
+            fields: 2,
+            ..Limits::default()
+        };
+        let check = |target: &str, fields: &[(&'static str, &str)]| {
+            let request = Parsed {
+                version: Version::HTTP_2,
+                method: &Method::GET,
+                authority: Some("a"),
+                default_port: 443,
+                target: target.as_bytes(),
+                headers: &headers(fields),
+            };
+            check_parsed(&request, &limits).map(drop)
+        };
+        assert_eq!(
+            check(&format!("/{:050}", 0), &[("a", "b"), ("a", "c")]),
+            Ok(())
+        );
+        assert_eq!(
+            check(&format!("/{:051}", 0), &[]),
+            Err(Malformed::RequestLineTooLong)
+        );
+        let three = [("a", "b"), ("a", "c"), ("a", "d")];
+        assert_eq!(check("/", &three), Err(Malformed::TooManyFields));
+        assert_eq!(
+            check("/", &[("a", &"b".repeat(128))]),
+            Err(Malformed::HeadTooLarge)
+        );
+    }
+
+    #[test]
+    fn the_only_expectation_in_either_version_is_100_continue() {
+        assert!(h2("a", &[("expect", "100-Continue")]).is_ok());
+        let twice = [("expect", "100-continue"), ("expect", "100-continue")];
+        assert_eq!(h2("a", &twice), Err(Malformed::ExpectationUnknown));
+        assert_eq!(
+            h2("a", &[("expect", "x")]),
+            Err(Malformed::ExpectationUnknown)
+        );
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<'a> Authority<'a> {
         if name.len() > LONGEST_NAME {
             return Err(BadHost::TooLong);
         }
-        if name[0] == b'.' || name.ends_with(b".") || memchr::memmem::find(name, b"..").is_some() {
+        if name[0] == b'.' || name.ends_with(b".") || name.windows(2).any(|pair| pair == b"..") {
             return Err(BadHost::EmptyLabel);
         }
         let name = std::str::from_utf8(name).expect("only ASCII name bytes are left");

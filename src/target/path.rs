@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+use super::segment::{Dots, Segment, is_plain};
+
 /// Why a target is refused. [`BadPath::reason`] is stable; the text is for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{}", self.detail())]
@@ -189,17 +191,15 @@ impl<'a> Target<'a> {
 }
 
 fn check_query(query: &[u8]) -> Result<&str, BadPath> {
-    if let Some(&bad) = query
-        .iter()
-        .find(|&&byte| !matches!(byte, 0x21..=0x7e) || byte == b'#')
-    {
+    let is_bad = |byte: u8| !matches!(byte, 0x21..=0x7e) || byte == b'#';
+    if let Some(&bad) = query.iter().find(|&&byte| is_bad(byte)) {
         return Err(match bad {
             b'#' => BadPath::Fragment,
             0x80.. => BadPath::NotAscii,
             _ => BadPath::Control,
         });
     }
-    if memchr::memmem::find(query, b"%00").is_some() {
+    if query.windows(3).any(|text| text == b"%00") {
         return Err(BadPath::EncodedControl);
     }
     Ok(std::str::from_utf8(query).expect("visible ASCII"))
@@ -212,6 +212,11 @@ fn canonical_path<'a>(raw: &'a [u8], rules: &PathRules) -> Result<Cow<'a, str>, 
             _ => BadPath::NotAbsolute,
         });
     };
+    if is_plain(raw) {
+        return Ok(Cow::Borrowed(
+            std::str::from_utf8(raw).expect("plain path bytes are ASCII"),
+        ));
+    }
     let mut as_sent = true;
     let mut depth = 0usize;
     let mut segments = raw[1..].split(|&byte| byte == b'/').peekable();
@@ -249,7 +254,7 @@ fn rewrite(raw: &[u8], rules: &PathRules) -> Result<String, BadPath> {
             Dots::None if rules.merge_slashes && segment.is_empty() && !last => {}
             Dots::None => {
                 path.push('/');
-                push_segment(&mut path, segment);
+                Segment::push_canonical(&mut path, segment);
             }
             Dots::One | Dots::Two => {
                 if Segment::read(segment, rules)?.dots == Dots::Two {
@@ -264,175 +269,6 @@ fn rewrite(raw: &[u8], rules: &PathRules) -> Result<String, BadPath> {
     }
     Ok(path)
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dots {
-    None,
-    One,
-    Two,
-}
-
-/// What one segment turned out to be.
-struct Segment {
-    dots: Dots,
-    /// Already canonical, byte for byte.
-    as_sent: bool,
-}
-
-impl Segment {
-    fn read(raw: &[u8], rules: &PathRules) -> Result<Segment, BadPath> {
-        let mut as_sent = true;
-        // Dots since the last separator, encoded ones included; `None` once something else came.
-        let mut dots = Some(0u32);
-        let mut has_encoded_separator = false;
-        let mut rest = raw;
-        while let [byte, tail @ ..] = rest {
-            rest = tail;
-            let mut decoded = *byte;
-            match CLASS[usize::from(*byte)] {
-                Class::Plain => {}
-                Class::Encode => as_sent = false,
-                Class::Refuse(why) => return Err(why),
-                Class::Percent => {
-                    let [high, low, tail @ ..] = rest else {
-                        return Err(BadPath::PercentEncoding);
-                    };
-                    decoded = hex(*high)
-                        .zip(hex(*low))
-                        .map(|(high, low)| high << 4 | low)
-                        .ok_or(BadPath::PercentEncoding)?;
-                    if decoded < 0x20 || decoded == 0x7f {
-                        return Err(BadPath::EncodedControl);
-                    }
-                    if is_overlong(decoded, tail) {
-                        return Err(BadPath::Overlong);
-                    }
-                    as_sent &= !is_unreserved(decoded)
-                        && !high.is_ascii_lowercase()
-                        && !low.is_ascii_lowercase();
-                    if matches!(decoded, b'/' | b'\\') {
-                        if matches!(dots, Some(1 | 2)) {
-                            return Err(BadPath::HiddenDotSegment);
-                        }
-                        has_encoded_separator = true;
-                        dots = Some(0);
-                        rest = tail;
-                        continue;
-                    }
-                    rest = tail;
-                }
-            }
-            match (decoded, dots) {
-                (b'.', Some(seen)) => dots = Some(seen + 1),
-                (b';', Some(1 | 2)) => return Err(BadPath::HiddenDotSegment),
-                _ => dots = None,
-            }
-            if *byte == b';' && rules.parameters == PathParameters::Refuse {
-                return Err(BadPath::Parameter);
-            }
-        }
-        let dots = match dots {
-            Some(1 | 2) if has_encoded_separator => return Err(BadPath::HiddenDotSegment),
-            Some(1) => Dots::One,
-            Some(2) => Dots::Two,
-            _ => Dots::None,
-        };
-        Ok(Segment { dots, as_sent })
-    }
-}
-
-/// Appends a valid segment in canonical form.
-fn push_segment(path: &mut String, raw: &[u8]) {
-    let mut rest = raw;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        match (CLASS[usize::from(*byte)], rest) {
-            (Class::Percent, [high, low, tail @ ..]) => {
-                rest = tail;
-                let decoded = hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0);
-                if is_unreserved(decoded) {
-                    path.push(char::from(decoded));
-                } else {
-                    push_encoded(path, decoded);
-                }
-            }
-            (Class::Encode, _) => push_encoded(path, *byte),
-            _ => path.push(char::from(*byte)),
-        }
-    }
-}
-
-fn push_encoded(path: &mut String, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    path.push('%');
-    path.push(char::from(DIGITS[usize::from(byte >> 4)]));
-    path.push(char::from(DIGITS[usize::from(byte & 15)]));
-}
-
-/// Whether the encoded byte `first` and the encoded byte that `rest` begins with spell a character
-/// in more bytes than it needs: `%C0%AE` is a dot to a careless decoder.
-fn is_overlong(first: u8, rest: &[u8]) -> bool {
-    if !matches!(first, 0xc0 | 0xc1 | 0xe0 | 0xf0) {
-        return false;
-    }
-    let [b'%', high, low, ..] = rest else {
-        return false;
-    };
-    let Some(second) = hex(*high).zip(hex(*low)).map(|(h, l)| h << 4 | l) else {
-        return false;
-    };
-    match first {
-        0xc0 | 0xc1 => matches!(second, 0x80..=0xbf),
-        0xe0 => matches!(second, 0x80..=0x9f),
-        _ => matches!(second, 0x80..=0x8f),
-    }
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
-/// RFC 3986 2.3.
-const fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-#[derive(Clone, Copy)]
-enum Class {
-    /// Stands for itself.
-    Plain,
-    Percent,
-    /// Legal only percent-encoded, harmless, and sent raw by browsers: encoded for them.
-    Encode,
-    Refuse(BadPath),
-}
-
-/// What a raw byte of a path segment is.
-static CLASS: [Class; 256] = {
-    let mut table = [Class::Refuse(BadPath::Control); 256];
-    let mut byte = 0x21;
-    while byte < 256 {
-        table[byte] = match byte as u8 {
-            b'%' => Class::Percent,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':'
-            | b'@' | b'/' => Class::Plain,
-            b if is_unreserved(b) => Class::Plain,
-            b'[' | b']' | b'^' | b'{' | b'|' | b'}' => Class::Encode,
-            b'#' => Class::Refuse(BadPath::Fragment),
-            b'\\' => Class::Refuse(BadPath::Backslash),
-            0x7f => Class::Refuse(BadPath::Control),
-            0x80.. => Class::Refuse(BadPath::NotAscii),
-            _ => Class::Refuse(BadPath::Character),
-        };
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests {
