@@ -1,8 +1,8 @@
 //! Upstreams for tests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Lease, Seed, Settings, Tried, Upstream};
+use super::{Failure, Lease, Seed, Settings, Tried, Upstream};
 
 pub fn seeds(addresses: &[&str]) -> Vec<Seed> {
     addresses
@@ -37,4 +37,32 @@ pub fn loads(upstream: &Upstream) -> Vec<u32> {
         .iter()
         .map(|backend| backend.in_flight)
         .collect()
+}
+
+pub fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+pub fn with(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = settings();
+    change(&mut settings);
+    settings
+}
+
+pub fn only(upstream: &Upstream, index: usize) -> Tried {
+    let mut tried = Tried::default();
+    for (other, member) in upstream.members.load().iter().enumerate() {
+        if other != index {
+            tried.add(&member.backend);
+        }
+    }
+    tried
+}
+
+pub async fn take_down(upstream: &Arc<Upstream>, index: usize) {
+    for _ in 0..upstream.settings.max_fails {
+        let mut lease = upstream.lease(None, &only(upstream, index)).await.unwrap();
+        assert_eq!(lease.to_string(), upstream.status()[index].address);
+        lease.failed(Failure::Connect);
+    }
 }
