@@ -4,14 +4,14 @@ mod address;
 mod backend;
 pub mod balance;
 mod budget;
-pub mod connector;
+mod connector;
 mod deadline;
 mod head;
-pub mod health;
+mod health;
 mod inventory;
 mod lease;
 mod passive;
-pub mod peer;
+mod peer;
 mod pick;
 mod queue;
 pub mod resolve;
@@ -23,7 +23,11 @@ mod tls;
 mod transport;
 mod wire;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -111,10 +115,11 @@ pub struct BackendStatus {
 impl Upstream {
     /// An upstream whose backends keep the load and health they had in `carried`, the running one of this name.
     ///
-    /// Starts nothing: see [`Upstream::start`]. Needs no runtime.
+    /// Starts nothing and changes nothing that runs, so that a plan may still be refused: see [`Upstream::start`].
+    /// Needs no runtime.
     pub fn new(settings: Settings, seeds: Vec<Seed>, carried: Option<&Self>) -> Arc<Self> {
         let live = carried.map_or_else(
-            || Arc::new(Live::new(balance::hash(settings.name.as_bytes()))),
+            || Arc::new(Live::new(entropy())),
             |running| running.live.clone(),
         );
         let found = seeds
@@ -148,19 +153,12 @@ impl Upstream {
         };
         let first = carried.is_none();
         upstream.rebuild(&upstream.found.lock(), !first);
-        if upstream.settings.health.is_none() {
-            upstream
-                .members
-                .load()
-                .iter()
-                .for_each(|member| member.backend.forget_probes(&upstream.settings));
-        }
         Arc::new(upstream)
     }
 
     /// Starts probes and name resolution, in place of those of the upstream this one was carried from.
     ///
-    /// They end with this upstream, or when its successor starts. Must be called within a runtime.
+    /// They end with this upstream, or when its successor starts. To be called once, within a runtime, when the plan runs.
     pub fn start(self: &Arc<Self>, lookup: &Arc<dyn Lookup>) {
         let predecessor = self.live.tasks.lock().replace(self.tasks.clone());
         if let Some(predecessor) = predecessor {
@@ -172,9 +170,18 @@ impl Upstream {
                 tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
             }
         }
-        if let Some(probe) = &self.settings.health {
-            let task = health::watch(Arc::downgrade(self), probe.clone());
-            tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+        match &self.settings.health {
+            Some(probe) => {
+                let task = health::watch(Arc::downgrade(self), probe.clone());
+                tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+            }
+            // Nobody would ever bring up what probes took down.
+            None => {
+                let members = self.members.load();
+                members
+                    .iter()
+                    .for_each(|member| member.backend.forget_probes(&self.settings));
+            }
         }
     }
 
@@ -324,6 +331,11 @@ impl Upstream {
         self.members.store(Arc::new(members));
         self.changed.notify_one();
     }
+}
+
+/// 64 bits that differ between processes: gateways that start together must not move in step.
+fn entropy() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 impl fmt::Debug for Upstream {

@@ -54,7 +54,7 @@ impl HeadEnd {
     }
 }
 
-/// The backend's response head, interim ones included, is over the upstream's limit; inside the [`io::Error`] of a stream.
+/// The backend's response head, interim ones included, is over the upstream's limit; inside a stream's [`std::io::Error`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the response head is longer than {0} bytes")]
 pub struct HeadTooLong(usize);

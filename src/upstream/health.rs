@@ -19,8 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Backend, Endpoint, Probe, ProbeKind, Protocol, Transport, Upstream,
-    balance::mix,
+    Backend, Endpoint, Probe, ProbeKind, Protocol, Transport, Upstream, entropy,
     socket::{ConnectError, Socket},
 };
 
@@ -86,7 +85,7 @@ pub(super) async fn watch(upstream: Weak<Upstream>, probe: Probe) {
 async fn follow(upstream: Weak<Upstream>, backend: Arc<Backend>, prober: Arc<Prober>) {
     let every = prober.probe.every;
     // Spread over the interval, so that neither the backends of one gateway nor the gateways of one backend probe at once.
-    let chance = mix(backend.identity() ^ u64::from(std::process::id()));
+    let chance = entropy();
     sleep(every.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64)).await;
     loop {
         let result = prober.ask(backend.endpoint()).await;
@@ -536,6 +535,12 @@ mod tests {
             &old.settings,
         );
         let new = Upstream::new(settings, backends(), Some(&old));
+        assert!(
+            matches!(old.status()[0].state, State::Unhealthy(_)),
+            "it may be refused yet"
+        );
+        let lookup: Arc<dyn Lookup> = Arc::new(System::new().unwrap());
+        new.start(&lookup);
         assert_eq!(new.status()[0].state, State::Up);
     }
 }
