@@ -4,13 +4,15 @@ mod address;
 mod backend;
 pub mod balance;
 mod budget;
-pub mod connector;
+mod connector;
 mod deadline;
-pub mod health;
+mod head;
+mod health;
 mod inventory;
 mod lease;
 mod passive;
-pub mod peer;
+mod peer;
+mod pick;
 mod queue;
 pub mod resolve;
 mod settings;
@@ -21,11 +23,14 @@ mod tls;
 mod transport;
 mod wire;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
@@ -34,23 +39,19 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
+use self::queue::Live;
 pub use self::{
     address::{Address, AddressError, Endpoint, Host},
     backend::{Backend, Failure, State},
     balance::{Affinity, Balance, BalanceError},
     connector::Connector,
     deadline::Deadline,
+    head::HeadTooLong,
     lease::{Lease, Tried},
     resolve::Lookup,
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,
-    wire::HeadTooLong,
-};
-use self::{
-    balance::Candidate,
-    passive::Standing,
-    queue::{Live, Order, Refused},
 };
 
 /// The backends of one name, under one plan.
@@ -114,10 +115,11 @@ pub struct BackendStatus {
 impl Upstream {
     /// An upstream whose backends keep the load and health they had in `carried`, the running one of this name.
     ///
-    /// Starts nothing: see [`Upstream::start`]. Needs no runtime.
+    /// Starts nothing and changes nothing that runs, so that a plan may still be refused: see [`Upstream::start`].
+    /// Needs no runtime.
     pub fn new(settings: Settings, seeds: Vec<Seed>, carried: Option<&Self>) -> Arc<Self> {
         let live = carried.map_or_else(
-            || Arc::new(Live::new(balance::hash(settings.name.as_bytes()))),
+            || Arc::new(Live::new(entropy())),
             |running| running.live.clone(),
         );
         let found = seeds
@@ -151,19 +153,12 @@ impl Upstream {
         };
         let first = carried.is_none();
         upstream.rebuild(&upstream.found.lock(), !first);
-        if upstream.settings.health.is_none() {
-            upstream
-                .members
-                .load()
-                .iter()
-                .for_each(|member| member.backend.forget_probes(&upstream.settings));
-        }
         Arc::new(upstream)
     }
 
     /// Starts probes and name resolution, in place of those of the upstream this one was carried from.
     ///
-    /// They end with this upstream, or when its successor starts. Must be called within a runtime.
+    /// They end with this upstream, or when its successor starts. To be called once, within a runtime, when the plan runs.
     pub fn start(self: &Arc<Self>, lookup: &Arc<dyn Lookup>) {
         let predecessor = self.live.tasks.lock().replace(self.tasks.clone());
         if let Some(predecessor) = predecessor {
@@ -175,9 +170,18 @@ impl Upstream {
                 tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
             }
         }
-        if let Some(probe) = &self.settings.health {
-            let task = health::watch(Arc::downgrade(self), probe.clone());
-            tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+        match &self.settings.health {
+            Some(probe) => {
+                let task = health::watch(Arc::downgrade(self), probe.clone());
+                tokio::spawn(self.tasks.clone().run_until_cancelled_owned(task));
+            }
+            // Nobody would ever bring up what probes took down.
+            None => {
+                let members = self.members.load();
+                members
+                    .iter()
+                    .for_each(|member| member.backend.forget_probes(&self.settings));
+            }
         }
     }
 
@@ -251,54 +255,6 @@ impl Upstream {
     /// Requests waiting for a backend below its cap.
     pub fn waiting(&self) -> usize {
         self.live.waiting()
-    }
-
-    /// Picks and counts; `order` is the turn's, so its lock is held.
-    fn pick(
-        &self,
-        order: &mut Order,
-        affinity: Option<u64>,
-        tried: &Tried,
-    ) -> Result<Lease, Refused> {
-        let members = self.members.load();
-        if members.is_empty() {
-            return Err(Refused::Unavailable(Unavailable::NoBackends));
-        }
-        let now = Instant::now();
-        let lone = members.len() == 1;
-        let standings: Standings = members
-            .iter()
-            .map(|member| member.backend.standing(now, &self.settings, lone))
-            .collect();
-        let pick = Pick {
-            upstream: self,
-            members: &members,
-            standings,
-            affinity,
-            lone,
-        };
-
-        let up = |index: usize| pick.standings[index].0 != Standing::Down;
-        let fresh = |index: usize| !tried.contains(&members[index].backend);
-        let backup = |index: usize| members[index].backup;
-        let tiers: [&dyn Fn(usize) -> bool; 4] = [
-            &|index| up(index) && fresh(index) && !backup(index),
-            &|index| up(index) && fresh(index) && backup(index),
-            &|index| up(index) && !backup(index),
-            &|index| up(index) && backup(index),
-        ];
-        let last: [&dyn Fn(usize) -> bool; 2] = [&fresh, &|_| true];
-        let last = if self.settings.last_resort == LastResort::TryAnyway {
-            &last[..]
-        } else {
-            &[]
-        };
-        for tier in tiers.iter().chain(last) {
-            if let Some(picked) = pick.among(order, tier) {
-                return picked;
-            }
-        }
-        Err(Refused::Unavailable(Unavailable::AllDown))
     }
 
     /// Sets what the name of seed `index` resolves to, and joins and drains backends accordingly.
@@ -377,83 +333,9 @@ impl Upstream {
     }
 }
 
-/// What each member may do, and the part of its weight it has.
-type Standings = SmallVec<[(Standing, u32); 16]>;
-
-/// One choice over one view of the members.
-struct Pick<'a> {
-    upstream: &'a Upstream,
-    members: &'a [Member],
-    standings: Standings,
-    affinity: Option<u64>,
-    lone: bool,
-}
-
-impl Pick<'_> {
-    /// A backend of this tier; `None` if it has none, [`Refused::Full`] if all it has are at their cap.
-    fn among(
-        &self,
-        order: &mut Order,
-        tier: &dyn Fn(usize) -> bool,
-    ) -> Option<Result<Lease, Refused>> {
-        let cap = match self.upstream.settings.max_connections {
-            0 => u32::MAX,
-            cap => cap,
-        };
-        let mut full = false;
-        let mut indices: SmallVec<[usize; 16]> = SmallVec::new();
-        let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
-        for (index, member) in self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| tier(*index))
-        {
-            let in_flight = member.backend.in_flight();
-            if in_flight >= cap {
-                full = true;
-                continue;
-            }
-            indices.push(index);
-            candidates.push(Candidate {
-                in_flight,
-                weight: member.weight * self.standings[index].1,
-                identity: member.backend.identity(),
-                credit: member.backend.credit(),
-            });
-        }
-        let Some(chosen) = self.choose(order, &mut candidates) else {
-            return full.then_some(Err(Refused::Full));
-        };
-        if self.upstream.settings.balance == Balance::RoundRobin {
-            for (index, candidate) in indices.iter().zip(&candidates) {
-                self.members[*index].backend.set_credit(candidate.credit);
-            }
-        }
-        let index = indices[chosen];
-        let trial = self.standings[index].0 == Standing::Trial;
-        Some(Ok(Lease::new(
-            self.members[index].backend.clone(),
-            self.upstream.settings.clone(),
-            self.upstream.transport.clone(),
-            self.upstream.live.clone(),
-            self.lone,
-            trial,
-        )))
-    }
-
-    fn choose(&self, order: &mut Order, candidates: &mut [Candidate]) -> Option<usize> {
-        match (&self.upstream.settings.balance, self.affinity) {
-            (Balance::ConsistentHash(_), Some(key)) => balance::consistent(candidates, key),
-            (Balance::LeastConnections | Balance::ConsistentHash(_), _) => {
-                balance::least_connections(candidates, order.rotation())
-            }
-            (Balance::RandomTwo, _) => {
-                balance::random_two(candidates, [order.chance(), order.chance()])
-            }
-            (Balance::RoundRobin, _) => balance::round_robin(candidates),
-        }
-    }
+/// 64 bits that differ between processes: gateways that start together must not move in step.
+fn entropy() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 impl fmt::Debug for Upstream {
@@ -467,234 +349,13 @@ impl fmt::Debug for Upstream {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, time::Duration};
-
     use proptest::prelude::*;
     use tokio::time::advance;
 
     use super::{
-        testing::{lease, loads, seeds, settings, upstream},
+        testing::{lease, loads, only, seconds, seeds, settings, take_down, upstream, with},
         *,
     };
-
-    fn seconds(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
-
-    fn with(change: impl FnOnce(&mut Settings)) -> Settings {
-        let mut settings = settings();
-        change(&mut settings);
-        settings
-    }
-
-    fn only(upstream: &Upstream, index: usize) -> Tried {
-        let mut tried = Tried::default();
-        for (other, member) in upstream.members.load().iter().enumerate() {
-            if other != index {
-                tried.add(&member.backend);
-            }
-        }
-        tried
-    }
-
-    async fn take_down(upstream: &Arc<Upstream>, index: usize) {
-        for _ in 0..upstream.settings.max_fails {
-            let mut lease = upstream.lease(None, &only(upstream, index)).await.unwrap();
-            assert_eq!(lease.to_string(), upstream.status()[index].address);
-            lease.failed(Failure::Connect);
-        }
-    }
-
-    #[tokio::test]
-    async fn requests_in_flight_are_spread_evenly() {
-        let upstream = upstream(settings(), 3);
-        let mut held = Vec::new();
-        for _ in 0..7 {
-            held.push(lease(&upstream).await);
-        }
-        let mut spread = loads(&upstream);
-        spread.sort_unstable();
-        assert_eq!(spread, [2, 2, 3]);
-    }
-
-    #[tokio::test]
-    async fn round_robin_follows_the_weights() {
-        let mut backends = seeds(&["192.0.2.1:80", "192.0.2.2:80"]);
-        backends[0].weight = 3;
-        let upstream = Upstream::new(
-            with(|settings| settings.balance = Balance::RoundRobin),
-            backends,
-            None,
-        );
-        let mut turns = [0; 2];
-        for _ in 0..40 {
-            let lease = lease(&upstream).await;
-            turns[usize::from(lease.to_string() == "192.0.2.2:80")] += 1;
-        }
-        assert_eq!(turns, [30, 10]);
-    }
-
-    #[tokio::test]
-    async fn a_key_keeps_its_backend_until_that_is_down() {
-        let settings =
-            with(|settings| settings.balance = Balance::ConsistentHash(Affinity::ClientIp));
-        let upstream = upstream(settings, 4);
-        let key = Some(balance::hash(b"198.51.100.7"));
-        let home = upstream
-            .lease(key, &Tried::default())
-            .await
-            .unwrap()
-            .to_string();
-        for _ in 0..10 {
-            assert_eq!(
-                upstream
-                    .lease(key, &Tried::default())
-                    .await
-                    .unwrap()
-                    .to_string(),
-                home
-            );
-        }
-        let index = upstream
-            .status()
-            .iter()
-            .position(|backend| backend.address == home)
-            .unwrap();
-        take_down(&upstream, index).await;
-        assert_ne!(
-            upstream
-                .lease(key, &Tried::default())
-                .await
-                .unwrap()
-                .to_string(),
-            home
-        );
-    }
-
-    #[tokio::test]
-    async fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
-        let upstream = upstream(settings(), 3);
-        let mut tried = Tried::default();
-        let mut met = HashSet::new();
-        for _ in 0..3 {
-            let lease = upstream.lease(None, &tried).await.unwrap();
-            assert!(met.insert(lease.to_string()));
-            tried.add(&lease);
-        }
-        assert!(upstream.lease(None, &tried).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failing_backend_rests_and_then_one_request_tries() {
-        let upstream = upstream(settings(), 2);
-        take_down(&upstream, 0).await;
-        for _ in 0..10 {
-            assert_eq!(lease(&upstream).await.to_string(), "192.0.2.2:80");
-        }
-
-        advance(seconds(10)).await;
-        let prefer_first = only(&upstream, 0);
-        let mut trial = upstream.lease(None, &prefer_first).await.unwrap();
-        assert_eq!(trial.to_string(), "192.0.2.1:80");
-        let other = upstream.lease(None, &prefer_first).await.unwrap();
-        assert_eq!(other.to_string(), "192.0.2.2:80");
-
-        trial.succeeded();
-        assert_eq!(upstream.status()[0].state, State::Up);
-        assert_eq!(
-            upstream
-                .lease(None, &prefer_first)
-                .await
-                .unwrap()
-                .to_string(),
-            "192.0.2.1:80"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_trial_whose_client_went_away_is_left_to_the_next_request() {
-        let upstream = upstream(settings(), 2);
-        take_down(&upstream, 0).await;
-        advance(seconds(10)).await;
-        let prefer_first = only(&upstream, 0);
-        drop(upstream.lease(None, &prefer_first).await.unwrap());
-        assert_eq!(
-            upstream
-                .lease(None, &prefer_first)
-                .await
-                .unwrap()
-                .to_string(),
-            "192.0.2.1:80"
-        );
-    }
-
-    #[tokio::test]
-    async fn the_only_backend_is_never_taken_down_by_traffic() {
-        let upstream = upstream(settings(), 1);
-        for _ in 0..20 {
-            lease(&upstream).await.failed(Failure::Timeout);
-        }
-        assert_eq!(upstream.status()[0].state, State::Up);
-    }
-
-    #[tokio::test]
-    async fn when_all_are_down_the_last_resort_decides() {
-        for (last_resort, expected) in [
-            (LastResort::Unavailable, Err(Unavailable::AllDown)),
-            (LastResort::TryAnyway, Ok(())),
-        ] {
-            let upstream = upstream(with(|settings| settings.last_resort = last_resort), 2);
-            take_down(&upstream, 0).await;
-            take_down(&upstream, 1).await;
-            assert_eq!(
-                upstream.lease(None, &Tried::default()).await.map(drop),
-                expected
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn backups_serve_only_while_no_primary_can() {
-        let mut backends = seeds(&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
-        backends[2].backup = true;
-        let upstream = Upstream::new(settings(), backends, None);
-        let mut held = Vec::new();
-        for _ in 0..10 {
-            held.push(lease(&upstream).await);
-        }
-        assert_eq!(loads(&upstream), [5, 5, 0]);
-        take_down(&upstream, 0).await;
-        take_down(&upstream, 1).await;
-        assert_eq!(lease(&upstream).await.to_string(), "192.0.2.3:80");
-
-        advance(seconds(10)).await;
-        assert_ne!(lease(&upstream).await.to_string(), "192.0.2.3:80");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_recovered_backend_takes_load_slowly() {
-        let upstream = upstream(with(|settings| settings.slow_start = seconds(100)), 2);
-        take_down(&upstream, 0).await;
-        advance(seconds(10)).await;
-        upstream
-            .lease(None, &only(&upstream, 0))
-            .await
-            .unwrap()
-            .succeeded();
-        assert_eq!(upstream.status()[0].state, State::Rising(10));
-
-        let mut held = Vec::new();
-        for _ in 0..11 {
-            held.push(lease(&upstream).await);
-        }
-        assert_eq!(loads(&upstream), [1, 10]);
-        held.clear();
-
-        advance(seconds(50)).await;
-        assert_eq!(upstream.status()[0].state, State::Rising(55));
-        advance(seconds(50)).await;
-        assert_eq!(upstream.status()[0].state, State::Up);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_reload_keeps_load_and_health_of_the_backends_that_stay() {
@@ -736,15 +397,6 @@ mod tests {
             .map(|backend| backend.state)
             .collect();
         assert_eq!(states, [State::Up, State::Rising(10)]);
-    }
-
-    #[tokio::test]
-    async fn no_backends_is_said_at_once() {
-        let upstream = Upstream::new(settings(), seeds(&["app.example:80"]), None);
-        assert_eq!(
-            upstream.lease(None, &Tried::default()).await.unwrap_err(),
-            Unavailable::NoBackends
-        );
     }
 
     #[tokio::test]

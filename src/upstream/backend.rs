@@ -347,6 +347,7 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Address;
 
     #[test]
     fn slow_start_rises_from_a_tenth_to_the_whole_in_a_straight_line() {
@@ -356,5 +357,49 @@ mod tests {
             .into();
         assert_eq!(parts, [100, 190, 550, 910, 1000, 1000]);
         assert_eq!(ramp(Duration::ZERO, Duration::ZERO), FULL);
+    }
+
+    /// What `act` logs, as text.
+    fn logged(act: impl FnOnce()) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(file.reopen().map(std::sync::Mutex::new).unwrap())
+            .finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        text.lines()
+            .map(str::trim_start)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn each_change_of_state_is_one_line_that_says_which_backend_why_and_for_how_long() {
+        let settings = Settings::named("app");
+        let backend = Backend::new(
+            "192.0.2.1:80"
+                .parse::<Address>()
+                .unwrap()
+                .endpoint()
+                .unwrap(),
+        );
+        let now = Instant::now();
+        let lines = logged(|| {
+            for _ in 0..6 {
+                backend.failed(Failure::Status(StatusCode::BAD_GATEWAY), now, &settings);
+            }
+            for _ in 0..3 {
+                backend.succeeded(now + settings.fail_timeout, &settings);
+            }
+        });
+        assert_eq!(
+            lines,
+            [
+                "WARN upstream: backend is down upstream=app backend=192.0.2.1:80 why=status 502 for_ms=10000",
+                "INFO upstream: backend is up upstream=app backend=192.0.2.1:80 why=\"a trial request succeeded\"",
+            ]
+        );
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn connect(
     let settings = transport.settings();
     let endpoint = endpoint(address);
     let began = Instant::now();
-    let attempt = Socket::connect(&endpoint, settings.tls.as_ref());
+    let attempt = Socket::connect(&endpoint, settings);
     let socket = match timeout(settings.timeouts.connect, attempt).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(explain(error, &endpoint)),
@@ -141,15 +141,11 @@ fn explain(error: ConnectError, endpoint: &Endpoint) -> Box<Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, net::SocketAddr as StdAddress, path::PathBuf};
+    use std::{net::SocketAddr as StdAddress, path::PathBuf};
 
     use pingora_core::connectors::http::Connector as Connectors;
     use pingora_core::protocols::http::client::HttpSession;
     use pingora_http::RequestHeader;
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    use rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier};
-    use rustls_pki_types::PrivateKeyDer;
-    use tempfile::TempDir;
     use tokio::{
         io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
         net::{TcpListener, UnixListener},
@@ -159,80 +155,8 @@ mod tests {
     use super::*;
     use crate::upstream::{
         Protocol, Seed, Settings, Timeouts, Tls, TlsFiles, Upstream,
-        testing::{lease, settings},
+        testing::{Authority, lease, settings},
     };
-
-    /// A certificate authority, and files of what it signs.
-    struct Authority {
-        files: TempDir,
-        issuer: Issuer<'static, KeyPair>,
-        certificate: rcgen::Certificate,
-    }
-
-    impl Authority {
-        fn new() -> Self {
-            let mut params = CertificateParams::new(Vec::new()).unwrap();
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.self_signed(&key).unwrap();
-            let files = tempfile::tempdir().unwrap();
-            fs::write(files.path().join("ca.pem"), certificate.pem()).unwrap();
-            Self {
-                files,
-                issuer: Issuer::new(params, key),
-                certificate,
-            }
-        }
-
-        fn ca(&self) -> PathBuf {
-            self.files.path().join("ca.pem")
-        }
-
-        fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            (params.signed_by(&key, &self.issuer).unwrap(), key)
-        }
-
-        /// A client's certificate and key, as files.
-        fn identity(&self) -> (PathBuf, PathBuf) {
-            let (certificate, key) = self.sign("gateway.example");
-            let (chain, secret) = (
-                self.files.path().join("client.crt"),
-                self.files.path().join("client.key"),
-            );
-            fs::write(&chain, certificate.pem()).unwrap();
-            fs::write(&secret, key.serialize_pem()).unwrap();
-            (chain, secret)
-        }
-
-        /// A server named app.example; `clients` is who signs the certificates it asks of clients.
-        fn server(&self, clients: Option<&Self>) -> TlsAcceptor {
-            let (certificate, key) = self.sign("app.example");
-            let provider = Arc::new(ring::default_provider());
-            let builder = ServerConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-                .unwrap();
-            let builder = match clients {
-                None => builder.with_no_client_auth(),
-                Some(authority) => {
-                    let mut roots = RootCertStore::empty();
-                    roots.add(authority.certificate.der().clone()).unwrap();
-                    let verifier =
-                        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                            .build()
-                            .unwrap();
-                    builder.with_client_cert_verifier(verifier)
-                }
-            };
-            let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-            let mut config = builder
-                .with_single_cert(vec![certificate.der().clone()], key)
-                .unwrap();
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            TlsAcceptor::from(Arc::new(config))
-        }
-    }
 
     /// Answers every request on every connection with its own count of connections.
     async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, connection: usize) {

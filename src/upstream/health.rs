@@ -19,8 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Backend, Endpoint, Probe, ProbeKind, Protocol, Transport, Upstream,
-    balance::mix,
+    Backend, Endpoint, Probe, ProbeKind, Protocol, Transport, Upstream, entropy,
     socket::{ConnectError, Socket},
 };
 
@@ -86,7 +85,7 @@ pub(super) async fn watch(upstream: Weak<Upstream>, probe: Probe) {
 async fn follow(upstream: Weak<Upstream>, backend: Arc<Backend>, prober: Arc<Prober>) {
     let every = prober.probe.every;
     // Spread over the interval, so that neither the backends of one gateway nor the gateways of one backend probe at once.
-    let chance = mix(backend.identity() ^ u64::from(std::process::id()));
+    let chance = entropy();
     sleep(every.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64)).await;
     loop {
         let result = prober.ask(backend.endpoint()).await;
@@ -151,7 +150,7 @@ impl Prober {
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Socket, Illness> {
-        Ok(Socket::connect(endpoint, self.transport.settings().tls.as_ref()).await?)
+        Ok(Socket::connect(endpoint, self.transport.settings()).await?)
     }
 
     async fn get_h1(&self, endpoint: &Endpoint, path: &str, host: &str) -> Result<u16, Illness> {
@@ -230,17 +229,14 @@ fn own_host(endpoint: &Endpoint) -> String {
 #[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
-    use pingora_core::protocols::http::v2::server::{
-        H2Accept, HttpSession as H2Session, handshake,
-    };
-    use pingora_http::ResponseHeader;
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
     use crate::upstream::{
-        Address, Failure, Lookup, Seed, Settings, State,
+        Address, Failure, Lookup, Seed, Settings, State, Tls, TlsFiles,
         resolve::System,
-        testing::{lease, seeds, settings},
+        testing::{Authority, lease, seeds, settings},
     };
 
     const SOON: Duration = Duration::from_millis(5);
@@ -385,28 +381,27 @@ mod tests {
         assert_eq!(once(ProbeKind::Tcp, settings(), &address).await, Ok(()));
     }
 
+    /// Speaks HTTP/2: 200 for /healthz, 404 for the rest.
+    async fn serve_h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let status = if request.uri().path() == "/healthz" {
+                200
+            } else {
+                404
+            };
+            let response = http::Response::builder().status(status).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn http2_is_probed_in_http2() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let stream: pingora_core::protocols::l4::stream::Stream = stream.into();
-                let mut connection = handshake(Box::new(stream), None).await.unwrap();
-                let digest = Arc::new(pingora_core::protocols::Digest::default());
-                while let Ok(Some(H2Accept::Session(mut session))) =
-                    H2Session::from_h2_conn(&mut connection, digest.clone()).await
-                {
-                    let status = if session.req_header().uri.path() == "/healthz" {
-                        200
-                    } else {
-                        404
-                    };
-                    let response = ResponseHeader::build(status, None).unwrap();
-                    session
-                        .write_response_header(Box::new(response), true)
-                        .unwrap();
-                }
+                tokio::spawn(serve_h2(stream));
             }
         });
         let h2c = Settings {
@@ -418,6 +413,57 @@ mod tests {
             once(http("/"), h2c, &address).await,
             Err("status 404".into())
         );
+    }
+
+    #[tokio::test]
+    async fn probes_verify_what_requests_verify() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let acceptor = authority.server(None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    tokio::spawn(serve_h2(stream));
+                } else {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                    let _ = stream.flush().await;
+                }
+            }
+        });
+        let named = |ca| TlsFiles {
+            sni: Some("app.example"),
+            ca: Some(ca),
+            ..TlsFiles::default()
+        };
+        let (own, other) = (authority.ca(), stranger.ca());
+        let insecure = TlsFiles {
+            insecure: true,
+            ..TlsFiles::default()
+        };
+        for protocol in [Protocol::H1, Protocol::H2] {
+            for (files, well) in [
+                (named(&own), true),
+                (named(&other), false),
+                (TlsFiles { ..insecure }, true),
+            ] {
+                let settings = Settings {
+                    protocol,
+                    tls: Some(Tls::load(&files).unwrap()),
+                    ..settings()
+                };
+                let result = once(http("/healthz"), settings.clone(), &address).await;
+                assert_eq!(result.is_ok(), well, "{protocol:?} {files:?} {result:?}");
+                assert_eq!(
+                    once(ProbeKind::Tcp, settings, &address).await.is_ok(),
+                    well,
+                    "{protocol:?} {files:?}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -536,6 +582,12 @@ mod tests {
             &old.settings,
         );
         let new = Upstream::new(settings, backends(), Some(&old));
+        assert!(
+            matches!(old.status()[0].state, State::Unhealthy(_)),
+            "it may be refused yet"
+        );
+        let lookup: Arc<dyn Lookup> = Arc::new(System::new().unwrap());
+        new.start(&lookup);
         assert_eq!(new.status()[0].state, State::Up);
     }
 }

@@ -73,10 +73,13 @@ impl Passive {
 
     /// True if this brought the backend up.
     ///
-    /// A success counts only once a trial is due: one that set out before the backend went down says nothing new.
+    /// A success counts only of a trial or once one is due: a request that set out before the backend went down says
+    /// nothing new.
     pub fn succeeded(&mut self, now: Instant, rule: Rule) -> bool {
         match *self {
-            Self::Down { until, .. } if now >= until || rule.max_fails == 0 => {
+            Self::Down { until, trial }
+                if trial.is_some() || now >= until || rule.max_fails == 0 =>
+            {
                 *self = Self::up();
                 true
             }

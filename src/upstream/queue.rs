@@ -64,12 +64,13 @@ pub(super) enum Refused {
 }
 
 impl Live {
+    /// `seed` is where rotation and chance begin.
     pub fn new(seed: u64) -> Self {
         Self {
             turn: Mutex::new(Turn {
                 order: Order {
-                    rotation: 0,
-                    chance: mix(seed),
+                    rotation: mix(seed) as usize,
+                    chance: seed,
                 },
                 queue: Queue::default(),
             }),

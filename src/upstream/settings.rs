@@ -60,9 +60,9 @@ pub struct Timeouts {
 pub enum Protocol {
     #[default]
     H1,
-    /// HTTP/2 by ALPN; needs TLS.
+    /// HTTP/2 by ALPN; `tls` must be set.
     H2,
-    /// HTTP/2 in plaintext with prior knowledge.
+    /// HTTP/2 in plaintext with prior knowledge; `tls` must not be set.
     H2c,
 }
 

@@ -5,9 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, RawFd},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
@@ -16,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Endpoint, Tls};
+use super::{Endpoint, Tls, transport::TransportSettings};
 
 /// Bytes to and from a backend.
 #[derive(Debug)]
@@ -38,7 +40,14 @@ pub(super) enum ConnectError {
 
 impl Socket {
     /// Connects, and completes the TLS handshake where there is one. Has no deadline of its own.
-    pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        endpoint: &Endpoint,
+        settings: &TransportSettings,
+    ) -> Result<Self, ConnectError> {
+        let tls = settings
+            .tls
+            .as_ref()
+            .map(|tls| (tls, tls.config(settings.protocol)));
         match endpoint {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address)
@@ -48,8 +57,8 @@ impl Socket {
                 stream.set_nodelay(true).map_err(ConnectError::Refused)?;
                 match tls {
                     None => Ok(Self::Tcp(stream)),
-                    Some(tls) => Ok(Self::TlsTcp(Box::new(
-                        handshake(tls, address.ip(), stream).await?,
+                    Some((tls, config)) => Ok(Self::TlsTcp(Box::new(
+                        handshake(tls, config, address.ip(), stream).await?,
                     ))),
                 }
             }
@@ -59,10 +68,10 @@ impl Socket {
                     .map_err(ConnectError::Refused)?;
                 match tls {
                     None => Ok(Self::Unix(stream)),
-                    Some(tls) => {
+                    Some((tls, config)) => {
                         let stand_in = IpAddr::from(Ipv4Addr::LOCALHOST);
                         Ok(Self::TlsUnix(Box::new(
-                            handshake(tls, stand_in, stream).await?,
+                            handshake(tls, config, stand_in, stream).await?,
                         )))
                     }
                 }
@@ -81,7 +90,12 @@ impl Socket {
 }
 
 /// `unnamed` stands for the server where settings name none, which they may only if nothing is verified.
-async fn handshake<S>(tls: &Tls, unnamed: IpAddr, stream: S) -> Result<TlsStream<S>, ConnectError>
+async fn handshake<S>(
+    tls: &Tls,
+    config: &Arc<ClientConfig>,
+    unnamed: IpAddr,
+    stream: S,
+) -> Result<TlsStream<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -89,7 +103,7 @@ where
         .sni()
         .cloned()
         .unwrap_or_else(|| ServerName::IpAddress(unnamed.into()));
-    TlsConnector::from(tls.config().clone())
+    TlsConnector::from(config.clone())
         .connect(name, stream)
         .await
         .map_err(ConnectError::Handshake)

@@ -21,11 +21,14 @@ use rustls_pki_types::{
 };
 use thiserror::Error;
 
+use super::Protocol;
+
 /// The TLS settings of one upstream, ready to use. Equal if a connection made under one may be used under the other.
 #[derive(Clone)]
 pub struct Tls {
     said: Arc<Said>,
-    config: Arc<ClientConfig>,
+    h1: Arc<ClientConfig>,
+    h2: Arc<ClientConfig>,
     /// The same trust and identity as pingora's HTTP/2 connector wants them.
     ca: Option<Arc<CaType>>,
     identity: Option<Arc<CertKey>>,
@@ -98,9 +101,12 @@ impl Tls {
             chain,
             key,
         };
-        let config = said.config(files.ca)?;
+        let h1 = said.config(files.ca)?;
+        let mut h2 = h1.clone();
+        h2.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
-            config: Arc::new(config),
+            h1: Arc::new(h1),
+            h2: Arc::new(h2),
             ca: said.ca_for_h2(),
             identity: said.identity_for_h2(),
             said: Arc::new(said),
@@ -116,8 +122,12 @@ impl Tls {
         self.said.insecure
     }
 
-    pub(super) fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+    /// For our own connections; it offers `protocol` and nothing else.
+    pub(super) fn config(&self, protocol: Protocol) -> &Arc<ClientConfig> {
+        match protocol {
+            Protocol::H1 => &self.h1,
+            Protocol::H2 | Protocol::H2c => &self.h2,
+        }
     }
 
     pub(super) fn ca(&self) -> Option<&Arc<CaType>> {
@@ -130,7 +140,7 @@ impl Tls {
 }
 
 impl Said {
-    /// For HTTP/1.1: the only protocol our own connector speaks.
+    /// For HTTP/1.1.
     fn config(&self, ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
