@@ -2,6 +2,8 @@
 //! Knows no runtime module; what the tables become is decided in `plan`.
 
 mod check;
+#[cfg(test)]
+mod corpus;
 mod declare;
 mod expand;
 pub mod problem;
@@ -9,6 +11,8 @@ mod read;
 #[cfg(test)]
 mod reference;
 pub mod schema;
+#[cfg(test)]
+mod schema_check;
 pub mod spec;
 pub mod word;
 
@@ -25,13 +29,20 @@ pub use spec::Config;
 ///
 /// Paths in the file are meant from its directory.
 pub fn load(path: &Path) -> Result<Config, Problems> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let mut problems = Problems::new(&file);
-        problems.note(&Place::NOWHERE, format!("cannot be read: {error}"));
+        problems.note(
+            &Place::NOWHERE,
+            format!("{}; expected a configuration file", check::why(&error)),
+        );
         problems
     })?;
-    let config = parse(&text, &file, &|name| std::env::var(name).ok())?;
+    let config = parse(&text, &file, env)?;
     let mut problems = Problems::new(&file);
     check::files(&config, &mut problems);
     problems.none_or(config)

@@ -4,8 +4,9 @@
 use serde_json::{Map, Value as Json, json};
 use toml::de::DeValue;
 
-use super::problem::{Located, Place, Positioned};
+use super::problem::{Located, Place};
 use super::read::{Fields, Node, Reader, Value, constant};
+use super::word::Size;
 
 /// Turns what is written into what is kept, where these differ: a [`super::word::Size`] into a number of bytes.
 pub trait Yields<T> {
@@ -34,19 +35,17 @@ pub trait Group: Sized {
     fn group_schema() -> Vec<(&'static str, Json, bool)>;
 }
 
-/// Where a table begins, and the place of each key that is asked for later. Equal to every other.
+/// Where a table begins, and whether all in it was right. Equal to every other.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin(pub Place);
+pub struct Origin {
+    pub place: Place,
+    /// False when a key of this table was wrong and its default stands in.
+    pub sound: bool,
+}
 
 impl PartialEq for Origin {
     fn eq(&self, _: &Self) -> bool {
         true
-    }
-}
-
-impl Positioned for Origin {
-    fn place(&self) -> Place {
-        self.0
     }
 }
 
@@ -82,7 +81,7 @@ macro_rules! spec {
         $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq)]
         $vis struct $name {
-            /// Where the table begins.
+            /// Where the table begins, and whether all in it was right.
             pub origin: $crate::config::declare::Origin,
             $( $(#[doc = $doc])+ pub $field: $ty, )*
             $( $(#[doc = $group_doc])+ pub $group: $group_ty, )?
@@ -110,7 +109,10 @@ macro_rules! spec {
                 )*
                 $( let $group = <$group_ty as $crate::config::declare::Group>::read_group(fields, table, reader); )?
                 Some(Self {
-                    origin: $crate::config::declare::Origin(fields.place),
+                    origin: $crate::config::declare::Origin {
+                        place: fields.place,
+                        sound: reader.is_sound(fields),
+                    },
                     $( $field: $crate::config::declare::kept!($field? $(, $written)?), )*
                     $( $group: $group?, )?
                 })
@@ -134,7 +136,7 @@ macro_rules! spec {
 
         impl $crate::config::problem::Positioned for $name {
             fn place(&self) -> $crate::config::problem::Place {
-                self.origin.0
+                self.origin.place
             }
         }
 
@@ -221,7 +223,7 @@ macro_rules! limit {
         $reader.within($node, $value)
     };
     ($node:ident, $value:ident, $reader:ident, entries) => {
-        $reader.counted($node, $value)
+        $reader.counted($node)
     };
 }
 pub(crate) use limit;
@@ -238,10 +240,19 @@ pub(crate) use short;
 
 macro_rules! expects {
     ($table:literal) => {
-        "a table"
+        if $table.starts_with("[[") {
+            $table
+        } else {
+            "a table"
+        }
     };
     ($table:literal, $short:ident) => {
-        concat!("a table, or a string that is its ", stringify!($short))
+        concat!(
+            $table,
+            ": its ",
+            stringify!($short),
+            " as a string, or a table"
+        )
     };
 }
 pub(crate) use expects;
@@ -255,36 +266,43 @@ pub fn key_schema<T: Value>(
     bounds: Option<(&str, &str)>,
 ) -> (&'static str, Json, bool) {
     let mut schema = T::schema();
-    if let Some((least, most)) = bounds {
-        narrow(
-            &mut schema,
-            limit,
-            &to_json(&constant(least)),
-            &to_json(&constant(most)),
-        );
-    }
     let members = schema.as_object_mut().expect("a schema is an object");
     members.insert("description".to_owned(), json!(doc.trim()));
     if let Some(default) = default {
         members.insert("default".to_owned(), to_json(&constant(default)));
     }
+    if let Some((least, most)) = bounds {
+        // An annotation: JSON Schema cannot hold the bounds of a duration, and a test reads them here.
+        members.insert(
+            "x-bounds".to_owned(),
+            json!([to_json(&constant(least)), to_json(&constant(most))]),
+        );
+        narrow(&mut schema, limit, least, most);
+    }
     let required = default.is_none() && T::absent().is_none();
     (key, schema, required)
 }
 
-/// Writes the bounds where JSON Schema can hold them: numbers and lengths. Those of words stay in the description.
-fn narrow(schema: &mut Json, limit: &str, least: &Json, most: &Json) {
+/// Writes the bounds where JSON Schema can hold them: of numbers, also of a size in bytes, and of lengths.
+fn narrow(schema: &mut Json, limit: &str, least: &str, most: &str) {
+    let number = |bound: &str| match to_json(&constant(bound)) {
+        Json::String(text) => text.parse().map(|Size(bytes)| json!(bytes)).ok(),
+        number => Some(number),
+    };
+    let (Some(least), Some(most)) = (number(least), number(most)) else {
+        return;
+    };
     if limit == "entries" {
-        schema["minItems"] = least.clone();
-        schema["maxItems"] = most.clone();
+        schema["minItems"] = least;
+        schema["maxItems"] = most;
         return;
     }
-    if let Some(number) = schema["anyOf"]
-        .as_array_mut()
-        .and_then(|forms| forms.iter_mut().find(|form| form["type"] == "integer"))
+    let forms = schema["anyOf"].as_array_mut();
+    if let Some(integer) =
+        forms.and_then(|forms| forms.iter_mut().find(|form| form["type"] == "integer"))
     {
-        number["minimum"] = least.clone();
-        number["maximum"] = most.clone();
+        integer["minimum"] = least;
+        integer["maximum"] = most;
     }
 }
 

@@ -3,7 +3,6 @@
 //! Every problem is noted at its place and reading goes on: a wrong value is replaced by its default, a wrong entry
 //! of a list is left out. So a result may be incomplete; it is right only when no problem was noted.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -98,19 +97,6 @@ impl<'t> Node<'t> {
     pub fn is_integer(&self) -> bool {
         self.value.is_integer()
     }
-
-    /// The value as one would quote it in a message.
-    fn quoted(&self) -> String {
-        match self.value {
-            DeValue::String(text) => format!("{text:?}"),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            DeValue::Boolean(on) => on.to_string(),
-            DeValue::Datetime(_) => "a date".to_owned(),
-            DeValue::Array(_) => "a list".to_owned(),
-            DeValue::Table(_) => "a table".to_owned(),
-        }
-    }
 }
 
 /// The keys of one table.
@@ -119,6 +105,7 @@ pub struct Fields<'t> {
     entries: BTreeMap<&'t str, (Place, Node<'t>)>,
     /// Known keys that an unknown key was probably meant to be: not reported as missing as well.
     meant: Vec<&'static str>,
+    problems_before: usize,
 }
 
 impl<'t> Fields<'t> {
@@ -190,7 +177,10 @@ impl<'a> Reader<'a> {
             if last_line.replace(line) != Some(line) {
                 let message = syntax_message(
                     error.message(),
-                    error.span().and_then(|span| self.text.get(span)),
+                    error
+                        .span()
+                        .and_then(|span| self.text.get(span))
+                        .unwrap_or_default(),
                 );
                 self.problems.note(&place, message);
             }
@@ -227,8 +217,24 @@ impl<'a> Reader<'a> {
 
     /// Notes that `node` is not what it should be.
     pub fn mismatch(&mut self, node: Node<'_>, expected: &str) {
-        let message = format!("{} is {}; expected {expected}", node.key, node.quoted());
+        let message = format!("{} is {}; expected {expected}", node.key, self.quoted(node));
         self.note(&self.place(node), message);
+    }
+
+    /// The value as one would quote it in a message.
+    fn quoted(&self, node: Node<'_>) -> String {
+        match node.value {
+            DeValue::String(text) => match expand::expand(text, self.env) {
+                Ok(text) => format!("{text:?}"),
+                Err(_) => format!("{text:?}"),
+            },
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            DeValue::Boolean(on) => on.to_string(),
+            DeValue::Datetime(_) => "a date".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        }
     }
 
     /// Notes that `node` lies outside its bounds, or outside `widest` when it has none.
@@ -355,7 +361,13 @@ impl<'a> Reader<'a> {
             place,
             entries,
             meant: Vec::new(),
+            problems_before: self.problems.len(),
         })
+    }
+
+    /// Whether nothing in this table has been found wrong.
+    pub fn is_sound(&self, fields: &Fields<'_>) -> bool {
+        self.problems.len() == fields.problems_before
     }
 
     /// Notes every key of `fields` that is not one of `known`.
@@ -422,13 +434,12 @@ impl<'a> Reader<'a> {
         inside
     }
 
-    /// Whether a list has a permitted length; notes it when not.
-    pub fn counted<T>(&mut self, node: Node<'_>, list: &[T]) -> bool {
-        let Some((least, most)) = node.bounds else {
+    /// Whether a list has a permitted length as written; notes it when not.
+    pub fn counted(&mut self, node: Node<'_>) -> bool {
+        let (Some((least, most)), DeValue::Array(list)) = (node.bounds, node.value) else {
             return true;
         };
-        let inside =
-            self.bound::<usize>(least) <= list.len() && list.len() <= self.bound::<usize>(most);
+        let inside = (self.bound(least)..=self.bound::<usize>(most)).contains(&list.len());
         if !inside {
             let message = format!(
                 "{} has {} entries; expected {least} to {most}",
@@ -492,12 +503,29 @@ pub fn constant(text: &str) -> DeValue<'_> {
         .into_inner()
 }
 
-fn syntax_message<'m>(message: &'m str, found: Option<&str>) -> Cow<'m, str> {
+/// The parser's words in ours. `found` is the text they are about.
+fn syntax_message(message: &str, found: &str) -> String {
     match (message, found) {
-        ("duplicate key", Some(key)) => {
-            format!("duplicate key {key:?}; expected each key once in a table").into()
+        ("duplicate key", _) => {
+            format!("duplicate key {found:?}; expected each key once in a table")
         }
-        _ => message.replace('`', "\"").into(),
+        ("string values must be quoted, expected literal string", "") => {
+            "no value; expected one after =".to_owned()
+        }
+        ("string values must be quoted, expected literal string", _) => {
+            format!("{found} is not a value; expected a string in quotes, a number, true or false")
+        }
+        _ => {
+            let message = message
+                .replace("`\"`", "a double quote")
+                .replace('`', "\"")
+                .replacen(", expected", "; expected", 1);
+            if found.is_empty() {
+                message
+            } else {
+                format!("{found:?}: {message}")
+            }
+        }
     }
 }
 
@@ -536,7 +564,10 @@ impl<T: Value> Value for Located<T> {
 
 impl<T: Value> Value for Vec<T> {
     fn expects() -> String {
-        format!("a list, each {}", T::expects())
+        match T::expects() {
+            header if header.starts_with("[[") => format!("{header} for each"),
+            entry => format!("a list, each entry {entry}"),
+        }
     }
 
     fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {

@@ -33,8 +33,18 @@ pub fn references(config: &Config, problems: &mut Problems) {
                 "replace_prefix beside strip_prefix = true; expected one of them",
             );
         }
-        if let Some(methods) = route.methods.as_ref().filter(|methods| methods.is_empty()) {
-            problems.note(methods, "methods is empty and the route matches nothing; expected at least one, or no methods for all");
+        let forwards = matches!(route.action, ActionSpec::Upstream(_));
+        if !forwards && *route.strip_prefix {
+            problems.note(
+                &route.strip_prefix,
+                "strip_prefix on a route that forwards nothing; expected it beside upstream",
+            );
+        }
+        if let Some(prefix) = route.replace_prefix.as_ref().filter(|_| !forwards) {
+            problems.note(
+                prefix,
+                "replace_prefix on a route that forwards nothing; expected it beside upstream",
+            );
         }
     }
 }
@@ -51,6 +61,7 @@ pub fn policy_names(config: &Config) -> Vec<&str> {
 /// Two routes are the same when a request could match both equally well: host and path are equal and a method is common.
 pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
     let mut names: HashMap<String, &RouteSpec> = HashMap::new();
+    let routes: Vec<&RouteSpec> = routes.iter().filter(|route| route.origin.sound).collect();
     for (index, route) in routes.iter().enumerate() {
         let twin = routes[..index].iter().find(|earlier| {
             earlier.host == route.host
@@ -62,10 +73,10 @@ pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
                 "route matches what the route at line {} matches; expected another host, path or methods",
                 twin.place().line()
             );
-            problems.note(route, message);
+            problems.note(*route, message);
             continue;
         }
-        if let Some(earlier) = names.insert(route.label(), route) {
+        if let Some(earlier) = names.insert(route.label(), *route) {
             let message = format!(
                 "duplicate route name {:?}, also at line {}",
                 route.label(),
@@ -73,7 +84,7 @@ pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
             );
             match &route.name {
                 Some(name) => problems.note(name, message),
-                None => problems.note(route, message),
+                None => problems.note(*route, message),
             }
         }
     }

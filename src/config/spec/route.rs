@@ -21,8 +21,8 @@ spec! {
         host: Option<Located<HostPattern>>;
         /// Prefix of whole segments: "/api" is for /api and /api/x, "/api/" only for what is below it.
         path: Located<RoutePath> = "/";
-        /// Methods; otherwise all. A path that matches only with another method is answered with 405.
-        methods: Option<Located<Vec<Method>>>;
+        /// Methods, 1 to 32; otherwise all. A path that matches only with another method is answered with 405.
+        methods: Option<Vec<Method>>, entries 1..=32;
         /// Takes the path of the route away before forwarding.
         strip_prefix: Located<bool> = false;
         /// Puts this in place of the path of the route before forwarding.
