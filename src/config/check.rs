@@ -1,5 +1,5 @@
 //! What the keys mean for one another: references, duplicates, contradictions. Knows no word's grammar and, but for
-//! [`files`], nothing outside the text.
+//! [`files()`], nothing outside the text.
 //!
 //! A wrong value has been replaced by its default before it comes here, and its table is not sound. Checks that would
 //! take that default for the operator's own words pass over such a table.

@@ -9,10 +9,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
-use super::declare::to_json;
+use super::problem::{Positioned, Problems};
+use super::schema::to_json;
 use super::schema_check::accepts;
 use super::{Config, load_with, schema};
-use crate::config::problem::Problems;
 
 /// Stands in the first line of an invalid configuration that an editor with the schema marks as well.
 const STRUCTURAL: &str = "(the schema refuses it too)";
@@ -253,4 +253,24 @@ fn a_gateway_without_a_file_has_every_default() {
             .to_string(),
         "arguments: listener 127.0.0.1:80 overlaps listener 0.0.0.0:80; expected one of them or another port"
     );
+}
+
+proptest::proptest! {
+    /// What a half-typed file looks like: a valid one with a piece cut out, doubled or replaced.
+    #[test]
+    fn no_text_breaks_the_reader(at in 0usize..2000, length in 0usize..40, put in "[\\PC\n]{0,8}") {
+        let text = include_str!("../../tests/corpus/config/valid/routes.toml");
+        let mut characters: Vec<char> = text.chars().collect();
+        let start = at.min(characters.len());
+        let end = (start + length).min(characters.len());
+        characters.splice(start..end, put.chars());
+        let text: String = characters.into_iter().collect();
+        if let Err(problems) = super::parse(&text, "gateway.toml", &env) {
+            proptest::prop_assert!(!problems.is_empty());
+            for problem in problems.iter() {
+                let line = problem.place().line() as usize;
+                proptest::prop_assert!((1..=text.matches('\n').count() + 1).contains(&line), "{}", problem.message());
+            }
+        }
+    }
 }

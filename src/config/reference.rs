@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use toml::de::DeTable;
 
-use super::declare::to_json;
+use super::schema::to_json;
 use super::{parse, schema};
 
 const REFERENCE: &str = include_str!("../../gateway.toml");

@@ -29,7 +29,7 @@ spec! {
         replace_prefix: Option<Located<RoutePath>>;
         /// In place of single timeouts of the upstream.
         timeouts: TimeoutOverridesSpec = {};
-        /// In place of the upstream's max_body.
+        /// In place of the upstream's max_body, 0 B to 1024 GiB.
         max_body: Option<u64> as Option<Size>, within "0 B"..="1024 GiB";
         /// Name of a header policy.
         headers: Located<String> = "basic";
