@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::problem::{Located, Place};
 use super::read::{Fields, Node, Reader, Value};
+use super::schema::Key;
 
 /// Turns what is written into what is kept, where these differ: a [`super::word::Size`] into a number of bytes.
 pub trait Yields<T> {
@@ -30,7 +31,7 @@ impl<T, W: Yields<T>> Yields<Located<T>> for Located<W> {
 pub trait Group: Sized {
     const KEYS: &'static [&'static str];
     fn read_group(fields: &Fields<'_>, table: &str, reader: &mut Reader<'_>) -> Option<Self>;
-    fn group_schema() -> Vec<(&'static str, Json, bool)>;
+    fn group_keys() -> Vec<Key>;
 }
 
 /// Where a table begins, and whether all in it was right. Equal to every other.
@@ -116,7 +117,7 @@ macro_rules! spec {
                 })
             }
 
-            pub(crate) fn keys() -> Vec<(&'static str, serde_json::Value, bool)> {
+            pub(super) fn keys() -> Vec<$crate::config::schema::Key> {
                 let keys = vec![$(
                     $crate::config::schema::key_schema::<$crate::config::declare::written!($ty $(, $written)?)>(
                         $crate::config::declare::key!($field $($renamed)?),
@@ -126,7 +127,7 @@ macro_rules! spec {
                         $crate::config::declare::bounds!($($least, $most)?),
                     ),
                 )*];
-                $( let keys = [keys, <$group_ty as $crate::config::declare::Group>::group_schema()].concat(); )?
+                $( let keys = [keys, <$group_ty as $crate::config::declare::Group>::group_keys()].concat(); )?
                 keys
             }
         }

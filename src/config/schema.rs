@@ -22,14 +22,40 @@ pub fn json() -> Json {
     schema
 }
 
-/// Name, schema and whether it is required, of one key.
+/// What a schema says of one key of a table.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub name: &'static str,
+    schema: Json,
+    presence: Presence,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Presence {
+    Optional,
+    Required,
+    /// Exactly one of the keys of its group.
+    OneOfGroup,
+}
+
+impl Key {
+    /// The same key as one of a group, of which exactly one must be there.
+    pub(super) fn in_group(self) -> Self {
+        Self {
+            presence: Presence::OneOfGroup,
+            ..self
+        }
+    }
+}
+
+/// What a declaration says of one key.
 pub(super) fn key_schema<T: Value>(
-    key: &'static str,
+    name: &'static str,
     doc: &str,
     default: Option<&str>,
     limit: &str,
     bounds: Option<(&str, &str)>,
-) -> (&'static str, Json, bool) {
+) -> Key {
     let mut schema = T::schema();
     let members = schema.as_object_mut().expect("a schema is an object");
     members.insert("description".to_owned(), json!(doc.trim()));
@@ -44,8 +70,15 @@ pub(super) fn key_schema<T: Value>(
         );
         narrow(&mut schema, limit, least, most);
     }
-    let required = default.is_none() && T::absent().is_none();
-    (key, schema, required)
+    let presence = match default.is_none() && T::absent().is_none() {
+        true => Presence::Required,
+        false => Presence::Optional,
+    };
+    Key {
+        name,
+        schema,
+        presence,
+    }
 }
 
 /// Writes the bounds where JSON Schema can hold them: of numbers, also of a size in bytes, and of lengths.
@@ -72,22 +105,22 @@ fn narrow(schema: &mut Json, limit: &str, least: &str, most: &str) {
 }
 
 /// `short` names the key that a bare string stands for.
-pub(super) fn table_schema(
-    about: &str,
-    keys: Vec<(&'static str, Json, bool)>,
-    short: Option<&str>,
-) -> Json {
-    let required: Vec<&str> = keys
-        .iter()
-        .filter(|(_, _, required)| *required)
-        .map(|(key, _, _)| *key)
+pub(super) fn table_schema(about: &str, keys: Vec<Key>, short: Option<&str>) -> Json {
+    let named = |presence| {
+        keys.iter()
+            .filter(move |key| key.presence == presence)
+            .map(|key| key.name)
+    };
+    let required: Vec<&str> = named(Presence::Required).collect();
+    let group: Vec<Json> = named(Presence::OneOfGroup)
+        .map(|name| json!({ "required": [name] }))
         .collect();
-    let short_form = short
-        .and_then(|short| keys.iter().find(|(key, _, _)| *key == short))
-        .map(|(_, schema, _)| schema.clone());
+    let bare = short
+        .and_then(|short| keys.iter().find(|key| key.name == short))
+        .map(|key| key.schema.clone());
     let properties: Map<String, Json> = keys
         .into_iter()
-        .map(|(key, schema, _)| (key.to_owned(), schema))
+        .map(|key| (key.name.to_owned(), key.schema))
         .collect();
     let mut table = json!({
         "type": "object",
@@ -98,8 +131,11 @@ pub(super) fn table_schema(
     if !required.is_empty() {
         table["required"] = json!(required);
     }
-    match short_form {
-        Some(short) => json!({ "anyOf": [short, table] }),
+    if !group.is_empty() {
+        table["oneOf"] = json!(group);
+    }
+    match bare {
+        Some(bare) => json!({ "anyOf": [bare, table] }),
         None => table,
     }
 }

@@ -1,12 +1,16 @@
 //! Judges a document by a schema: the keywords of JSON Schema draft 2020-12 that `schema` writes, and no others.
 
+use std::sync::LazyLock;
+
 use regex::Regex;
 use serde_json::Value as Json;
 
 use super::schema;
 
+pub static SCHEMA: LazyLock<Json> = LazyLock::new(schema::json);
+
 /// Keywords that say something about a document, and that [`accepts`] judges by.
-const JUDGED: [&str; 15] = [
+const JUDGED: [&str; 16] = [
     "$ref",
     "additionalProperties",
     "anyOf",
@@ -18,6 +22,7 @@ const JUDGED: [&str; 15] = [
     "minItems",
     "minLength",
     "minimum",
+    "oneOf",
     "pattern",
     "properties",
     "propertyNames",
@@ -62,7 +67,7 @@ fn judge(
     };
     match keyword {
         "$ref" => accepts(
-            schema::json()
+            SCHEMA
                 .pointer(rule.as_str().unwrap().trim_start_matches('#'))
                 .unwrap(),
             document,
@@ -73,6 +78,14 @@ fn judge(
                 .unwrap()
                 .iter()
                 .any(|form| accepts(form, document).is_ok()),
+        ),
+        "oneOf" => must(
+            rule.as_array()
+                .unwrap()
+                .iter()
+                .filter(|form| accepts(form, document).is_ok())
+                .count()
+                == 1,
         ),
         "const" => must(rule == document),
         "enum" => must(rule.as_array().unwrap().contains(document)),
@@ -170,11 +183,11 @@ fn every_keyword_of_the_schema_is_judged_or_says_nothing_about_a_document() {
             );
             match keyword.as_str() {
                 "properties" | "$defs" => rule.as_object().unwrap().values().for_each(walk),
-                "anyOf" => rule.as_array().unwrap().iter().for_each(walk),
+                "anyOf" | "oneOf" => rule.as_array().unwrap().iter().for_each(walk),
                 "items" | "additionalProperties" | "propertyNames" => walk(rule),
                 _ => {}
             }
         }
     }
-    walk(&schema::json());
+    walk(&SCHEMA);
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
-use serde_json::Value as Json;
 
 use crate::config::declare::{Group, spec};
 use crate::config::problem::{Located, Place};
 use crate::config::read::{Fields, Reader};
+use crate::config::schema::Key;
 use crate::config::word::{
     AccessSpec, HostPattern, RedirectStatus, RedirectTemplate, RouteName, RoutePath, Size,
 };
@@ -139,8 +139,8 @@ impl Group for ActionSpec {
             .or(respond.map(Self::Respond))
     }
 
-    fn group_schema() -> Vec<(&'static str, Json, bool)> {
-        ActionKeys::keys()
+    fn group_keys() -> Vec<Key> {
+        ActionKeys::keys().into_iter().map(Key::in_group).collect()
     }
 }
 

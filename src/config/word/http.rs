@@ -317,8 +317,7 @@ mod tests {
             "::1",
             "app:99999",
         ] {
-            let parsed = text.parse::<HostHeaderSpec>();
-            assert!(parsed.is_err() || text == "app:", "{text}");
+            assert!(text.parse::<HostHeaderSpec>().is_err(), "{text}");
         }
     }
 
