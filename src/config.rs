@@ -42,10 +42,11 @@ fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config
         );
         problems
     })?;
-    let config = parse(&text, &file, env)?;
-    let mut problems = Problems::new(&file);
-    check::files(&config, &mut problems);
-    problems.none_or(config)
+    let (config, mut problems) = read(&text, &file, env);
+    if let Some(config) = &config {
+        check::files(config, &mut problems);
+    }
+    right(config, problems)
 }
 
 /// Reads and checks a text without touching any other file. `file` is its name in messages.
@@ -54,12 +55,26 @@ pub fn parse(
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Problems> {
+    let (config, problems) = read(text, file, env);
+    right(config, problems)
+}
+
+/// As much as could be read, and everything that is wrong with it.
+fn read(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Config>, Problems) {
     let mut reader = Reader::new(text, file, env);
-    let config: Option<Config> = reader.document();
+    let config = reader.document();
     let mut problems = reader.problems;
     if let Some(config) = &config {
         check::tables(config, &mut problems);
     }
+    (config, problems)
+}
+
+fn right(config: Option<Config>, problems: Problems) -> Result<Config, Problems> {
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(problems),

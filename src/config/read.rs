@@ -120,10 +120,10 @@ impl<'a> Reader<'a> {
     /// The value as one would quote it in a message.
     fn quoted(&self, node: Node<'_>) -> String {
         match node.value {
-            DeValue::String(text) => match expand::expand(text, self.env) {
-                Ok(text) => format!("{text:?}"),
-                Err(_) => format!("{text:?}"),
-            },
+            DeValue::String(text) => {
+                let expanded = expand::expand(text, self.env);
+                format!("{:?}", expanded.as_deref().unwrap_or(text))
+            }
             DeValue::Integer(number) => number.to_string(),
             DeValue::Float(number) => number.to_string(),
             DeValue::Boolean(on) => on.to_string(),

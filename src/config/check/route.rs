@@ -61,22 +61,23 @@ pub fn policy_names(config: &Config) -> Vec<&str> {
 /// Two routes are the same when a request could match both equally well: host and path are equal and a method is common.
 pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
     let mut names: HashMap<String, &RouteSpec> = HashMap::new();
-    let routes: Vec<&RouteSpec> = routes.iter().filter(|route| route.origin.sound).collect();
-    for (index, route) in routes.iter().enumerate() {
-        let twin = routes[..index].iter().find(|earlier| {
-            earlier.host == route.host
-                && earlier.path == route.path
-                && share_a_method(methods(earlier), methods(route))
-        });
+    let mut places: HashMap<_, Vec<&RouteSpec>> = HashMap::new();
+    for route in routes.iter().filter(|route| route.origin.sound) {
+        let host = route.host.as_ref().map(|host| &host.value);
+        let neighbours = places.entry((host, &route.path.value)).or_default();
+        let twin = neighbours
+            .iter()
+            .find(|earlier| share_a_method(methods(earlier), methods(route)));
         if let Some(twin) = twin {
             let message = format!(
                 "route matches what the route at line {} matches; expected another host, path or methods",
                 twin.place().line()
             );
-            problems.note(*route, message);
+            problems.note(route, message);
             continue;
         }
-        if let Some(earlier) = names.insert(route.label(), *route) {
+        neighbours.push(route);
+        if let Some(earlier) = names.insert(route.label(), route) {
             let message = format!(
                 "duplicate route name {:?}, also at line {}",
                 route.label(),
@@ -84,7 +85,7 @@ pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
             );
             match &route.name {
                 Some(name) => problems.note(name, message),
-                None => problems.note(*route, message),
+                None => problems.note(route, message),
             }
         }
     }
