@@ -2,6 +2,8 @@
 //! Knows no runtime module; what the tables become is decided in `plan`.
 
 mod check;
+#[cfg(test)]
+mod corpus;
 mod declare;
 mod expand;
 pub mod problem;
@@ -9,6 +11,8 @@ mod read;
 #[cfg(test)]
 mod reference;
 pub mod schema;
+#[cfg(test)]
+mod schema_check;
 pub mod spec;
 pub mod word;
 
@@ -25,16 +29,24 @@ pub use spec::Config;
 ///
 /// Paths in the file are meant from its directory.
 pub fn load(path: &Path) -> Result<Config, Problems> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let mut problems = Problems::new(&file);
-        problems.note(&Place::NOWHERE, format!("cannot be read: {error}"));
+        problems.note(
+            &Place::NOWHERE,
+            format!("{}; expected a configuration file", check::why(&error)),
+        );
         problems
     })?;
-    let config = parse(&text, &file, &|name| std::env::var(name).ok())?;
-    let mut problems = Problems::new(&file);
-    check::files(&config, &mut problems);
-    problems.none_or(config)
+    let (config, mut problems) = read(&text, &file, env);
+    if let Some(config) = &config {
+        check::files(config, &mut problems);
+    }
+    right(config, problems)
 }
 
 /// Reads and checks a text without touching any other file. `file` is its name in messages.
@@ -43,12 +55,26 @@ pub fn parse(
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Problems> {
+    let (config, problems) = read(text, file, env);
+    right(config, problems)
+}
+
+/// As much as could be read, and everything that is wrong with it.
+fn read(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Config>, Problems) {
     let mut reader = Reader::new(text, file, env);
-    let config: Option<Config> = reader.document();
+    let config = reader.document();
     let mut problems = reader.problems;
     if let Some(config) = &config {
         check::tables(config, &mut problems);
     }
+    (config, problems)
+}
+
+fn right(config: Option<Config>, problems: Problems) -> Result<Config, Problems> {
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(problems),

@@ -1,8 +1,8 @@
 //! What the keys mean for one another: references, duplicates, contradictions. Knows no word's grammar and, but for
-//! [`files`], nothing outside the text.
+//! [`files()`], nothing outside the text.
 //!
-//! A wrong value has been replaced by its default before it comes here. Checks that would take such a default for the
-//! operator's own words run only when nothing else is wrong.
+//! A wrong value has been replaced by its default before it comes here, and its table is not sound. Checks that would
+//! take that default for the operator's own words pass over such a table.
 
 mod files;
 mod headers;
@@ -11,25 +11,26 @@ mod pem;
 mod route;
 mod upstream;
 
-pub use files::files;
+pub use files::{files, why};
 
 use std::time::Duration;
 
-use super::problem::{Positioned, Problems};
+use super::problem::Problems;
 use super::spec::Config;
 
 /// Everything that can be said from the text alone.
 pub fn tables(config: &Config, problems: &mut Problems) {
     let read_well = problems.is_empty();
     listen::collisions(&config.server.listen, problems);
+    listen::contradictions(config, problems);
     upstream::duplicates(config, problems);
+    upstream::contradictions(config, problems);
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);
-    if read_well {
-        listen::contradictions(config, problems);
-        upstream::contradictions(config, problems);
-        sizes_and_times(config, problems);
+    sizes_and_times(config, problems);
+    if read_well && config.routes.is_empty() {
+        problems.note(config, "no routes; expected at least one [[route]]");
     }
 }
 
@@ -40,11 +41,8 @@ pub fn warnings(config: &Config, now: i64, warnings: &mut Problems) {
 }
 
 fn sizes_and_times(config: &Config, problems: &mut Problems) {
-    if config.routes.is_empty() {
-        problems.note(config, "no routes; expected at least one [[route]]");
-    }
     let server = &config.server;
-    if server.max_request_line.value > server.max_header_bytes {
+    if server.origin.sound && server.max_request_line.value > server.max_header_bytes {
         let message = format!(
             "max_request_line ({} bytes) is above max_header_bytes ({} bytes), of which it is a part; expected at most that",
             *server.max_request_line, server.max_header_bytes
@@ -54,11 +52,9 @@ fn sizes_and_times(config: &Config, problems: &mut Problems) {
     let retry_after = &config.errors.retry_after;
     if retry_after.subsec_nanos() != 0 {
         let seconds = Duration::from_secs(retry_after.as_secs() + 1);
-        problems.note(
-            &retry_after.place(),
-            format!(
-                "retry_after has a fraction of a second; expected whole seconds such as {seconds:?}"
-            ),
+        let message = format!(
+            "retry_after has a fraction of a second; expected whole seconds such as {seconds:?}"
         );
+        problems.note(retry_after, message);
     }
 }

@@ -1,11 +1,11 @@
 //! The one declaration of a table: keys, types, defaults, bounds and documentation stand once, and the struct,
 //! its reader and its schema all come from there.
 
-use serde_json::{Map, Value as Json, json};
-use toml::de::DeValue;
+use serde_json::{Value as Json, json};
 
-use super::problem::{Located, Place, Positioned};
-use super::read::{Fields, Node, Reader, Value, constant};
+use super::problem::{Located, Place};
+use super::read::{Fields, Node, Reader, Value};
+use super::schema::Key;
 
 /// Turns what is written into what is kept, where these differ: a [`super::word::Size`] into a number of bytes.
 pub trait Yields<T> {
@@ -31,22 +31,20 @@ impl<T, W: Yields<T>> Yields<Located<T>> for Located<W> {
 pub trait Group: Sized {
     const KEYS: &'static [&'static str];
     fn read_group(fields: &Fields<'_>, table: &str, reader: &mut Reader<'_>) -> Option<Self>;
-    fn group_schema() -> Vec<(&'static str, Json, bool)>;
+    fn group_keys() -> Vec<Key>;
 }
 
-/// Where a table begins, and the place of each key that is asked for later. Equal to every other.
+/// Where a table begins, and whether all in it was right. Equal to every other.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin(pub Place);
+pub struct Origin {
+    pub place: Place,
+    /// False when a key of this table was wrong and its default stands in.
+    pub sound: bool,
+}
 
 impl PartialEq for Origin {
     fn eq(&self, _: &Self) -> bool {
         true
-    }
-}
-
-impl Positioned for Origin {
-    fn place(&self) -> Place {
-        self.0
     }
 }
 
@@ -82,7 +80,7 @@ macro_rules! spec {
         $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq)]
         $vis struct $name {
-            /// Where the table begins.
+            /// Where the table begins, and whether all in it was right.
             pub origin: $crate::config::declare::Origin,
             $( $(#[doc = $doc])+ pub $field: $ty, )*
             $( $(#[doc = $group_doc])+ pub $group: $group_ty, )?
@@ -110,16 +108,18 @@ macro_rules! spec {
                 )*
                 $( let $group = <$group_ty as $crate::config::declare::Group>::read_group(fields, table, reader); )?
                 Some(Self {
-                    origin: $crate::config::declare::Origin(fields.place),
+                    origin: $crate::config::declare::Origin {
+                        place: fields.place,
+                        sound: reader.is_sound(fields),
+                    },
                     $( $field: $crate::config::declare::kept!($field? $(, $written)?), )*
                     $( $group: $group?, )?
                 })
             }
 
-            pub(crate) fn keys() -> Vec<(&'static str, serde_json::Value, bool)> {
-                #[allow(unused_mut)]
-                let mut keys = vec![$(
-                    $crate::config::declare::key_schema::<$crate::config::declare::written!($ty $(, $written)?)>(
+            pub(super) fn keys() -> Vec<$crate::config::schema::Key> {
+                let keys = vec![$(
+                    $crate::config::schema::key_schema::<$crate::config::declare::written!($ty $(, $written)?)>(
                         $crate::config::declare::key!($field $($renamed)?),
                         concat!($($doc),+),
                         $crate::config::declare::text!($($default)?),
@@ -127,14 +127,14 @@ macro_rules! spec {
                         $crate::config::declare::bounds!($($least, $most)?),
                     ),
                 )*];
-                $( keys.extend(<$group_ty as $crate::config::declare::Group>::group_schema()); )?
+                $( let keys = [keys, <$group_ty as $crate::config::declare::Group>::group_keys()].concat(); )?
                 keys
             }
         }
 
         impl $crate::config::problem::Positioned for $name {
             fn place(&self) -> $crate::config::problem::Place {
-                self.origin.0
+                self.origin.place
             }
         }
 
@@ -156,7 +156,7 @@ macro_rules! spec {
 
             fn schema() -> serde_json::Value {
                 let about = concat!($($about),+);
-                $crate::config::declare::table_schema(about, Self::keys(), $crate::config::declare::short!($($short)?))
+                $crate::config::schema::table_schema(about, Self::keys(), $crate::config::declare::short!($($short)?))
             }
         }
     )+};
@@ -221,7 +221,7 @@ macro_rules! limit {
         $reader.within($node, $value)
     };
     ($node:ident, $value:ident, $reader:ident, entries) => {
-        $reader.counted($node, $value)
+        $reader.counted($node)
     };
 }
 pub(crate) use limit;
@@ -238,110 +238,22 @@ pub(crate) use short;
 
 macro_rules! expects {
     ($table:literal) => {
-        "a table"
+        if $table.starts_with("[[") {
+            $table
+        } else {
+            "a table"
+        }
     };
     ($table:literal, $short:ident) => {
-        concat!("a table, or a string that is its ", stringify!($short))
+        concat!(
+            $table,
+            ": its ",
+            stringify!($short),
+            " as a string, or a table"
+        )
     };
 }
 pub(crate) use expects;
-
-/// Name, schema and whether it is required, of one key.
-pub fn key_schema<T: Value>(
-    key: &'static str,
-    doc: &str,
-    default: Option<&str>,
-    limit: &str,
-    bounds: Option<(&str, &str)>,
-) -> (&'static str, Json, bool) {
-    let mut schema = T::schema();
-    if let Some((least, most)) = bounds {
-        narrow(
-            &mut schema,
-            limit,
-            &to_json(&constant(least)),
-            &to_json(&constant(most)),
-        );
-    }
-    let members = schema.as_object_mut().expect("a schema is an object");
-    members.insert("description".to_owned(), json!(doc.trim()));
-    if let Some(default) = default {
-        members.insert("default".to_owned(), to_json(&constant(default)));
-    }
-    let required = default.is_none() && T::absent().is_none();
-    (key, schema, required)
-}
-
-/// Writes the bounds where JSON Schema can hold them: numbers and lengths. Those of words stay in the description.
-fn narrow(schema: &mut Json, limit: &str, least: &Json, most: &Json) {
-    if limit == "entries" {
-        schema["minItems"] = least.clone();
-        schema["maxItems"] = most.clone();
-        return;
-    }
-    if let Some(number) = schema["anyOf"]
-        .as_array_mut()
-        .and_then(|forms| forms.iter_mut().find(|form| form["type"] == "integer"))
-    {
-        number["minimum"] = least.clone();
-        number["maximum"] = most.clone();
-    }
-}
-
-pub fn table_schema(
-    about: &str,
-    keys: Vec<(&'static str, Json, bool)>,
-    short: Option<&str>,
-) -> Json {
-    let required: Vec<&str> = keys
-        .iter()
-        .filter(|(_, _, required)| *required)
-        .map(|(key, _, _)| *key)
-        .collect();
-    let short_form = short
-        .and_then(|short| keys.iter().find(|(key, _, _)| *key == short))
-        .map(|(_, schema, _)| schema.clone());
-    let properties: Map<String, Json> = keys
-        .into_iter()
-        .map(|(key, schema, _)| (key.to_owned(), schema))
-        .collect();
-    let mut table = json!({
-        "type": "object",
-        "description": about.trim(),
-        "properties": properties,
-        "additionalProperties": false,
-    });
-    if !required.is_empty() {
-        table["required"] = json!(required);
-    }
-    match short_form {
-        Some(short) => json!({ "anyOf": [short, table] }),
-        None => table,
-    }
-}
-
-/// A TOML value as JSON: what an editor shows as the default.
-pub fn to_json(value: &DeValue<'_>) -> Json {
-    match value {
-        DeValue::String(text) => json!(text),
-        DeValue::Integer(number) => {
-            json!(i64::from_str_radix(number.as_str(), number.radix()).ok())
-        }
-        DeValue::Float(number) => json!(number.as_str().parse::<f64>().ok()),
-        DeValue::Boolean(on) => json!(on),
-        DeValue::Datetime(date) => json!(date.to_string()),
-        DeValue::Array(elements) => elements
-            .iter()
-            .map(|element| to_json(element.get_ref()))
-            .collect(),
-        DeValue::Table(table) => Json::Object(
-            table
-                .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), to_json(value.get_ref())))
-                .collect(),
-        ),
-    }
-}
 
 /// A value that is `false`, or a `T`: `tls = false`, `hsts = "730d"`.
 #[derive(Debug, Clone, PartialEq)]

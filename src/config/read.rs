@@ -3,16 +3,20 @@
 //! Every problem is noted at its place and reading goes on: a wrong value is replaced by its default, a wrong entry
 //! of a list is left out. So a result may be incomplete; it is right only when no problem was noted.
 
-use std::borrow::Cow;
+mod tree;
+mod value;
+
+pub use tree::{Fields, Node};
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value as Json, json};
-use toml::Spanned;
+use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 use super::expand;
-use super::problem::{Located, Place, Positioned, Problem, Problems, did_you_mean};
+use super::problem::{Place, Positioned, Problem, Problems, did_you_mean};
+use tree::{At, Source};
 
 /// A type that can stand behind a key: how it is read, and what an editor may know of it.
 pub trait Value: Sized {
@@ -36,124 +40,9 @@ pub trait Value: Sized {
     fn schema() -> Json;
 }
 
-/// Where a node of the tree stands: in the text, or, for a default, where its table is.
-#[derive(Debug, Clone, Copy)]
-enum At {
-    Text { start: usize, end: usize },
-    Place(Place),
-}
-
-/// One value of the tree under the key it is written behind.
-#[derive(Debug, Clone, Copy)]
-pub struct Node<'t> {
-    pub key: &'t str,
-    value: &'t DeValue<'t>,
-    at: At,
-    bounds: Option<(&'static str, &'static str)>,
-}
-
-impl<'t> Node<'t> {
-    /// A value that is not written in the file and stands at `place` in its stead.
-    pub fn implied(key: &'t str, value: &'t DeValue<'t>, place: Place) -> Self {
-        Self {
-            key,
-            value,
-            at: At::Place(place),
-            bounds: None,
-        }
-    }
-
-    fn child(&self, key: &'t str, value: &'t Spanned<DeValue<'t>>) -> Self {
-        let at = match self.at {
-            At::Text { .. } => At::Text {
-                start: value.span().start,
-                end: value.span().end,
-            },
-            place => place,
-        };
-        Self {
-            key,
-            value: value.get_ref(),
-            at,
-            bounds: None,
-        }
-    }
-
-    /// The same node, whose value must lie between two values written as TOML.
-    pub fn bounded(self, least: &'static str, most: &'static str) -> Self {
-        Self {
-            bounds: Some((least, most)),
-            ..self
-        }
-    }
-
-    pub fn as_bool(&self) -> Option<bool> {
-        self.value.as_bool()
-    }
-
-    pub fn is_str(&self) -> bool {
-        self.value.is_str()
-    }
-
-    pub fn is_integer(&self) -> bool {
-        self.value.is_integer()
-    }
-
-    /// The value as one would quote it in a message.
-    fn quoted(&self) -> String {
-        match self.value {
-            DeValue::String(text) => format!("{text:?}"),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            DeValue::Boolean(on) => on.to_string(),
-            DeValue::Datetime(_) => "a date".to_owned(),
-            DeValue::Array(_) => "a list".to_owned(),
-            DeValue::Table(_) => "a table".to_owned(),
-        }
-    }
-}
-
-/// The keys of one table.
-pub struct Fields<'t> {
-    pub place: Place,
-    entries: BTreeMap<&'t str, (Place, Node<'t>)>,
-    /// Known keys that an unknown key was probably meant to be: not reported as missing as well.
-    meant: Vec<&'static str>,
-}
-
-impl<'t> Fields<'t> {
-    pub fn get(&self, key: &str) -> Option<Node<'t>> {
-        self.entries.get(key).map(|(_, node)| *node)
-    }
-
-    /// Where the key itself stands, or its table when it is absent.
-    pub fn key_place(&self, key: &str) -> Place {
-        self.entries
-            .get(key)
-            .map_or(self.place, |(place, _)| *place)
-    }
-
-    /// Whether an unknown key was probably meant to be this one.
-    pub fn was_meant(&self, key: &str) -> bool {
-        self.meant.contains(&key)
-    }
-
-    /// In file order.
-    pub fn in_order(&self) -> Vec<(&'t str, Place, Node<'t>)> {
-        let mut all: Vec<_> = self
-            .entries
-            .iter()
-            .map(|(key, (place, node))| (*key, *place, *node))
-            .collect();
-        all.sort_by_key(|(_, place, _)| *place);
-        all
-    }
-}
-
 /// The text being read, the environment it may name, and the problems found so far.
 pub struct Reader<'a> {
-    text: &'a str,
-    lines: Vec<usize>,
+    source: Source<'a>,
     directory: PathBuf,
     env: &'a dyn Fn(&str) -> Option<String>,
     pub problems: Problems,
@@ -162,16 +51,12 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Relative paths in the text are meant from the directory of `file`.
     pub fn new(text: &'a str, file: &str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(index, _)| index + 1))
-            .collect();
         let directory = Path::new(file)
             .parent()
             .map(Path::to_path_buf)
             .unwrap_or_default();
         Self {
-            text,
-            lines,
+            source: Source::new(text),
             directory,
             env,
             problems: Problems::new(file),
@@ -180,17 +65,21 @@ impl<'a> Reader<'a> {
 
     /// The whole document as a `T`; `None` when it is not TOML or what `T` cannot be without is wrong.
     pub fn document<T: Value>(&mut self) -> Option<T> {
-        let (tree, errors) = DeTable::parse_recoverable(self.text);
+        let (tree, errors) = DeTable::parse_recoverable(self.source.text());
         let mut last_line = None;
         for error in &errors {
-            let start = error.span().map_or(self.text.len(), |span| span.start);
-            let place = self.place_of(start);
+            let start = error
+                .span()
+                .map_or(self.source.text().len(), |span| span.start);
+            let place = self.source.place(start);
             // What follows an error on its own line is an echo of it.
-            let line = self.line_of(start);
-            if last_line.replace(line) != Some(line) {
+            if last_line.replace(place.line()) != Some(place.line()) {
                 let message = syntax_message(
                     error.message(),
-                    error.span().and_then(|span| self.text.get(span)),
+                    error
+                        .span()
+                        .and_then(|span| self.source.text().get(span))
+                        .unwrap_or_default(),
                 );
                 self.problems.note(&place, message);
             }
@@ -201,7 +90,7 @@ impl<'a> Reader<'a> {
         let root = DeValue::Table(tree.into_inner());
         let at = At::Text {
             start: 0,
-            end: self.text.len(),
+            end: self.source.text().len(),
         };
         T::read(
             Node {
@@ -215,10 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn place(&self, node: Node<'_>) -> Place {
-        match node.at {
-            At::Text { start, .. } => self.place_of(start),
-            At::Place(place) => place,
-        }
+        self.source.place_at(node.at)
     }
 
     pub fn note(&mut self, what: &impl Positioned, message: impl Into<String>) {
@@ -227,8 +113,24 @@ impl<'a> Reader<'a> {
 
     /// Notes that `node` is not what it should be.
     pub fn mismatch(&mut self, node: Node<'_>, expected: &str) {
-        let message = format!("{} is {}; expected {expected}", node.key, node.quoted());
+        let message = format!("{} is {}; expected {expected}", node.key, self.quoted(node));
         self.note(&self.place(node), message);
+    }
+
+    /// The value as one would quote it in a message.
+    fn quoted(&self, node: Node<'_>) -> String {
+        match node.value {
+            DeValue::String(text) => {
+                let expanded = expand::expand(text, self.env);
+                format!("{:?}", expanded.as_deref().unwrap_or(text))
+            }
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            DeValue::Boolean(on) => on.to_string(),
+            DeValue::Datetime(_) => "a date".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        }
     }
 
     /// Notes that `node` lies outside its bounds, or outside `widest` when it has none.
@@ -247,7 +149,7 @@ impl<'a> Reader<'a> {
             Ok(text) => Some(text),
             Err(wrong) => {
                 for fault in wrong {
-                    let place = self.place_within(node, &fault.found);
+                    let place = self.source.place_within(node.at, &fault.found);
                     self.note(&place, fault.to_string());
                 }
                 None
@@ -337,7 +239,7 @@ impl<'a> Reader<'a> {
                 .map(|(key, value)| {
                     let child = node.child(key.get_ref(), value);
                     let key_place = match child.at {
-                        At::Text { .. } => self.place_of(key.span().start),
+                        At::Text { .. } => self.source.place(key.span().start),
                         At::Place(place) => place,
                     };
                     (key.get_ref().as_ref(), (key_place, child))
@@ -355,7 +257,13 @@ impl<'a> Reader<'a> {
             place,
             entries,
             meant: Vec::new(),
+            problems_before: self.problems.len(),
         })
+    }
+
+    /// Whether nothing in this table has been found wrong.
+    pub fn is_sound(&self, fields: &Fields<'_>) -> bool {
+        self.problems.len() == fields.problems_before
     }
 
     /// Notes every key of `fields` that is not one of `known`.
@@ -422,13 +330,12 @@ impl<'a> Reader<'a> {
         inside
     }
 
-    /// Whether a list has a permitted length; notes it when not.
-    pub fn counted<T>(&mut self, node: Node<'_>, list: &[T]) -> bool {
-        let Some((least, most)) = node.bounds else {
+    /// Whether a list has a permitted length as written; notes it when not.
+    pub fn counted(&mut self, node: Node<'_>) -> bool {
+        let (Some((least, most)), DeValue::Array(list)) = (node.bounds, node.value) else {
             return true;
         };
-        let inside =
-            self.bound::<usize>(least) <= list.len() && list.len() <= self.bound::<usize>(most);
+        let inside = (self.bound(least)..=self.bound::<usize>(most)).contains(&list.len());
         if !inside {
             let message = format!(
                 "{} has {} entries; expected {least} to {most}",
@@ -450,39 +357,6 @@ impl<'a> Reader<'a> {
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.directory.join(path)
     }
-
-    /// Where `part` stands inside the written value, or the value when escapes hide it.
-    fn place_within(&self, node: Node<'_>, part: &str) -> Place {
-        match node.at {
-            At::Text { start, end } => {
-                let offset = self
-                    .text
-                    .get(start..end)
-                    .and_then(|written| written.find(part))
-                    .unwrap_or(0);
-                self.place_of(start + offset)
-            }
-            At::Place(place) => place,
-        }
-    }
-
-    fn line_of(&self, offset: usize) -> usize {
-        self.lines.partition_point(|start| *start <= offset)
-    }
-
-    fn place_of(&self, offset: usize) -> Place {
-        let line = self.line_of(offset);
-        let start = self.lines[line - 1];
-        let column = self
-            .text
-            .get(start..offset)
-            .map_or(offset - start, |before| before.chars().count())
-            + 1;
-        Place::new(
-            line.try_into().unwrap_or(u32::MAX),
-            column.try_into().unwrap_or(u32::MAX),
-        )
-    }
 }
 
 /// A TOML value written in a declaration.
@@ -492,155 +366,28 @@ pub fn constant(text: &str) -> DeValue<'_> {
         .into_inner()
 }
 
-fn syntax_message<'m>(message: &'m str, found: Option<&str>) -> Cow<'m, str> {
+/// The parser's words in ours. `found` is the text they are about.
+fn syntax_message(message: &str, found: &str) -> String {
     match (message, found) {
-        ("duplicate key", Some(key)) => {
-            format!("duplicate key {key:?}; expected each key once in a table").into()
+        ("duplicate key", _) => {
+            format!("duplicate key {found:?}; expected each key once in a table")
         }
-        _ => message.replace('`', "\"").into(),
-    }
-}
-
-impl<T: Value> Value for Option<T> {
-    fn expects() -> String {
-        T::expects()
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        T::read(node, reader).map(Some)
-    }
-
-    fn absent() -> Option<Self> {
-        Some(None)
-    }
-
-    fn schema() -> Json {
-        T::schema()
-    }
-}
-
-impl<T: Value> Value for Located<T> {
-    fn expects() -> String {
-        T::expects()
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let place = reader.place(node);
-        T::read(node, reader).map(|value| Self { value, place })
-    }
-
-    fn schema() -> Json {
-        T::schema()
-    }
-}
-
-impl<T: Value> Value for Vec<T> {
-    fn expects() -> String {
-        format!("a list, each {}", T::expects())
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let elements = reader.elements(node, &Self::expects())?;
-        Some(
-            elements
-                .into_iter()
-                .filter_map(|element| T::read(element, reader))
-                .collect(),
-        )
-    }
-
-    fn makeshift() -> Option<Self> {
-        Some(Self::new())
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "array", "items": T::schema() })
-    }
-}
-
-/// Tables with names of the operator's choosing: `[upstream.NAME]`.
-impl<T: Value> Value for BTreeMap<String, T> {
-    fn expects() -> String {
-        "a table of named tables".to_owned()
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let fields = reader.fields(node, None, &Self::expects())?;
-        let mut named = Self::new();
-        for (name, place, node) in fields.in_order() {
-            let spelled = (1..=64).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-            if !spelled {
-                reader.note(
-                    &place,
-                    format!("name {name:?} is not usable; expected 1 to 64 of a-z, 0-9, _ and -"),
-                );
-            }
-            named.extend(T::read(node, reader).map(|value| (name.to_owned(), value)));
+        ("string values must be quoted, expected literal string", "") => {
+            "no value; expected one after =".to_owned()
         }
-        Some(named)
-    }
-
-    fn schema() -> Json {
-        json!({
-            "type": "object",
-            "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
-            "additionalProperties": T::schema(),
-        })
-    }
-}
-
-impl Value for bool {
-    fn expects() -> String {
-        "true or false".to_owned()
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.boolean(node)
-    }
-
-    fn schema() -> Json {
-        json!({ "anyOf": [{ "type": "boolean" }, { "$ref": "#/$defs/variable" }] })
-    }
-}
-
-macro_rules! integers {
-    ($($type:ty),+) => {$(
-        impl Value for $type {
-            fn expects() -> String {
-                "an integer".to_owned()
-            }
-
-            fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-                let (least, most) = (<$type>::MIN.to_string(), <$type>::MAX.to_string());
-                let number = reader.integer(node, (&least, &most))?;
-                let number = <$type>::try_from(number).ok();
-                if number.is_none() {
-                    reader.out_of_bounds(node, (&least, &most));
-                }
-                number
-            }
-
-            fn schema() -> Json {
-                json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "$ref": "#/$defs/variable" }] })
+        ("string values must be quoted, expected literal string", _) => {
+            format!("{found} is not a value; expected a string in quotes, a number, true or false")
+        }
+        _ => {
+            let message = message
+                .replace("`\"`", "a double quote")
+                .replace('`', "\"")
+                .replacen(", expected", "; expected", 1);
+            if found.is_empty() {
+                message
+            } else {
+                format!("{found:?}: {message}")
             }
         }
-    )+};
-}
-integers!(u16, u32, u64, usize);
-
-impl Value for String {
-    fn expects() -> String {
-        "a string".to_owned()
-    }
-
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.string(node, &Self::expects())
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "string" })
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use toml::de::DeTable;
 
-use super::declare::to_json;
-use super::{parse, schema};
+use super::parse;
+use super::schema::to_json;
+use super::schema_check::SCHEMA;
 
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
@@ -78,7 +79,7 @@ fn spelled(table: &[String]) -> String {
 
 /// The keys of the table at a path, through lists, names and alternatives.
 fn properties(table: &[String]) -> serde_json::Map<String, Json> {
-    let mut at = schema::json();
+    let mut at = SCHEMA.clone();
     for key in table {
         let object = object(&at).unwrap_or_else(|| panic!("no such table: {table:?}"));
         at = match &object["properties"][key] {
@@ -205,7 +206,7 @@ fn every_stated_default_is_the_real_one() {
 #[test]
 fn the_reference_and_the_schema_have_the_same_keys() {
     let mut in_schema = BTreeSet::new();
-    leaves(&schema::json(), "", &mut in_schema);
+    leaves(&SCHEMA, "", &mut in_schema);
     let mut in_file: BTreeSet<String> = stated().into_iter().map(|stated| stated.path).collect();
     // Said once more as the short form of the table that follows.
     in_file.retain(|path| path != "upstream.tls" && path != "upstream.backends");
@@ -218,41 +219,47 @@ fn the_reference_and_the_schema_have_the_same_keys() {
 }
 
 #[test]
-fn a_stated_bound_is_the_real_one() {
+fn every_bound_is_stated_in_the_reference_and_in_the_documentation() {
     for stated in stated().into_iter().filter(|stated| stated.commented) {
-        let number = |value: &Json| value.as_i64().map(grouped);
-        let integer = stated.schema["anyOf"]
-            .as_array()
-            .and_then(|forms| forms.iter().find(|form| form.get("maximum").is_some()));
-        let Some(integer) = integer.filter(|_| stated.value.is_i64()) else {
+        let Some(bounds) = stated.schema["x-bounds"].as_array() else {
             continue;
         };
-        let (least, most) = (
-            number(&integer["minimum"]).unwrap(),
-            number(&integer["maximum"]).unwrap(),
-        );
+        let bound = |index: usize| {
+            bounds[index]
+                .as_str()
+                .map_or_else(|| grouped(bounds[index].as_u64().unwrap()), str::to_owned)
+        };
+        let text = format!("{} to {}", bound(0), bound(1));
+        let description = stated.schema["description"].as_str().unwrap();
         assert!(
-            stated.line.contains(&format!("{least} to {most}")),
-            "bounds are {least} to {most}: {}",
+            description.contains(&text),
+            "{}: {description:?} does not say {text}",
+            stated.path
+        );
+        let shown_elsewhere = ["# no default", "# required"]
+            .iter()
+            .any(|mark| stated.line.contains(mark));
+        assert!(
+            shown_elsewhere || stated.line.contains(&text),
+            "does not say {text}: {}",
             stated.line
         );
     }
 }
 
-fn grouped(number: i64) -> String {
-    match number {
-        0..1_000 => number.to_string(),
-        1_000..10_000 => number.to_string(),
-        _ => {
-            let digits = number.to_string();
-            let head = digits.len() % 3;
-            let groups = digits.as_bytes()[head..]
-                .chunks(3)
-                .map(|group| String::from_utf8_lossy(group).into_owned());
-            let groups = std::iter::once(digits[..head].to_owned())
-                .filter(|head| !head.is_empty())
-                .chain(groups);
-            groups.collect::<Vec<_>>().join(",")
-        }
+/// 1000 is written as it is, 20000 as 20,000.
+fn grouped(number: u64) -> String {
+    if number < 10_000 {
+        number.to_string()
+    } else {
+        thousands(number)
+    }
+}
+
+fn thousands(number: u64) -> String {
+    if number < 1000 {
+        number.to_string()
+    } else {
+        format!("{},{:03}", thousands(number / 1000), number % 1000)
     }
 }

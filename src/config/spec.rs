@@ -6,6 +6,7 @@ mod route;
 mod server;
 mod upstream;
 
+pub use super::declare::Origin;
 pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ServerSpec};

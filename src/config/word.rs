@@ -3,6 +3,7 @@
 mod address;
 mod choice;
 mod http;
+mod policy;
 mod quantity;
 mod template;
 
@@ -11,9 +12,8 @@ pub use choice::{
     AccessSpec, BalanceSpec, FormatSpec, HashKeySpec, HealthKindSpec, LastResortSpec, LevelSpec,
     MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec, ProtocolSpec, QuerySpec, RetryOnSpec,
 };
-pub use http::{
-    CspSpec, HeaderFields, HostHeaderSpec, HstsSpec, RedirectStatus, RouteName, RoutePath,
-};
+pub use http::{HostHeaderSpec, RedirectStatus, RouteName, RoutePath};
+pub use policy::{CspSpec, HeaderFields, HstsSpec};
 pub use quantity::{HttpsPort, Percent, Size, StatusSet, parse_duration};
 pub use template::{RedirectTemplate, TemplatePart};
 

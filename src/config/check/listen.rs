@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::problem::{Positioned, Problems};
+use crate::config::problem::Problems;
 use crate::config::spec::{Config, ListenSpec};
 use crate::config::word::ListenAddress;
 
@@ -15,7 +15,7 @@ pub fn collisions(listeners: &[ListenSpec], problems: &mut Problems) {
         let Some(earlier) = earlier else { continue };
         let (later, earlier) = (&later.address, &earlier.address);
         let message = match later.value == earlier.value {
-            true => format!("duplicate listener {later}", later = **later),
+            true => format!("duplicate listener {}; expected each address once", **later),
             false => format!(
                 "listener {} overlaps listener {}; expected one of them or another port",
                 **later, **earlier
@@ -47,7 +47,12 @@ fn is_wildcard(address: &SocketAddr) -> bool {
 }
 
 pub fn contradictions(config: &Config, problems: &mut Problems) {
-    for listener in &config.server.listen {
+    for listener in config
+        .server
+        .listen
+        .iter()
+        .filter(|listener| listener.origin.sound)
+    {
         let tls = listener.tls.is_some();
         if tls && *listener.h2c {
             problems.note(
@@ -67,9 +72,12 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
                 "default_certificate without tls; expected tls with the directory of certificates",
             );
         }
-        if *listener.proxy_protocol && config.clients.trusted_proxies.is_empty() {
+        if *listener.proxy_protocol
+            && config.clients.origin.sound
+            && config.clients.trusted_proxies.is_empty()
+        {
             let message = "proxy_protocol without clients.trusted_proxies would close every connection; expected the networks of the proxies there";
-            problems.note(&listener.proxy_protocol.place(), message);
+            problems.note(&listener.proxy_protocol, message);
         }
     }
 }

@@ -33,8 +33,18 @@ pub fn references(config: &Config, problems: &mut Problems) {
                 "replace_prefix beside strip_prefix = true; expected one of them",
             );
         }
-        if let Some(methods) = route.methods.as_ref().filter(|methods| methods.is_empty()) {
-            problems.note(methods, "methods is empty and the route matches nothing; expected at least one, or no methods for all");
+        let forwards = matches!(route.action, ActionSpec::Upstream(_));
+        if !forwards && *route.strip_prefix {
+            problems.note(
+                &route.strip_prefix,
+                "strip_prefix on a route that forwards nothing; expected it beside upstream",
+            );
+        }
+        if let Some(prefix) = route.replace_prefix.as_ref().filter(|_| !forwards) {
+            problems.note(
+                prefix,
+                "replace_prefix on a route that forwards nothing; expected it beside upstream",
+            );
         }
     }
 }
@@ -51,12 +61,13 @@ pub fn policy_names(config: &Config) -> Vec<&str> {
 /// Two routes are the same when a request could match both equally well: host and path are equal and a method is common.
 pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
     let mut names: HashMap<String, &RouteSpec> = HashMap::new();
-    for (index, route) in routes.iter().enumerate() {
-        let twin = routes[..index].iter().find(|earlier| {
-            earlier.host == route.host
-                && earlier.path == route.path
-                && share_a_method(methods(earlier), methods(route))
-        });
+    let mut places: HashMap<_, Vec<&RouteSpec>> = HashMap::new();
+    for route in routes.iter().filter(|route| route.origin.sound) {
+        let host = route.host.as_ref().map(|host| &host.value);
+        let neighbours = places.entry((host, &route.path.value)).or_default();
+        let twin = neighbours
+            .iter()
+            .find(|earlier| share_a_method(methods(earlier), methods(route)));
         if let Some(twin) = twin {
             let message = format!(
                 "route matches what the route at line {} matches; expected another host, path or methods",
@@ -65,6 +76,7 @@ pub fn duplicates(routes: &[RouteSpec], problems: &mut Problems) {
             problems.note(route, message);
             continue;
         }
+        neighbours.push(route);
         if let Some(earlier) = names.insert(route.label(), route) {
             let message = format!(
                 "duplicate route name {:?}, also at line {}",

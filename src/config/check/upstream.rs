@@ -1,16 +1,16 @@
 //! Backends and settings of one upstream that cannot stand together.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use crate::config::problem::{Positioned, Problems};
+use crate::config::problem::Problems;
 use crate::config::spec::{Config, TlsSpec, UpstreamSpec};
 use crate::config::word::{BackendAddress, ProtocolSpec};
 
 pub fn duplicates(config: &Config, problems: &mut Problems) {
     for upstream in config.upstreams.values() {
-        let mut seen: HashMap<&BackendAddress, ()> = HashMap::new();
+        let mut seen: HashSet<&BackendAddress> = HashSet::new();
         for backend in &upstream.backends {
-            if seen.insert(&backend.address, ()).is_some() {
+            if !seen.insert(&backend.address) {
                 let message = format!(
                     "duplicate backend {}; expected a higher weight instead",
                     *backend.address
@@ -30,15 +30,17 @@ pub fn duplicates(config: &Config, problems: &mut Problems) {
 
 pub fn contradictions(config: &Config, problems: &mut Problems) {
     for upstream in config.upstreams.values() {
-        protocol(upstream, problems);
-        if let Some(tls) = &upstream.tls {
+        if upstream.origin.sound {
+            protocol(upstream, problems);
+        }
+        if let Some(tls) = upstream.tls.as_ref().filter(|tls| tls.origin.sound) {
             verification(tls, problems);
         }
-        if let Some(health) = upstream
+        let health = upstream
             .health
             .as_ref()
-            .filter(|health| *health.timeout > health.every)
-        {
+            .filter(|health| health.origin.sound);
+        if let Some(health) = health.filter(|health| *health.timeout > health.every) {
             let message = format!(
                 "timeout {:?} is longer than every {:?}; expected at most that",
                 *health.timeout, health.every
@@ -81,13 +83,10 @@ fn verification(tls: &TlsSpec, problems: &mut Problems) {
     }
     match (&tls.certificate, &tls.key) {
         (Some(certificate), None) => problems.note(
-            &certificate.place(),
+            certificate,
             "certificate without key; expected both or none",
         ),
-        (None, Some(key)) => problems.note(
-            &key.place(),
-            "key without certificate; expected both or none",
-        ),
+        (None, Some(key)) => problems.note(key, "key without certificate; expected both or none"),
         _ => {}
     }
 }

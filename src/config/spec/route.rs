@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
-use serde_json::Value as Json;
 
 use crate::config::declare::{Group, spec};
 use crate::config::problem::{Located, Place};
 use crate::config::read::{Fields, Reader};
+use crate::config::schema::Key;
 use crate::config::word::{
     AccessSpec, HostPattern, RedirectStatus, RedirectTemplate, RouteName, RoutePath, Size,
 };
@@ -21,15 +21,15 @@ spec! {
         host: Option<Located<HostPattern>>;
         /// Prefix of whole segments: "/api" is for /api and /api/x, "/api/" only for what is below it.
         path: Located<RoutePath> = "/";
-        /// Methods; otherwise all. A path that matches only with another method is answered with 405.
-        methods: Option<Located<Vec<Method>>>;
+        /// Methods, 1 to 32; otherwise all. A path that matches only with another method is answered with 405.
+        methods: Option<Vec<Method>>, entries 1..=32;
         /// Takes the path of the route away before forwarding.
         strip_prefix: Located<bool> = false;
         /// Puts this in place of the path of the route before forwarding.
         replace_prefix: Option<Located<RoutePath>>;
         /// In place of single timeouts of the upstream.
         timeouts: TimeoutOverridesSpec = {};
-        /// In place of the upstream's max_body.
+        /// In place of the upstream's max_body, 0 B to 1024 GiB.
         max_body: Option<u64> as Option<Size>, within "0 B"..="1024 GiB";
         /// Name of a header policy.
         headers: Located<String> = "basic";
@@ -139,8 +139,8 @@ impl Group for ActionSpec {
             .or(respond.map(Self::Respond))
     }
 
-    fn group_schema() -> Vec<(&'static str, Json, bool)> {
-        ActionKeys::keys()
+    fn group_keys() -> Vec<Key> {
+        ActionKeys::keys().into_iter().map(Key::in_group).collect()
     }
 }
 

@@ -58,7 +58,7 @@ spec! {
 
     /// One listener.
     pub struct ListenSpec in "a listener", or address {
-        /// "IP:PORT", "[IPv6]:PORT" or "unix:/path".
+        /// "IP:PORT", with IPv6 in brackets, or "unix:/path".
         address: Located<ListenAddress>;
         /// Directory of NAME.crt or NAME.pem with NAME.key; the listener then speaks TLS.
         tls: Option<Located<FilePath>>;

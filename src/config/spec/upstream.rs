@@ -56,7 +56,7 @@ spec! {
 
     /// One instance of an application.
     pub struct BackendSpec in "a backend", or address {
-        /// "HOST:PORT", "IP:PORT", "[IPv6]:PORT" or "unix:/path".
+        /// "HOST:PORT", "IP:PORT", with IPv6 in brackets, or "unix:/path".
         address: Located<BackendAddress>;
         /// Share of the load against the other backends, 1 to 1000.
         weight: u32 = 1, within 1..=1000;

@@ -62,9 +62,7 @@ impl Value for Duration {
     }
 
     fn schema() -> Json {
-        or_variable(
-            json!({ "type": "string", "pattern": "^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$" }),
-        )
+        or_variable(json!({ "type": "string", "pattern": "^([0-9]+(d|h|m|s|ms))+$" }))
     }
 }
 
