@@ -30,6 +30,7 @@ def main() -> int:
     # As an exit, so that everything started is stopped and the key is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        plotting = None if options.no_plot else setup.plotting_python()
         results = _measure(options)
     except (ProgramFailed, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -39,9 +40,9 @@ def main() -> int:
     raw.write_text(json.dumps(results, indent=1) + "\n")
     table = options.out / "load.md"
     table.write_text(report.markdown(results))
-    if not options.no_plot:
+    if plotting:
         plot = setup.LOAD / "harness" / "plot.py"
-        subprocess.run([setup.plotting_python(), plot, raw, options.out / "load.png"], check=True)
+        subprocess.run([plotting, plot, raw, options.out / "load.png"], check=True)
     print(table.read_text())
     # A figure that is missing must not look like a finished run.
     return 1 if results["failures"] else 0
