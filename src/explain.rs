@@ -39,7 +39,7 @@ pub fn explain(
         default_port,
     };
     let mut text = String::new();
-    let admitted = match ingress::check_parsed(&parsed, &plan.path_rules) {
+    let admitted = match ingress::check_parsed(&parsed, &plan.limits) {
         Ok(admitted) => admitted,
         Err(malformed) => {
             refused(&mut text, &Refusal::Malformed(malformed));

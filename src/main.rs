@@ -127,7 +127,11 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Check { file } => {
             let (config, _) = server::check(&Source::File(file.config.clone()))?;
             let file = file.config.display().to_string();
-            for warning in config.warnings(&file, SystemTime::now()).to_string().lines() {
+            for warning in config
+                .warnings(&file, SystemTime::now())
+                .to_string()
+                .lines()
+            {
                 println!("warning: {warning}");
             }
             println!("{file}: no problems");

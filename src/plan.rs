@@ -14,10 +14,10 @@ use http::{HeaderValue, StatusCode};
 
 use crate::client::TrustedProxies;
 use crate::headers::policy::HeaderPolicy;
+use crate::http1::Limits;
 use crate::proxy::refusal::Pages;
 use crate::route::rewrite::{self, Template};
 use crate::route::{PathPrefix, Routes};
-use crate::target::PathRules;
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{Transport, Upstream};
 
@@ -30,13 +30,45 @@ pub struct Plan {
     pub trusted: TrustedProxies,
     /// Also send RFC 7239 `Forwarded`.
     pub forwarded: bool,
-    pub path_rules: PathRules,
+    /// What a request may measure, and how its path is canonicalised.
+    pub limits: Limits,
     pub drop_unsafe_fields: bool,
     pub pages: Pages,
     /// For answers to requests that have no route.
     pub default_headers: Arc<HeaderPolicy>,
     /// For records of requests that have no route.
     pub access: AccessPolicy,
+}
+
+impl Plan {
+    /// Waits until every name of a backend has been looked up once, or `patience` is over.
+    pub async fn looked_up(&self, patience: Duration) {
+        let all = futures::future::join_all(self.upstreams.values().map(|one| one.looked_up()));
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!("some names of backends are not resolved yet");
+        }
+    }
+}
+
+impl Plan {
+    /// Logs one line a backend: where it is, whether it is used, and what it is doing now.
+    pub fn log_status(&self) {
+        for (name, upstream) in &self.upstreams {
+            let waiting = upstream.waiting();
+            for backend in upstream.status() {
+                tracing::info!(
+                    upstream = %name,
+                    backend = %backend.address,
+                    in_flight = backend.in_flight,
+                    state = ?backend.state,
+                    weight = backend.weight,
+                    backup = backend.backup,
+                    waiting,
+                    "status"
+                );
+            }
+        }
+    }
 }
 
 /// What a route says about its requests.

@@ -62,9 +62,10 @@ impl Gateway {
         self.plan.load_full()
     }
 
-    /// Puts `plan` in force for requests that begin from now on. Those under way keep theirs.
-    pub fn swap_plan(&self, plan: Arc<Plan>) {
-        self.plan.store(plan);
+    /// Puts `plan` in force for requests that begin from now on; those under way keep theirs.
+    /// Returns the plan before.
+    pub fn swap_plan(&self, plan: Arc<Plan>) -> Arc<Plan> {
+        self.plan.swap(plan)
     }
 
     /// From here on answers ask their client to close the connection.
@@ -170,7 +171,7 @@ impl ProxyHttp for FullLane {
             Ok(Entry::Forward) => return Ok(false),
             Ok(Entry::Answer(mut answer)) => {
                 entry::dress(exchange, &mut answer.head);
-                answer
+                *answer
             }
             Err(refusal) => {
                 let answer = self

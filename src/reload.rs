@@ -99,7 +99,9 @@ impl<'a> Reloader<'a> {
                     return;
                 }
                 self.config = config;
-                self.gateway.swap_plan(Arc::new(plan));
+                let plan = Arc::new(plan);
+                let before = self.gateway.swap_plan(plan.clone());
+                plan.start(Some(&before));
                 tracing::info!(%why, "reloaded");
             }
             Err(problems) => {

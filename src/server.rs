@@ -10,8 +10,8 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::accept::listener::{ListenAddress, Listener};
 use crate::accept::Acceptor;
+use crate::accept::listener::{ListenAddress, Listener};
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
@@ -29,6 +29,10 @@ pub enum Source {
     /// Made from arguments; nothing to reload.
     Given(Box<Config>),
 }
+
+/// How long the start waits for the names of backends to be looked up. A name that takes longer
+/// does not block it: its upstream has no backends until then.
+const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 
 /// Why the gateway does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +153,8 @@ async fn serve(
     for settings in &listeners {
         sockets.push(socket(&settings.address, &mut inheritance)?);
     }
+    plan.start(None);
+    plan.looked_up(FIRST_LOOKUP).await;
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
@@ -207,6 +213,7 @@ async fn serve(
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
+            Event::Status => gateway.plan().log_status(),
             Event::Upgrade => match upgrade::hand_over(&invocation, &named).await {
                 Ok(pid) => {
                     tracing::info!(pid, "a new process serves; draining");
@@ -300,6 +307,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 enum Event {
     Reload(reload::Why),
     ReopenLog,
+    Status,
     Upgrade,
     End(&'static str),
 }
@@ -307,6 +315,7 @@ enum Event {
 struct Signals {
     hangup: Signal,
     user1: Signal,
+    user2: Signal,
     quit: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -317,6 +326,7 @@ impl Signals {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -331,6 +341,7 @@ impl Signals {
             _ = self.quit.recv() => Event::Upgrade,
             _ = self.hangup.recv() => Event::Reload(reload::Why::Signal),
             _ = self.user1.recv() => Event::ReopenLog,
+            _ = self.user2.recv() => Event::Status,
             () = reloader.file_changed() => Event::Reload(reload::Why::FileChanged),
         }
     }

@@ -6,7 +6,6 @@ pub mod balance;
 mod budget;
 mod connector;
 mod deadline;
-mod head;
 mod health;
 mod inventory;
 mod lease;
@@ -46,7 +45,6 @@ pub use self::{
     balance::{Affinity, Balance, BalanceError},
     connector::Connector,
     deadline::Deadline,
-    head::HeadTooLong,
     lease::{Lease, Tried},
     resolve::Lookup,
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},

@@ -113,6 +113,16 @@ impl ResponseGate {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether a final response head is still awaited.
+    pub fn in_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
+    /// Whether a 101 has ended HTTP on this connection.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.state, State::Tunnel)
+    }
+
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), BadResponse> {
         while !bytes.is_empty() {
             match &mut self.state {

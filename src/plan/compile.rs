@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -48,8 +48,7 @@ const PRESETS: [(&str, Preset); 3] = [
 ];
 
 impl Plan {
-    /// Compiles `config`, which stands in `file`; what lives in `running` lives on. Starts the probes and the name
-    /// resolution of its upstreams, so it must be called in a runtime.
+    /// Compiles `config`, which stands in `file`; what lives in `running` lives on.
     pub fn compile(config: &Config, file: &str, running: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = Problems::new(file);
         let upstreams = upstreams(config, running, &mut problems);
@@ -64,34 +63,43 @@ impl Plan {
             routes: Routes::new(routes),
             trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
             forwarded: config.clients.forwarded,
-            path_rules: path_rules(config),
+            limits: limits(config),
             drop_unsafe_fields: config.server.drop_unsafe_headers,
             pages: pages.unwrap_or_else(|| Pages::built_in(*config.errors.retry_after)),
             default_headers: policies["basic"].clone(),
             access: access(config, None),
             upstreams,
         };
-        let plan = problems.none_or(plan)?;
-        for upstream in plan.upstreams.values() {
-            upstream.start(&lookup());
+        problems.none_or(plan)
+    }
+
+    /// Starts the probes and the name resolution of the upstreams, in place of those of the plan
+    /// `before`. To be called once, in a runtime, when this plan comes into force.
+    pub fn start(&self, before: Option<&Self>) {
+        let lookup = lookup();
+        for upstream in self.upstreams.values() {
+            upstream.start(&lookup);
         }
-        Ok(plan)
+        let gone = before
+            .iter()
+            .flat_map(|before| &before.upstreams)
+            .filter(|(name, _)| !self.upstreams.contains_key(*name));
+        for (_, upstream) in gone {
+            upstream.stop();
+        }
     }
 }
 
-/// The system's resolver, read once: it is the same for every plan.
+/// The system's resolver, with its files as they are now.
 fn lookup() -> Arc<dyn Lookup> {
-    static SYSTEM: OnceLock<Arc<dyn Lookup>> = OnceLock::new();
-    SYSTEM
-        .get_or_init(|| match System::new() {
-            Ok(system) => Arc::new(system),
-            Err(error) => {
-                let error = crate::telemetry::chain(&error);
-                tracing::warn!(%error, "the system has no usable resolver; names of backends stay unresolved");
-                Arc::new(NoResolver)
-            }
-        })
-        .clone()
+    match System::new() {
+        Ok(system) => Arc::new(system),
+        Err(error) => {
+            let error = crate::telemetry::chain(&error);
+            tracing::warn!(%error, "the system has no usable resolver; names of backends stay unresolved");
+            Arc::new(NoResolver)
+        }
+    }
 }
 
 /// Says what differs between two configurations that a reload cannot change.
@@ -99,7 +107,7 @@ pub fn check_restart(running: &Config, wanted: &Config, file: &str) -> Result<()
     let mut problems = Problems::new(file);
     if running.server != wanted.server {
         problems.note(
-            &wanted.server.origin,
+            &wanted.server,
             "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
@@ -222,7 +230,7 @@ fn tls(spec: &TlsSpec) -> Result<Tls, Problem> {
         insecure: *spec.insecure,
         identity: identity.map(|(chain, key)| (chain.path.as_path(), key.path.as_path())),
     })
-    .map_err(|error| Problem::at(&spec.origin, crate::telemetry::chain(&error)))
+    .map_err(|error| Problem::at(spec, crate::telemetry::chain(&error)))
 }
 
 fn policies(config: &Config, problems: &mut Problems) -> BTreeMap<String, Arc<HeaderPolicy>> {
@@ -236,7 +244,7 @@ fn policies(config: &Config, problems: &mut Problems) -> BTreeMap<String, Arc<He
             }
             Err(errors) => {
                 for error in errors {
-                    problems.note(&spec.origin, crate::telemetry::chain(&error));
+                    problems.note(spec, crate::telemetry::chain(&error));
                 }
             }
         }
@@ -347,11 +355,7 @@ fn route(
     Some(route::Route {
         host,
         path,
-        methods: spec
-            .methods
-            .as_ref()
-            .map(|methods| methods.value.clone())
-            .unwrap_or_default(),
+        methods: spec.methods.clone().unwrap_or_default(),
         value: Arc::new(value),
     })
 }
@@ -485,12 +489,17 @@ pub fn accept_settings(config: &Config) -> AcceptSettings {
         send_timeout: server.send_timeout,
         keepalive_requests: server.keepalive_requests,
         max_h2_streams: server.max_h2_streams,
-        limits: Limits {
-            request_line: *server.max_request_line as usize,
-            head_bytes: server.max_header_bytes as usize,
-            fields: server.max_headers,
-            path: path_rules(config),
-        },
+        limits: limits(config),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let server = &config.server;
+    Limits {
+        request_line: *server.max_request_line as usize,
+        head_bytes: server.max_header_bytes as usize,
+        fields: server.max_headers,
+        path: path_rules(config),
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Entry {
     /// It goes to the route's upstream.
     Forward,
     /// The gateway answers it.
-    Answer(Answer),
+    Answer(Box<Answer>),
 }
 
 /// Decides over one request. Everything it learns stays in `exchange`.
@@ -45,7 +45,7 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     }
     let asked = exchange.asked.insert(asked);
     if let Some(port) = downstream.listener.redirect_https {
-        return Ok(Entry::Answer(to_https(asked, port)));
+        return Ok(Entry::Answer(Box::new(to_https(asked, port))));
     }
     let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());
@@ -57,16 +57,17 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     Ok(match &route.action {
         Action::Forward(_) => Entry::Forward,
         Action::Redirect(status, template) => {
-            Entry::Answer(redirect(*status, &location(template, asked)))
+            Entry::Answer(Box::new(redirect(*status, &location(template, asked))))
         }
         Action::Respond(respond) => {
             let head_only = request.method == Method::HEAD;
-            Entry::Answer(Answer::fixed(
+            let answer = Answer::fixed(
                 respond.status,
                 &respond.content_type,
                 respond.body.clone(),
                 head_only,
-            ))
+            );
+            Entry::Answer(Box::new(answer))
         }
     })
 }
@@ -148,7 +149,7 @@ fn admitted(request: &RequestHeader, default_port: u16, plan: &Plan) -> Result<A
         headers: &request.headers,
         default_port,
     };
-    let admitted = ingress::check_parsed(&parsed, &plan.path_rules).map_err(Refusal::Malformed)?;
+    let admitted = ingress::check_parsed(&parsed, &plan.limits).map_err(Refusal::Malformed)?;
     Ok(admitted.into())
 }
 

@@ -1,5 +1,7 @@
-//! An HTTP/1.1 connection to a backend as pingora sees it: bytes, with a deadline for every wait. Knows where a
-//! response head ends; the rest of the framing is pingora's.
+//! An HTTP/1.1 connection to a backend as pingora sees it: bytes that a gate has judged, with a deadline for every wait.
+//!
+//! pingora repairs what it can of a response: it drops a Content-Length beside a Transfer-Encoding, unfolds fields, trims
+//! names. The gate sees the bytes first and refuses what two programs could read differently.
 
 use std::{
     fmt,
@@ -25,19 +27,16 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Deadline, Transport,
-    deadline::Timer,
-    head::{HeadEnd, HeadTooLong},
-    socket::Socket,
-};
+use crate::http1::{ResponseGate, ResponseLimits};
+
+use super::{Deadline, Transport, deadline::Timer, socket::Socket};
 
 /// A connection over one [`Transport`].
 pub(super) struct WireStream {
     socket: Socket,
     transport: Arc<Transport>,
     phase: Phase,
-    head: HeadEnd,
+    gate: ResponseGate,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -82,6 +81,10 @@ impl WireStream {
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         let _ = digest.peer_addr.set(Some(address));
         let now = Instant::now();
+        let limits = ResponseLimits {
+            head_bytes: transport.settings().max_response_head,
+            ..ResponseLimits::default()
+        };
         let digests = Digests {
             established: SystemTime::now(),
             took,
@@ -94,7 +97,7 @@ impl WireStream {
             socket,
             transport,
             phase: Phase::Idle { parked: false },
-            head: HeadEnd::default(),
+            gate: ResponseGate::new(limits),
             last_write: now,
             last_read: now,
             reading_since: None,
@@ -121,14 +124,23 @@ impl WireStream {
         }
     }
 
-    fn arrived(&mut self, bytes: &[u8]) -> Result<(), HeadTooLong> {
+    /// Judges what was read; nothing is the end of the stream.
+    fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.last_read = Instant::now();
-        if self.phase == Phase::Head
-            && let Some(status) = self
-                .head
-                .feed(bytes, self.transport.settings().max_response_head)?
-        {
-            self.phase = if status == 101 {
+        if bytes.is_empty() {
+            // Before a response head it is for pingora to say: a pooled connection may close at any time.
+            let cut_short = self.phase == Phase::Body && self.gate.eof().is_err();
+            return if cut_short {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            } else {
+                Ok(())
+            };
+        }
+        self.gate
+            .feed(bytes)
+            .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?;
+        if self.phase == Phase::Head && !self.gate.in_head() {
+            self.phase = if self.gate.is_tunnel() {
                 Phase::Tunnel
             } else {
                 Phase::Body
@@ -137,12 +149,13 @@ impl WireStream {
         Ok(())
     }
 
-    fn sent(&mut self) {
+    /// `bytes` begin a request if the connection was idle: pingora writes a head in one piece.
+    fn sent(&mut self, bytes: &[u8]) {
         self.last_write = Instant::now();
         if matches!(self.phase, Phase::Idle { .. }) {
             self.unpark();
             self.phase = Phase::Head;
-            self.head = HeadEnd::default();
+            self.gate.request_started(bytes);
         }
     }
 
@@ -170,6 +183,7 @@ impl WireStream {
     fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
+        first: &[u8],
         write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let result = write(Pin::new(&mut self.socket), cx);
@@ -178,7 +192,7 @@ impl WireStream {
             return Poll::Ready(Err(Deadline::Write.passed()));
         }
         self.writing_since = None;
-        self.sent();
+        self.sent(first);
         result
     }
 
@@ -197,15 +211,16 @@ impl AsyncRead for WireStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in large pieces.
-        let parking = this.phase == Phase::Body && buf.remaining() == 1;
+        // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in
+        // large pieces.
+        let parking = this.phase == Phase::Body && this.gate.is_idle() && buf.remaining() == 1;
         if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_read(cx, buf) {
             this.reading_since = None;
             result?;
             if let Err(error) = this.arrived(&buf.filled()[before..]) {
                 // A read that fails has read nothing.
                 buf.set_filled(before);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                return Poll::Ready(Err(error));
             }
             return Poll::Ready(Ok(()));
         }
@@ -228,7 +243,7 @@ impl AsyncWrite for WireStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.get_mut()
-            .poll_write_with(cx, |socket, cx| socket.poll_write(cx, bytes))
+            .poll_write_with(cx, bytes, |socket, cx| socket.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -236,8 +251,11 @@ impl AsyncWrite for WireStream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .poll_write_with(cx, |socket, cx| socket.poll_write_vectored(cx, parts))
+        let first = parts.iter().find(|part| !part.is_empty());
+        let first = first.map_or(&[][..], |part| part);
+        self.get_mut().poll_write_with(cx, first, |socket, cx| {
+            socket.poll_write_vectored(cx, parts)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

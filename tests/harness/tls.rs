@@ -40,7 +40,9 @@ impl TestCa {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("valid names");
         // rcgen names every certificate alike; one that is named as its issuer passes for self-signed.
-        params.distinguished_name.push(DnType::CommonName, &*names[0]);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, &*names[0]);
         let key = KeyPair::generate().expect("the system has random numbers");
         let certificate = params
             .signed_by(&key, &self.issuer)
