@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -245,6 +245,16 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    /// An answer that broke off leaves as far as it came, so that its client sees it cut short
+    /// rather than no answer at all. Only what the kernel takes at once: nobody can wait here.
+    fn drop(&mut self) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        // The client may be gone, which is one reason for being dropped.
+        let _ = self.poll_send(&mut nobody);
+    }
+}
+
 /// A violation of the body's framing ends the connection; nothing after it can be trusted.
 fn malformed(violation: crate::http1::Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, violation)
@@ -257,6 +267,13 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Whoever reads here waits: what was gathered must not wait with it. Otherwise a body that
+        // comes slowly would keep the head of its own response back.
+        if !this.unsent.is_empty()
+            && let Poll::Ready(Err(error)) = this.poll_send(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         match this.message {
             Message::Ended => this.poll_ahead(cx),
             Message::Body(_) => this.poll_body(cx, buf),
