@@ -254,6 +254,7 @@ impl ProxyHttp for FullLane {
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if !interim {
             exchange.status = response.status.as_u16();
+            attempt::frame_for_client(session, response);
             entry::dress(exchange, response);
             if self.0.draining.load(Ordering::Relaxed) {
                 session.set_keepalive(None);

@@ -9,4 +9,5 @@ mod apps_test;
 mod deploy_test;
 mod gateway_test;
 mod harness_test;
+mod ingress_test;
 mod tls_test;

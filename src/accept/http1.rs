@@ -39,10 +39,19 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
                 return connection.close_after(&answer).await;
             }
         };
-        served += 1;
-        connection.discard(head.bytes.start);
+        // A fault of the body that is here already is refused before a backend sees the head.
         let body = BodyScanner::new(head.framing);
+        let ahead = &connection.pending()[head.bytes.end..];
+        if let Err(malformed) = body.clone().feed(ahead) {
+            let answer = acceptor.refuse(&connection, Refusal::Malformed(malformed), began);
+            return connection.close_after(&answer).await;
+        }
+        served += 1;
+        let in_origin_form = head.in_origin_form(connection.pending());
+        connection.discard(head.bytes.start);
         let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
+        // pingora compares an absolute-form target with Host byte by byte and answers by itself.
+        let bytes = in_origin_form.unwrap_or(bytes);
         let mut session = ServerSession::new_http1(connection);
         session.set_read_timeout(Some(settings.body_timeout));
         session.set_write_timeout(Some(settings.send_timeout));

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use bytes::{BufMut, BytesMut};
 use http::{Method, Version};
 
 use super::framing::{BadFraming, Framing, FramingFields};
@@ -76,6 +77,35 @@ impl RequestHead {
     /// For bytes that arrive in pieces use [`HeadScanner`]: it does not begin again each time.
     pub fn check(buf: &[u8], limits: &Limits) -> Result<Option<RequestHead>, Malformed> {
         HeadScanner::new(*limits).scan(buf)
+    }
+
+    /// The head with an absolute-form target brought into origin-form, and with a `Host` where
+    /// HTTP/1.0 had none (RFC 9112 3.2.2); `None` for a target that needs no change. `buf` is what
+    /// the head was read from.
+    pub fn in_origin_form(&self, buf: &[u8]) -> Option<BytesMut> {
+        if self.form != Form::Absolute {
+            return None;
+        }
+        let line_end = self.target.end + " HTTP/1.1\r\n".len();
+        let mut head = BytesMut::with_capacity(self.bytes.len() + "Host: \r\n".len());
+        head.put_slice(&buf[self.bytes.start..self.target.start]);
+        match &buf[self.path_and_query.clone()] {
+            // RFC 9112 3.2.4: what the last proxy makes of a target without a path.
+            b"" if self.method == Method::OPTIONS => head.put_slice(b"*"),
+            path @ [b'/', ..] => head.put_slice(path),
+            query => {
+                head.put_slice(b"/");
+                head.put_slice(query);
+            }
+        }
+        head.put_slice(&buf[self.target.end..line_end]);
+        if self.target.contains(&self.host.start) {
+            head.put_slice(b"Host: ");
+            head.put_slice(&buf[self.host.clone()]);
+            head.put_slice(b"\r\n");
+        }
+        head.put_slice(&buf[line_end..self.bytes.end]);
+        Some(head)
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -147,6 +147,17 @@ pub fn answered(
     Ok(())
 }
 
+/// Frames a final response for its client. It says our own version (RFC 9110 2.5), and HTTP/1.0
+/// knows no chunks: there the body ends with the connection.
+pub fn frame_for_client(session: &mut Session, response: &mut ResponseHeader) {
+    response.set_version(Version::HTTP_11);
+    if session.req_header().version == Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
+}
+
 /// No connection to the backend could be made. Nothing was sent, so any request may be repeated.
 pub fn not_connected(
     session: &Session,
@@ -260,16 +271,9 @@ fn failure_of(error: &Error) -> Option<Failure> {
     })
 }
 
-/// The I/O error at the root of a pingora error.
+/// The I/O error at the root of a pingora error, whose `source` does not lead there.
 fn io_error(error: &Error) -> Option<&io::Error> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
+    error.root_cause().downcast_ref()
 }
 
 /// What one of our own streams put into the I/O error at the root.

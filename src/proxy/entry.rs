@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -40,12 +40,19 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
         request.remove_header(&name);
     }
+    if !ingress::asks_to_upgrade(request.version, &request.headers) {
+        // pingora takes the field alone for an upgrade.
+        request.remove_header(&UPGRADE);
+    }
     if let Some(host) = &asked.host {
         check_authority(&downstream, host)?;
     }
     let asked = exchange.asked.insert(asked);
     if let Some(port) = downstream.listener.redirect_https {
         return Ok(Entry::Answer(Box::new(to_https(asked, port))));
+    }
+    if &*asked.path == "*" {
+        return Ok(Entry::Answer(Box::new(Answer::options())));
     }
     let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());

@@ -86,6 +86,17 @@ impl Answer {
         }
     }
 
+    /// What `OPTIONS *` is told: it asks the gateway itself, not an application (RFC 9110 9.3.7).
+    pub fn options() -> Self {
+        let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8)).expect("a status");
+        let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        put(&mut head, "Allow", HeaderValue::from_static(allow));
+        Self {
+            head,
+            body: Bytes::new(),
+        }
+    }
+
     pub(super) fn of(refusal: &Refusal, asked: &Asked<'_>, pages: &Pages) -> Self {
         let (status, reason, detail) = refusal.row();
         let facts = Problem {
