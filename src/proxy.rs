@@ -19,7 +19,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::server::configuration::ServerConf;
@@ -252,6 +252,11 @@ impl ProxyHttp for FullLane {
     ) -> Result<()> {
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        // An interim answer comes before the end of the body by its nature; a final one that does
+        // leaves the rest of the body unread, so its connection ends.
+        session
+            .as_downstream_mut()
+            .set_close_on_response_before_downstream_finish(!interim);
         if !interim {
             exchange.status = response.status.as_u16();
             attempt::frame_for_client(session, response);
@@ -298,7 +303,7 @@ impl ProxyHttp for FullLane {
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
         if begun {
-            attempt::cut_short(exchange, error);
+            attempt::cut_short(session, exchange, error);
             return nothing_to_send;
         }
         let refusal = match exchange.refusal.take() {
@@ -314,10 +319,8 @@ impl ProxyHttp for FullLane {
         let answer = self
             .0
             .refusal_answer(exchange, &refusal, Some(session.req_header()));
-        let keep = refusal.keep_connection();
-        if !keep {
-            session.set_keepalive(None);
-        }
+        // pingora ends the connection after an error of the exchange with a backend, whatever is said.
+        session.set_keepalive(None);
         exchange.refusal = Some(refusal);
         let error_code = answer.head.status.as_u16();
         if send(session, exchange, answer).await.is_err() {
@@ -326,7 +329,7 @@ impl ProxyHttp for FullLane {
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: keep,
+            can_reuse_downstream: false,
         }
     }
 
@@ -334,6 +337,11 @@ impl ProxyHttp for FullLane {
         record::finish(&self.0.log, session, error, exchange);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
+        let refused = error.is_some() && exchange.refusal.is_some();
+        if refused && session.req_header().version < Version::HTTP_2 {
+            // What the client still sends must not destroy the answer on its way.
+            session.as_downstream_mut().shutdown().await;
+        }
     }
 
     /// Every failure is in our own record, with its reason.

@@ -10,4 +10,6 @@ mod deploy_test;
 mod gateway_test;
 mod harness_test;
 mod ingress_test;
+mod refusal_test;
+mod response_test;
 mod tls_test;

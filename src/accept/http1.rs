@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Version;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 
@@ -47,20 +48,26 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             return connection.close_after(&answer).await;
         }
         served += 1;
-        let in_origin_form = head.in_origin_form(connection.pending());
+        let rewritten = head.rewritten(connection.pending());
         connection.discard(head.bytes.start);
         let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
-        // pingora compares an absolute-form target with Host byte by byte and answers by itself.
-        let bytes = in_origin_form.unwrap_or(bytes);
+        // What pingora would refuse by itself, unrecorded: it compares an absolute-form target with
+        // Host byte by byte, and knows fewer characters in a query.
+        let bytes = rewritten.unwrap_or(bytes);
         let mut session = ServerSession::new_http1(connection);
         session.set_read_timeout(Some(settings.body_timeout));
         session.set_write_timeout(Some(settings.send_timeout));
         session.set_total_drain_timeout(Some(settings.body_timeout));
-        session.set_keepalive_reuses_remaining(Some(
-            settings.keepalive_requests.saturating_sub(served),
-        ));
+        // pingora reads only the first Connection field.
+        let remaining = match head.keep_alive {
+            true => settings.keepalive_requests.saturating_sub(served),
+            false => 0,
+        };
+        session.set_keepalive_reuses_remaining(Some(remaining));
         if let ServerSession::H1(session) = &mut session {
             session.set_pipelined_prefix(bytes);
+            // RFC 9110 15.2: its clients take an interim response for the final one.
+            session.set_ignore_info_resp(head.version == Version::HTTP_10);
         }
         let Some(reused) = acceptor.proxy.process_new_http(session, &shutdown).await else {
             return;

@@ -79,23 +79,30 @@ impl RequestHead {
         HeadScanner::new(*limits).scan(buf)
     }
 
-    /// The head with an absolute-form target brought into origin-form, and with a `Host` where
-    /// HTTP/1.0 had none (RFC 9112 3.2.2); `None` for a target that needs no change. `buf` is what
-    /// the head was read from.
-    pub fn in_origin_form(&self, buf: &[u8]) -> Option<BytesMut> {
-        if self.form != Form::Absolute {
+    /// The head as it is passed on, where that is not how it was sent: an absolute-form target in
+    /// origin-form, with a `Host` where HTTP/1.0 had none (RFC 9112 3.2.2), and in the query
+    /// percent-encoded what RFC 3986 3.4 does not allow there. `buf` is what the head was read from.
+    pub fn rewritten(&self, buf: &[u8]) -> Option<BytesMut> {
+        let path_and_query = &buf[self.path_and_query.clone()];
+        let is_illegal = |byte: &u8| matches!(byte, b'"' | b'<' | b'>');
+        if self.form != Form::Absolute && !path_and_query.iter().any(is_illegal) {
             return None;
         }
         let line_end = self.target.end + " HTTP/1.1\r\n".len();
         let mut head = BytesMut::with_capacity(self.bytes.len() + "Host: \r\n".len());
         head.put_slice(&buf[self.bytes.start..self.target.start]);
-        match &buf[self.path_and_query.clone()] {
+        match path_and_query {
             // RFC 9112 3.2.4: what the last proxy makes of a target without a path.
             b"" if self.method == Method::OPTIONS => head.put_slice(b"*"),
-            path @ [b'/', ..] => head.put_slice(path),
-            query => {
-                head.put_slice(b"/");
-                head.put_slice(query);
+            [b'/', ..] => {}
+            _ => head.put_slice(b"/"),
+        }
+        for byte in path_and_query {
+            match byte {
+                b'"' => head.put_slice(b"%22"),
+                b'<' => head.put_slice(b"%3C"),
+                b'>' => head.put_slice(b"%3E"),
+                _ => head.put_u8(*byte),
             }
         }
         head.put_slice(&buf[self.target.end..line_end]);

@@ -16,6 +16,7 @@ use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
+use crate::accept::connection::Connection;
 use crate::accept::downstream::Downstream;
 use crate::headers::forwarded::{
     Arrival, strip_hop_by_hop, strip_response_hop_by_hop, towards_application,
@@ -228,8 +229,14 @@ pub fn failed(
 }
 
 /// The answer had begun when the exchange broke off: what the client has is all it gets.
-pub fn cut_short(exchange: &mut Exchange, error: &Error) {
+pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
+    if session.req_header().version == Version::HTTP_10
+        && let Some(stream) = session.stream()
+        && let Some(connection) = stream.as_any().downcast_ref::<Connection>()
+    {
+        connection.end_with_reset();
+    }
     match error.esource() {
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, UPGRADE};
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -43,6 +43,10 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     if !ingress::asks_to_upgrade(request.version, &request.headers) {
         // pingora takes the field alone for an upgrade.
         request.remove_header(&UPGRADE);
+    }
+    if request.version == Version::HTTP_10 {
+        // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
+        request.remove_header(&EXPECT);
     }
     if let Some(host) = &asked.host {
         check_authority(&downstream, host)?;

@@ -435,7 +435,7 @@ mod tests {
         begin(
             &mut stream,
             &mut far,
-            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         )
         .await;
         for _ in 0..3 {
