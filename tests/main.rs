@@ -6,6 +6,7 @@
 mod harness;
 
 mod apps_test;
+mod balance_test;
 mod deploy_test;
 mod failure_test;
 mod gateway_test;
