@@ -313,10 +313,8 @@ impl ProxyHttp for FullLane {
         let answer = self
             .0
             .refusal_answer(exchange, &refusal, Some(session.req_header()));
-        let keep = refusal.keep_connection();
-        if !keep {
-            session.set_keepalive(None);
-        }
+        // pingora closes the connection after any failure to proxy: the client is to know.
+        session.set_keepalive(None);
         exchange.refusal = Some(refusal);
         let error_code = answer.head.status.as_u16();
         if send(session, exchange, answer).await.is_err() {
@@ -325,7 +323,7 @@ impl ProxyHttp for FullLane {
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: keep,
+            can_reuse_downstream: false,
         }
     }
 

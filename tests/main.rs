@@ -6,7 +6,9 @@
 mod harness;
 
 mod apps_test;
+mod balance_test;
 mod deploy_test;
+mod failure_test;
 mod gateway_test;
 mod harness_test;
 mod tls_test;
