@@ -14,6 +14,11 @@ use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
 use crate::proxy::refusal::Refusal;
 
+/// How long a connection that has asked nothing yet may still ask when the gateway is ending. Its
+/// request may be on its way already, and its client has no earlier answer that would make a lost
+/// connection a thing to try again.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// What the wait for a head ended in.
 enum NextHead {
     Request(RequestHead),
@@ -84,7 +89,7 @@ async fn next_head(
         let read = tokio::select! {
             biased;
             read = pingora_timeout::timeout(patience, connection.read_more()) => read,
-            _ = ending.wait_for(|ending| *ending) => return NextHead::Closed,
+            () = called_off(&mut ending, first) => return NextHead::Closed,
         };
         match read {
             Ok(Ok(1..)) => {}
@@ -110,5 +115,15 @@ async fn next_head(
             Ok(Ok(0) | Err(_)) => return NextHead::Closed,
             Err(_) => return NextHead::Refused(Refusal::RequestTimeout),
         }
+    }
+}
+
+/// Waits until nothing more is taken from this connection because the gateway is ending: an idle
+/// one at once, a new one after its last call.
+async fn called_off(ending: &mut Shutdown, first: bool) {
+    // An error means that nobody is left to end anything, which is an end as well.
+    let _ = ending.wait_for(|ending| *ending).await;
+    if first {
+        pingora_timeout::sleep(LAST_CALL).await;
     }
 }
