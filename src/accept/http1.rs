@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pingora_core::apps::HttpServerApp;
+use futures::future::BoxFuture;
+use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 
 use super::connection::Connection;
@@ -31,34 +32,23 @@ enum NextHead {
 
 /// Serves the connection to its end.
 pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
-    let settings = &acceptor.settings;
     let mut served = 0;
     loop {
         let began = Instant::now();
         let head = match next_head(acceptor, &mut connection, served == 0, &shutdown).await {
             NextHead::Request(head) => head,
-            NextHead::Http2 => return super::http2::serve(acceptor, connection, shutdown).await,
+            NextHead::Http2 => {
+                return Box::pin(super::http2::serve(acceptor, connection, shutdown)).await;
+            }
             NextHead::Closed => return,
             NextHead::Refused(refusal) => {
                 let answer = acceptor.refuse(&connection, refusal, began);
-                return connection.close_after(&answer).await;
+                return Box::pin(connection.close_after(&answer)).await;
             }
         };
         served += 1;
-        connection.discard(head.bytes.start);
-        let body = BodyScanner::new(head.framing);
-        let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
-        let mut session = ServerSession::new_http1(connection);
-        session.set_read_timeout(Some(settings.body_timeout));
-        session.set_write_timeout(Some(settings.send_timeout));
-        session.set_total_drain_timeout(Some(settings.body_timeout));
-        session.set_keepalive_reuses_remaining(Some(
-            settings.keepalive_requests.saturating_sub(served),
-        ));
-        if let ServerSession::H1(session) = &mut session {
-            session.set_pipelined_prefix(bytes);
-        }
-        let Some(reused) = acceptor.proxy.process_new_http(session, &shutdown).await else {
+        let exchange = exchange(acceptor, connection, &head, served, &shutdown);
+        let Some(reused) = exchange.await else {
             return;
         };
         let (stream, _) = reused.consume();
@@ -67,6 +57,33 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             .downcast()
             .expect("pingora returns the stream that it was given");
     }
+}
+
+/// One request and its response: the connection when it may serve another.
+///
+/// Not an `async fn`: pingora boxes its own future, and a session held across an await here would
+/// be room in every connection, idle ones too.
+fn exchange<'a>(
+    acceptor: &'a Arc<Acceptor>,
+    mut connection: Box<Connection>,
+    head: &RequestHead,
+    served: u32,
+    shutdown: &'a Shutdown,
+) -> BoxFuture<'a, Option<ReusedHttpStream>> {
+    let settings = &acceptor.settings;
+    connection.discard(head.bytes.start);
+    let body = BodyScanner::new(head.framing);
+    let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
+    let mut session = ServerSession::new_http1(connection);
+    session.set_read_timeout(Some(settings.body_timeout));
+    session.set_write_timeout(Some(settings.send_timeout));
+    session.set_total_drain_timeout(Some(settings.body_timeout));
+    session
+        .set_keepalive_reuses_remaining(Some(settings.keepalive_requests.saturating_sub(served)));
+    if let ServerSession::H1(session) = &mut session {
+        session.set_pipelined_prefix(bytes);
+    }
+    acceptor.proxy.process_new_http(session, shutdown)
 }
 
 /// Waits for one whole, valid head. `first`: nothing was served on this connection yet.
