@@ -319,7 +319,7 @@ impl ProxyHttp for FullLane {
         let answer = self
             .0
             .refusal_answer(exchange, &refusal, Some(session.req_header()));
-        // pingora ends the connection after an error of the exchange with a backend, whatever is said.
+        // pingora closes the connection after any failure to proxy: the client is to know.
         session.set_keepalive(None);
         exchange.refusal = Some(refusal);
         let error_code = answer.head.status.as_u16();

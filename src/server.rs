@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener};
+use crate::accept::listener::{ListenAddress, Listener, ListenerSettings};
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
@@ -91,7 +91,15 @@ impl Source {
 }
 
 /// Serves until told to end. Returns when every connection has ended or `drain` is over.
-pub fn run(source: &Source, inheritance: Inheritance) -> Result<(), ServeError> {
+pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeError> {
+    let outcome = run_inheriting(source, &mut inheritance);
+    if let Err(error) = &outcome {
+        inheritance.announce_failure(&telemetry::chain(error));
+    }
+    outcome
+}
+
+fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), ServeError> {
     let config = source.load()?;
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
     let runtime = runtime(config.server.workers)?;
@@ -141,7 +149,7 @@ async fn serve(
     source: &Source,
     config: Config,
     log: Log,
-    mut inheritance: Inheritance,
+    inheritance: &mut Inheritance,
 ) -> Result<(), ServeError> {
     // Before anything else: a signal must never meet its default action.
     let mut signals = Signals::new().map_err(ServeError::Runtime)?;
@@ -151,7 +159,7 @@ async fn serve(
     let listeners = plan::listeners(&config, &source.name())?;
     let mut sockets = Vec::new();
     for settings in &listeners {
-        sockets.push(socket(&settings.address, &mut inheritance)?);
+        sockets.push(socket(&settings.address, inheritance)?);
     }
     plan.start(None);
     plan.looked_up(FIRST_LOOKUP).await;
@@ -202,14 +210,15 @@ async fn serve(
         sd_notify::NotifyState::MainPid(std::process::id()),
         sd_notify::NotifyState::Ready,
     ]);
-    tracing::info!(pid = std::process::id(), "ready");
+    banner::log_ready(&plan, &listeners);
 
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {
             Event::Reload(why) => {
-                notify(&[sd_notify::NotifyState::Reloading]);
+                notify(&reloading());
                 reloader.reload(why);
+                refresh_certificates(&listeners).await;
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
@@ -220,8 +229,9 @@ async fn serve(
                     break true;
                 }
                 Err(error) => {
-                    let error = crate::telemetry::chain(&error);
-                    tracing::error!(%error, "upgrade failed, still serving");
+                    for line in telemetry::chain(&error).lines() {
+                        tracing::error!("upgrade failed, still serving: {line}");
+                    }
                 }
             },
             Event::End(why) => {
@@ -237,11 +247,14 @@ async fn serve(
     let _ = shutdown.send(true);
     drop(ending);
     let drain = reloader.config().server.drain;
-    if tokio::time::timeout(drain, all_ended.recv()).await.is_err() {
-        tracing::warn!(
-            ?drain,
-            "connections are still open after the drain; closing them"
-        );
+    tokio::select! {
+        _ = all_ended.recv() => {}
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!(?drain, "connections are still open after the drain; closing them");
+        }
+        signal = signals.end() => {
+            tracing::warn!(signal, "asked again; closing the connections that are open");
+        }
     }
     if !handed_over {
         for settings in &listeners {
@@ -303,6 +316,32 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+/// What systemd wants to hear of a reload: with `Type=notify-reload` it must be dated.
+fn reloading() -> Vec<sd_notify::NotifyState<'static>> {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now().ok());
+    states
+}
+
+/// Looks at the certificates now rather than at the next turn of their watch: who has replaced one
+/// and asks for a reload means that one too.
+async fn refresh_certificates(listeners: &[Arc<ListenerSettings>]) {
+    let stores = listeners
+        .iter()
+        .filter_map(|listener| listener.certificates.clone());
+    for store in stores {
+        let refreshed = tokio::task::spawn_blocking(move || store.refresh()).await;
+        match refreshed {
+            Ok(Ok(changed)) => changed.log(),
+            Ok(Err(error)) => {
+                let error = telemetry::chain(&error);
+                tracing::error!("certificates not refreshed, still serving the old: {error}");
+            }
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
 /// What the loop of the running gateway reacts to.
 enum Event {
     Reload(reload::Why),
@@ -331,6 +370,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// Waits for a signal to end, and for no other.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 
     async fn next(&mut self, reloader: &mut Reloader<'_>) -> Event {

@@ -6,10 +6,17 @@
 mod harness;
 
 mod apps_test;
+mod balance_test;
+mod cli_test;
 mod deploy_test;
+mod failure_test;
 mod gateway_test;
 mod harness_test;
 mod ingress_test;
+mod listener_test;
 mod refusal_test;
+mod reload_test;
 mod response_test;
+mod stream_test;
 mod tls_test;
+mod upgrade_test;

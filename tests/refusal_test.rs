@@ -85,7 +85,10 @@ fn assert_refused(gateway: &Gateway, answer: &Response, status: u16, reason: &st
 }
 
 fn assert_is_logged(gateway: &Gateway, id: &str, status: u16, reason: &str) {
-    let line = gateway.wait_for_log("the refusal", |line| line.contains(id));
+    let of_access = "\"target\":\"access\"";
+    let line = gateway.wait_for_log("the refusal", |line| {
+        line.contains(id) && line.contains(of_access)
+    });
     let line: Value = serde_json::from_str(&line).expect("a line is an object");
     assert_eq!(line["id"], id);
     assert_eq!(line["status"], status);

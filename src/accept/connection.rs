@@ -6,6 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::downstream::Downstream;
@@ -138,10 +139,16 @@ impl Connection {
 
     /// Reads more bytes of a head. Returns how many; 0 is the end of the stream.
     pub async fn read_more(&mut self) -> io::Result<usize> {
-        if self.pending.capacity() == self.pending.len() {
-            self.pending.reserve(READ_SIZE);
-        }
-        self.transport.read_buf(&mut self.pending).await
+        poll_fn(|cx| self.poll_read_more(cx)).await
+    }
+
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Room of the stack: a connection that waits for its next request owns none.
+        let mut room = [MaybeUninit::uninit(); READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read))?;
+        self.pending.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// Takes the first `head` bytes as one request's head; the following reads hand out its
@@ -184,9 +191,10 @@ impl Connection {
             self.transport.write_all(answer).await?;
             self.transport.shutdown().await?;
             self.farewell = Some(Farewell::begin());
-            poll_fn(|cx| Poll::Ready(Ok(ready!(self.poll_linger(cx))))).await
+            poll_fn(|cx| self.poll_linger(cx)).await;
+            io::Result::Ok(())
         };
-        let _: Result<io::Result<()>, _> = pingora_timeout::timeout(LINGER, farewell).await;
+        let _ = pingora_timeout::timeout(LINGER, farewell).await;
     }
 
     /// Reads and drops what the client still sends, for a bounded time. Closing with unread bytes

@@ -13,6 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
+use tracing::warn;
 
 use super::exchange::Exchange;
 use super::refusal::Refusal;
@@ -24,7 +25,7 @@ use crate::headers::forwarded::{
 use crate::plan::{Action, Forward, HostSent, Retry, Route};
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Unavailable};
+use crate::upstream::{Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -57,6 +58,10 @@ pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<Htt
     };
     attempt.upstream = Some(forward.upstream.clone());
     attempt.lease = Some(lease);
+    // What was read of the body is sent, and counted, once more.
+    exchange.request_body_bytes = 0;
+    // Why the attempt before failed is no reason for what this one brings.
+    exchange.refusal = None;
     Ok(Box::new(peer))
 }
 
@@ -69,6 +74,15 @@ pub fn connected(exchange: &mut Exchange, reused: bool) {
 /// Makes the request that the backend receives.
 pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let (route, forward) = forwarding(exchange);
+    if forward.upstream.settings().protocol != Protocol::H1 && request.version != Version::HTTP_2 {
+        // pingora takes HTTP/1.1 when the TLS handshake chose no protocol: on a connection that has none of our
+        // deadlines, and whose responses nobody judges.
+        let error = Error::explain(
+            ErrorType::InvalidH2,
+            "the backend did not choose h2 by ALPN",
+        );
+        return Err(error.into_up());
+    }
     let downstream = session
         .digest()
         .and_then(Downstream::of)
@@ -166,19 +180,18 @@ pub fn not_connected(
     mut error: Box<Error>,
 ) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    blame(
-        exchange,
-        if timed_out {
-            Failure::Timeout
-        } else {
-            Failure::Connect
-        },
-    );
+    let failure = if timed_out {
+        Failure::Timeout
+    } else {
+        Failure::Connect
+    };
+    blame(exchange, failure);
     let (_, forward) = forwarding(exchange);
     let retry = forward.retry.on.connect
         && session.response_written().is_none()
         && another_attempt(exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(if timed_out {
         Refusal::UpstreamTimeout
     } else {
@@ -207,11 +220,15 @@ pub fn failed(
     if reused && unanswered && failure == Failure::Reset && exchange.attempt.stale < MAX_STALE {
         // The backend had closed the pooled connection: no fault, and no attempt worth counting.
         exchange.attempt.stale += 1;
-        if repeatable(session, &forward.retry) {
+        let retry = repeatable(session, &forward.retry);
+        error.set_retry(retry);
+        if retry {
             exchange.attempt.count -= 1;
-            error.set_retry(true);
-            return error;
+        } else {
+            log_failure(exchange, failure, &error);
+            exchange.refusal = Some(Refusal::UpstreamReset);
         }
+        return error;
     }
     blame(exchange, failure);
     let named = match failure {
@@ -220,6 +237,7 @@ pub fn failed(
     };
     let retry = named && may_retry(session, exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(match failure {
         Failure::Timeout => Refusal::UpstreamTimeout,
         Failure::Protocol => Refusal::UpstreamProtocol,
@@ -286,6 +304,25 @@ fn io_error(error: &Error) -> Option<&io::Error> {
 /// What one of our own streams put into the I/O error at the root.
 fn io_cause<E: StdError + 'static>(error: &Error) -> Option<&E> {
     io_error(error)?.get_ref()?.downcast_ref()
+}
+
+/// One line for each attempt that failed: the record of the request says only how it ended.
+fn log_failure(exchange: &Exchange, failure: Failure, error: &Error) {
+    let attempt = &exchange.attempt;
+    let (Some(upstream), Some(backend)) = (&attempt.upstream, &attempt.backend) else {
+        return;
+    };
+    warn!(
+        target: "upstream",
+        upstream = %upstream.settings().name,
+        backend = %backend,
+        why = %failure,
+        %error,
+        attempt = attempt.count,
+        again = error.retry(),
+        id = exchange.request_id.as_str(),
+        "attempt failed"
+    );
 }
 
 fn blame(exchange: &mut Exchange, failure: Failure) {
