@@ -223,6 +223,8 @@ fn an_upgrade_that_the_backend_declines_leaves_no_tunnel() {
     }
 }
 
+type Fields<'a> = Vec<(&'a str, &'a str)>;
+
 /// The pseudo-fields of a request that is right.
 const GOOD: [(&str, &str); 4] = [
     (":method", "GET"),
@@ -253,7 +255,7 @@ fn a_wrong_http2_request_is_refused_alone() {
     let posted = |fields: &[(&'static str, &'static str)]| [&post[..], fields].concat();
     let mut many = pseudo("", "");
     many.extend([("x", "y"); 40]);
-    let cases: Vec<(Vec<(&str, &str)>, &[u8])> = vec![
+    let cases: Vec<(Fields<'_>, &[u8])> = vec![
         (vec![GOOD[0], GOOD[1], (":path", "/bad")], b""),
         (vec![GOOD[0], GOOD[1], GOOD[2]], b""),
         (with("host", "b"), b""),
