@@ -8,6 +8,7 @@ mod harness;
 mod apps_test;
 mod deploy_test;
 mod docs_test;
+mod first_use_test;
 mod gateway_test;
 mod harness_test;
 mod tls_test;
