@@ -312,15 +312,8 @@ fn assert_rows(heading: &str, expected: BTreeMap<String, Vec<String>>) {
 #[test]
 fn the_page_of_refusals_lists_every_answer_of_the_gateway() {
     let expected = refusals().into_iter().map(|refusal| {
-        let connection = match refusal.keep_connection() {
-            true => "kept",
-            false => "closed",
-        };
         let status = refusal.status().as_u16().to_string();
-        (
-            refusal.reason().to_owned(),
-            vec![status, connection.to_owned()],
-        )
+        (refusal.reason().to_owned(), vec![status])
     });
     assert_rows("## The answers of the gateway", expected.collect());
 }
