@@ -10,6 +10,8 @@ mod balance_test;
 mod cli_test;
 mod deploy_test;
 mod failure_test;
+mod docs_test;
+mod first_use_test;
 mod gateway_test;
 mod harness_test;
 mod listener_test;
