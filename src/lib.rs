@@ -1,6 +1,7 @@
 //! Tollgate: a caching reverse proxy and rate-limit gateway.
 
 pub mod accept;
+pub mod address;
 pub mod banner;
 pub mod certs;
 pub mod client;
@@ -9,6 +10,7 @@ pub mod demo;
 pub mod explain;
 pub mod headers;
 pub mod http1;
+pub mod listen;
 pub mod plan;
 pub mod proxy;
 pub mod reload;
@@ -18,3 +20,4 @@ pub mod target;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;
+mod word;

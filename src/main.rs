@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::config::problem::Problems;
-use tollgate::config::word::{BackendAddress, ListenAddress};
 use tollgate::config::{self, Config};
+use tollgate::listen::ListenAddress;
 use tollgate::server::{self, ServeError, Source};
+use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
@@ -31,7 +32,7 @@ enum Command {
         file: File,
         /// A backend to serve in front of, without a file; may be given several times.
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
-        upstream: Vec<BackendAddress>,
+        upstream: Vec<Address>,
         /// Where to listen without a file.
         #[arg(
             long,

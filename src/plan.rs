@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::client::TrustedProxies;
+use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
 use crate::proxy::refusal::Pages;
@@ -113,14 +114,6 @@ pub enum Rewrite {
     Keep,
     Strip(PathPrefix),
     Replace(PathPrefix, PathPrefix),
-}
-
-/// The Host that the application receives.
-pub enum HostSent {
-    Client,
-    /// The address of the backend.
-    Backend,
-    Name(HeaderValue),
 }
 
 /// When a request is given to another backend.

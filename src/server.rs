@@ -11,11 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener};
+use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::demo;
+use crate::listen::ListenAddress;
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};

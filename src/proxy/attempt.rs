@@ -20,7 +20,8 @@ use crate::accept::downstream::Downstream;
 use crate::headers::forwarded::{
     Arrival, strip_hop_by_hop, strip_response_hop_by_hop, towards_application,
 };
-use crate::plan::{Action, Forward, HostSent, Retry, Route};
+use crate::headers::host::HostSent;
+use crate::plan::{Action, Forward, Retry, Route};
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
 use crate::upstream::{Failure, Unavailable};
