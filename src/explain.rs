@@ -10,7 +10,7 @@ use crate::plan::{Action, Forward, Plan, Rewrite, Route};
 use crate::proxy::entry;
 use crate::proxy::exchange::Asked;
 use crate::proxy::ingress::{self, Parsed};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
 use crate::target::Host;
 
 /// Why a request cannot be explained.

@@ -1,13 +1,15 @@
-//! What a listener was told to be: its address, and the oldest TLS it speaks. Knows no socket.
+//! What a listener was told to be: its address, its TLS, what it expects of connections. Knows no socket.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::address::{BadSocketPath, socket_path};
+use crate::certificates::CertificateStore;
 use crate::word::choice;
 
 /// Where to listen: `IP:PORT`, `[IPv6]:PORT` or `unix:/path`.
@@ -62,6 +64,27 @@ choice! {
         V1_2 = "1.2",
         /// TLS 1.3 only.
         V1_3 = "1.3",
+    }
+}
+
+/// One configured address and how connections to it are taken.
+pub struct ListenerSettings {
+    pub address: ListenAddress,
+    /// The certificates of a TLS listener, to know which names share one.
+    pub certificates: Option<Arc<CertificateStore>>,
+    /// Plaintext without it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// HTTP/2 with prior knowledge on plaintext.
+    pub h2c: bool,
+    /// Every request is answered with a redirect to https on this port.
+    pub redirect_https: Option<u16>,
+    /// Every connection begins with a PROXY header, which only trusted proxies may send.
+    pub proxy_protocol: bool,
+}
+
+impl fmt::Debug for ListenerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Acceptor, Shutdown};
 use crate::http1::Malformed;
 use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// What the wait for a head ended in.
 enum NextHead {

@@ -1,38 +1,20 @@
 //! Listening sockets: bound here, or inherited from the process before.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::certificates::CertificateStore;
 use super::socket::Socket;
 use crate::listen::ListenAddress;
 
 /// Connections that the kernel may hold for us between two accepts, as nginx has it on Linux
 /// at most; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// One configured address and how connections to it are taken.
-pub struct ListenerSettings {
-    pub address: ListenAddress,
-    /// The certificates of a TLS listener, to know which names share one.
-    pub certificates: Option<Arc<CertificateStore>>,
-    /// Plaintext without it.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// HTTP/2 with prior knowledge on plaintext.
-    pub h2c: bool,
-    /// Every request is answered with a redirect to https on this port.
-    pub redirect_https: Option<u16>,
-    /// Every connection begins with a PROXY header, which only trusted proxies may send.
-    pub proxy_protocol: bool,
-}
 
 /// A listening socket.
 pub enum Listener {
@@ -116,12 +98,6 @@ impl AsRawFd for Listener {
             Self::Tcp(listener) => listener.as_raw_fd(),
             Self::Unix(listener) => listener.as_raw_fd(),
         }
-    }
-}
-
-impl fmt::Debug for ListenerSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)
     }
 }
 
