@@ -8,7 +8,6 @@ pub mod entry;
 pub mod exchange;
 pub mod ingress;
 pub mod record;
-pub mod refusal;
 
 use std::borrow::Cow;
 use std::mem::ManuallyDrop;
@@ -32,9 +31,9 @@ use pingora_proxy::{
 
 use self::entry::Entry;
 use self::exchange::Exchange;
-use self::refusal::{After, Answer, Asked, Refusal};
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
 use crate::plan::Plan;
+use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 use crate::upstream::Connector;
 

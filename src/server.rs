@@ -1,5 +1,7 @@
 //! Composition root: from a configuration to listeners, the proxy, signals, and their end.
 
+mod listening;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -11,11 +13,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener, ListenerSettings};
+use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::demo;
+use crate::listen::ListenAddress;
+use crate::listen::ListenerSettings;
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
@@ -115,7 +119,7 @@ pub fn check(source: &Source) -> Result<(Config, Plan), ServeError> {
     let config = source.load()?;
     let runtime = runtime(1)?;
     let plan = runtime.block_on(async {
-        plan::listeners(&config, &source.name())?;
+        listening::listeners(&config, &source.name())?;
         Plan::compile(&config, &source.name(), None)
     })?;
     Ok((config, plan))
@@ -156,7 +160,7 @@ async fn serve(
     let invocation = Invocation::of_this_process().map_err(ServeError::Runtime)?;
 
     let plan = Arc::new(Plan::compile(&config, &source.name(), None)?);
-    let listeners = plan::listeners(&config, &source.name())?;
+    let listeners = listening::listeners(&config, &source.name())?;
     let mut sockets = Vec::new();
     for settings in &listeners {
         sockets.push(socket(&settings.address, inheritance)?);
@@ -166,8 +170,8 @@ async fn serve(
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
-        settings: plan::accept_settings(&config),
-        guards: Arc::new(plan::guards(&config)),
+        settings: listening::accept_settings(&config),
+        guards: Arc::new(listening::guards(&config)),
         gateway: gateway.clone(),
         proxy,
     });

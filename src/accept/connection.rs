@@ -25,8 +25,8 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::downstream::Downstream;
 use super::socket::Socket;
+use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
 
 /// Bytes of later, pipelined requests that are kept while one is served. Beyond it the client

@@ -16,12 +16,13 @@ use pingora_proxy::Session;
 use tracing::warn;
 
 use super::exchange::Exchange;
-use super::refusal::Refusal;
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
 use crate::headers::forwarded::{
     Arrival, strip_hop_by_hop, strip_response_hop_by_hop, towards_application,
 };
-use crate::plan::{Action, Forward, HostSent, Retry, Route};
+use crate::headers::host::HostSent;
+use crate::plan::{Action, Forward, Retry, Route};
+use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
 use crate::upstream::{Failure, Protocol, Unavailable};

@@ -10,7 +10,7 @@ use crate::target::Host;
 use crate::upstream::{Backend, Lease, Tried, Upstream};
 
 use super::ingress::Admitted;
-use super::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// One request and its answer.
 pub struct Exchange {
