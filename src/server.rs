@@ -250,6 +250,10 @@ async fn serve(
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
+    if !handed_over {
+        // Before the drain: a gateway that is started meanwhile has a file of its own there.
+        remove_socket_files(&listeners);
+    }
     let drain = reloader.config().server.drain;
     tokio::select! {
         _ = all_ended.recv() => {}
@@ -260,19 +264,21 @@ async fn serve(
             tracing::warn!(signal, "asked again; closing the connections that are open");
         }
     }
-    if !handed_over {
-        for settings in &listeners {
-            if let ListenAddress::Unix(path) = &settings.address {
-                // Nobody listens on it any more; a file that is gone already is as good.
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        if let Some(path) = &pid_file {
-            upgrade::remove_pid_file(path);
-        }
+    if let Some(path) = pid_file.filter(|_| !handed_over) {
+        upgrade::remove_pid_file(&path);
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Removes the files of the Unix sockets that nobody will accept from any more.
+fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
+    for settings in listeners {
+        if let ListenAddress::Unix(path) = &settings.address {
+            // A file that is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Asks the running gateway to hand its sockets to a new process, and waits until that one has

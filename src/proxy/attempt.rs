@@ -125,8 +125,25 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
     if let Some(host) = host {
         request.insert_header(header::HOST, host)?;
     }
+    join_cookies(request)?;
     route.headers.prepare(request);
     Ok(())
+}
+
+/// HTTP/2 clients send a cookie a field; HTTP/1.1 has one field for all (RFC 9113 8.2.3), and an
+/// application that joins lines by commas would read one cookie.
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut lines = request.headers.get_all(header::COOKIE).iter();
+    if lines.nth(1).is_none() {
+        return Ok(());
+    }
+    let lines = request.headers.get_all(header::COOKIE).iter();
+    let joined = lines
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("valid values joined by a valid text");
+    request.insert_header(header::COOKIE, joined)
 }
 
 /// A response head arrived. Takes it, or asks for another attempt.
@@ -143,7 +160,15 @@ pub fn answered(
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     if forward.retry.on.status(status) {
-        blame(exchange, Failure::Status(status));
+        // An application that answers is alive, whatever it says: only what is no answer counts
+        // against a backend, or one page that says 503 would take all of them down.
+        let answering = exchange.attempt.lease.as_mut().map(|lease| {
+            lease.succeeded();
+            lease.backend().clone()
+        });
+        if let Some(backend) = answering {
+            exchange.attempt.tried.add(&backend);
+        }
         if may_retry(session, exchange, &forward.retry) {
             let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
             error.set_retry(true);

@@ -181,6 +181,9 @@ impl WireStream {
 
     /// Enters the pool if there is room; `false` is that the connection is to be closed.
     fn park(&mut self) -> bool {
+        if !self.outgoing.is_whole() {
+            return false;
+        }
         let room = self.transport.settings().keepalive;
         let parked = self
             .parked
