@@ -192,6 +192,7 @@ impl Acceptor {
             local,
             tls,
             listener,
+            added: parking_lot::Mutex::default(),
         });
         Ok((Box::new(Connection::new(transport, downstream)), guard))
     }

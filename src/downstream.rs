@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pingora_core::protocols::Digest;
 
 use crate::listen::ListenerSettings;
@@ -18,6 +19,8 @@ pub struct Downstream {
     /// What the handshake settled; `None` on a plaintext connection.
     pub tls: Option<TlsFacts>,
     pub listener: Arc<ListenerSettings>,
+    /// Field lines for the answer under way: a connection of HTTP/1.x has one at a time.
+    pub added: Mutex<Vec<u8>>,
 }
 
 /// What a TLS handshake settled.
@@ -35,6 +38,17 @@ pub struct TlsFacts {
 const THIS_MACHINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Downstream {
+    /// Gives the next final HTTP/1.x response head these field lines, each with its line end, in
+    /// place of any given before.
+    pub fn add_to_answer(&self, lines: Vec<u8>) {
+        *self.added.lock() = lines;
+    }
+
+    /// What the head that is being written gains.
+    pub fn take_added(&self) -> Vec<u8> {
+        std::mem::take(&mut self.added.lock())
+    }
+
     /// The address that trust is asked of. A Unix socket counts as the loopback address.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer

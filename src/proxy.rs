@@ -32,6 +32,7 @@ use pingora_proxy::{
 use self::entry::Entry;
 use self::exchange::Exchange;
 use crate::downstream::Downstream;
+use crate::headers::policy::OnWire;
 use crate::plan::Plan;
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
@@ -284,7 +285,17 @@ impl ProxyHttp for FullLane {
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if !interim {
             exchange.status = response.status.as_u16();
-            entry::dress(exchange, response);
+            if session.is_http2() {
+                entry::dress(exchange, response);
+            } else {
+                let mut lines = Vec::with_capacity(ADDED_BYTES);
+                let mut response = OnWire {
+                    head: response,
+                    lines: &mut lines,
+                };
+                entry::dress(exchange, &mut response);
+                entry::downstream(session).add_to_answer(lines);
+            }
             if self.0.draining.load(Ordering::Relaxed) {
                 session.set_keepalive(None);
             }
@@ -379,9 +390,14 @@ impl ProxyHttp for FullLane {
     }
 }
 
+/// Room for the fields that a response gains: more than the `strict` preset has.
+const ADDED_BYTES: usize = 1024;
+
 /// Writes an answer of ours. The connection is kept where the answer and the client allow.
 async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) -> Result<()> {
     let Answer { head, body } = answer;
+    // Meant for a response that broke off before its head was out; ours has its own.
+    entry::downstream(session).add_to_answer(Vec::new());
     exchange.status = head.status.as_u16();
     let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
     session

@@ -141,6 +141,25 @@ impl Connection {
         head
     }
 
+    /// Takes a head that gains fields; `false` is anything else.
+    fn take_answer(&mut self, written: &[u8]) -> bool {
+        if !written.starts_with(b"HTTP/1.") {
+            return false;
+        }
+        let interim = written.get(9) == Some(&b'1') && written.get(9..12) != Some(b"101");
+        let Some(head) = written.strip_suffix(b"\r\n").filter(|_| !interim) else {
+            return false;
+        };
+        let added = self.downstream.take_added();
+        if added.is_empty() {
+            return false;
+        }
+        for part in [head, &added, b"\r\n"] {
+            self.unsent.extend_from_slice(part);
+        }
+        true
+    }
+
     /// Drops `bytes` at the front of what has been read.
     pub fn discard(&mut self, bytes: usize) {
         self.pending.advance(bytes);
@@ -305,6 +324,9 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.note_answer(buf);
+        if this.take_answer(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         if this.unsent.len() + buf.len() <= WRITE_BUFFER {
             this.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));

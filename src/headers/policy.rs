@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
-use pingora_http::{IntoCaseHeaderName, RequestHeader, ResponseHeader};
+use pingora_http::{HMap, ResponseHeader};
 use thiserror::Error;
 
 use super::security::{Csp, Preset};
@@ -106,11 +106,10 @@ pub struct Facts<'a> {
     pub first_byte: Option<Duration>,
 }
 
-/// A field with its name for look-ups and its name as written on the wire.
+/// A field that a policy gives.
 #[derive(Clone, Debug)]
 struct Field {
-    name: HeaderName,
-    wire: Bytes,
+    name: Name,
     value: HeaderValue,
     /// RFC 6797 7.2: `Strict-Transport-Security` must not be sent over plaintext.
     https_only: bool,
@@ -148,12 +147,12 @@ impl HeaderPolicy {
             .map(|value| ("Strict-Transport-Security", value.as_str()));
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
             let field = known_field(name, value);
-            let is_said = |said: &Field| said.name == field.name;
-            let is_csp = field.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
+            let is_said = |said: &Field| said.name.name == field.name.name;
+            let is_csp = field.name.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
             if !is_csp
                 && !set.iter().any(is_said)
                 && !default.iter().any(is_said)
-                && !remove.contains(&field.name)
+                && !remove.contains(&field.name.name)
             {
                 default.push(field);
             }
@@ -181,13 +180,12 @@ impl HeaderPolicy {
     }
 
     /// Dresses the request for the application; the operator's word is the last.
-    pub fn prepare(&self, request: &mut RequestHeader) {
+    pub fn prepare(&self, request: &mut HMap) {
         for name in &self.request_remove {
-            request.remove_header(name);
+            request.remove(name);
         }
         for field in &self.request_set {
-            let set = request.insert_header(field.wire.clone(), field.value.clone());
-            set.expect("compiled fields are right");
+            request.insert(field.name.name.clone(), field.value.clone());
         }
     }
 
@@ -196,83 +194,162 @@ impl HeaderPolicy {
     /// Removals come first, then `set`, then `default` where the field is still absent, then `add`;
     /// then `X-Request-ID`, `X-Request-Time` and `Server-Timing`. An informational response (101
     /// included) only receives its `X-Request-ID`.
-    pub fn finish(&self, response: &mut ResponseHeader, facts: &Facts<'_>) {
-        put(response, "X-Request-ID", facts.request_id.to_value());
-        if response.status < StatusCode::OK {
+    pub fn finish(&self, response: &mut impl Dressed, facts: &Facts<'_>) {
+        response.set(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+        if response.status() < StatusCode::OK {
             return;
         }
         for name in &self.remove {
-            if response.headers.contains_key(name) {
-                response.remove_header(name);
-            }
+            response.remove(name);
         }
         let allowed = |field: &&Field| facts.https || !field.https_only;
         for field in self.set.iter().filter(allowed) {
-            put(response, field.wire.clone(), field.value.clone());
+            response.set(&field.name, field.value.as_bytes());
         }
         for field in self.default.iter().filter(allowed) {
-            if !response.headers.contains_key(&field.name) {
-                put(response, field.wire.clone(), field.value.clone());
+            let set = |other: &Field| other.name.name == field.name.name;
+            if !response.has(&field.name.name) && !self.set.iter().any(set) {
+                response.add(&field.name, field.value.as_bytes());
             }
         }
         for field in self.add.iter().filter(allowed) {
-            append(response, field.wire.clone(), field.value.clone());
+            response.add(&field.name, field.value.as_bytes());
         }
-        put(response, "X-Request-Time", request_time(facts.elapsed));
-        append(response, "Server-Timing", server_timing(facts));
+        let mut short = Short::default();
+        response.set(&X_REQUEST_TIME, short.request_time(facts.elapsed));
+        response.add(&SERVER_TIMING, short.server_timing(facts));
     }
 }
 
-const NOT_FULL: &str = "a response is far from 32,768 fields";
-
-fn put(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
-    response.insert_header(name, value).expect(NOT_FULL);
+/// A name for look-ups and as it is written on the wire.
+#[derive(Clone, Debug)]
+pub struct Name {
+    name: HeaderName,
+    wire: Bytes,
 }
 
-fn append(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
-    response.append_header(name, value).expect(NOT_FULL);
-}
-
-/// Seconds to the millisecond: `0.123s`.
-fn request_time(elapsed: Duration) -> HeaderValue {
-    digits(|text| {
-        write!(
-            text,
-            "{}.{:03}s",
-            elapsed.as_secs(),
-            elapsed.subsec_millis()
-        )
-    })
-}
-
-/// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
-fn server_timing(facts: &Facts<'_>) -> HeaderValue {
-    let metrics = [
-        ("connect;dur=", facts.connect),
-        ("first-byte;dur=", facts.first_byte),
-        ("total;dur=", Some(facts.elapsed)),
-    ];
-    digits(|text| {
-        let mut comma = "";
-        for (name, took) in metrics {
-            let Some(took) = took else { continue };
-            let tenths = took.as_micros() / 100;
-            write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
-            comma = ", ";
+impl Name {
+    const fn of(name: &'static str, wire: &'static str) -> Self {
+        Self {
+            name: HeaderName::from_static(name),
+            wire: Bytes::from_static(wire.as_bytes()),
         }
-        Ok(())
-    })
+    }
 }
 
-/// A short value built without a heap but its own.
-fn digits(write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> HeaderValue {
+static X_REQUEST_ID: Name = Name::of("x-request-id", "X-Request-ID");
+static X_REQUEST_TIME: Name = Name::of("x-request-time", "X-Request-Time");
+static SERVER_TIMING: Name = Name::of("server-timing", "Server-Timing");
+
+/// A response that fields can be taken from and given to.
+pub trait Dressed {
+    fn status(&self) -> StatusCode;
+    fn has(&self, name: &HeaderName) -> bool;
+    fn remove(&mut self, name: &HeaderName);
+    /// One more line of this field. `value` is a valid one.
+    fn add(&mut self, name: &Name, value: &[u8]);
+    /// This value in place of what the field said.
+    fn set(&mut self, name: &Name, value: &[u8]) {
+        self.remove(&name.name);
+        self.add(name, value);
+    }
+}
+
+/// What is given goes into the map, for HTTP/2 and for answers of our own.
+impl Dressed for ResponseHeader {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        if self.headers.contains_key(name) {
+            self.remove_header(name);
+        }
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        let value = HeaderValue::from_bytes(value).expect("values are checked or our own");
+        self.append_header(name.wire.clone(), value)
+            .expect("a response is far from 32,768 fields");
+    }
+}
+
+/// What is given is written behind the head, for HTTP/1.x: a line of text costs a tenth of a place
+/// in pingora's two maps.
+pub struct OnWire<'a> {
+    pub head: &'a mut ResponseHeader,
+    /// Field lines, each with its end.
+    pub lines: &'a mut Vec<u8>,
+}
+
+impl Dressed for OnWire<'_> {
+    fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.head.has(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.head.remove(name);
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        for part in [&name.wire[..], b": ", value, b"\r\n"] {
+            self.lines.extend_from_slice(part);
+        }
+    }
+}
+
+/// Short values, one at a time, without a heap.
+struct Short {
     // Three times of the longest Duration, and their names.
-    let mut buffer = [0; 128];
-    let mut free = &mut buffer[..];
-    write(&mut free).expect("three times fit");
-    let free = free.len();
-    let used = buffer.len() - free;
-    HeaderValue::from_bytes(&buffer[..used]).expect("digits are a value")
+    text: [u8; 128],
+}
+
+impl Default for Short {
+    fn default() -> Self {
+        Self { text: [0; 128] }
+    }
+}
+
+impl Short {
+    /// Seconds to the millisecond: `0.123s`.
+    fn request_time(&mut self, elapsed: Duration) -> &[u8] {
+        let (seconds, millis) = (elapsed.as_secs(), elapsed.subsec_millis());
+        self.written(|text| write!(text, "{seconds}.{millis:03}s"))
+    }
+
+    /// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
+    fn server_timing(&mut self, facts: &Facts<'_>) -> &[u8] {
+        let metrics = [
+            ("connect;dur=", facts.connect),
+            ("first-byte;dur=", facts.first_byte),
+            ("total;dur=", Some(facts.elapsed)),
+        ];
+        self.written(|text| {
+            let mut comma = "";
+            for (name, took) in metrics {
+                let Some(took) = took else { continue };
+                let tenths = took.as_micros() / 100;
+                write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
+                comma = ", ";
+            }
+            Ok(())
+        })
+    }
+
+    fn written(&mut self, write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> &[u8] {
+        let mut free = &mut self.text[..];
+        write(&mut free).expect("three times fit");
+        let free = free.len();
+        &self.text[..self.text.len() - free]
+    }
 }
 
 fn hsts_value(settings: &PolicySettings) -> Option<String> {
@@ -296,8 +373,7 @@ impl Field {
     fn new(name: HeaderName, wire: Bytes, value: HeaderValue) -> Self {
         let https_only = name == STRICT_TRANSPORT_SECURITY;
         Self {
-            name,
-            wire,
+            name: Name { name, wire },
             value,
             https_only,
         }
@@ -557,8 +633,8 @@ mod tests {
             connect: Some(Duration::MAX),
             first_byte: Some(Duration::MAX),
         };
-        assert!(server_timing(&facts).len() > 100);
-        assert!(request_time(Duration::MAX).len() > 20);
+        assert!(Short::default().server_timing(&facts).len() > 100);
+        assert!(Short::default().request_time(Duration::MAX).len() > 20);
     }
 
     #[test]
@@ -594,12 +670,12 @@ mod tests {
             request_remove: vec!["Cookie".parse().unwrap()],
             ..PolicySettings::default()
         };
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        request.insert_header("Cookie", "a=1").unwrap();
-        request.insert_header("x-tenant", "forged").unwrap();
+        let mut request = HMap::new();
+        request.insert("cookie", HeaderValue::from_static("a=1"));
+        request.insert("x-tenant", HeaderValue::from_static("forged"));
         HeaderPolicy::new(&settings).prepare(&mut request);
-        assert_eq!(request.headers["x-tenant"], "a");
-        assert!(!request.headers.contains_key("cookie"));
+        assert_eq!(request["x-tenant"], "a");
+        assert!(!request.contains_key("cookie"));
     }
 
     #[test]
@@ -620,11 +696,72 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_response_on_the_wire_gains_what_the_map_would_have() {
+        let settings = PolicySettings {
+            set: pairs(&[("X-Frame-Options", "DENY")]),
+            add: pairs(&[("Link", "</a.css>; rel=preload")]),
+            ..PolicySettings::default()
+        };
+        let backend = || {
+            response(&[
+                ("Server", "x"),
+                ("X-Frame-Options", "ALLOW"),
+                ("Link", "</b>"),
+            ])
+        };
+        let mut mapped = finished(&settings, true, backend());
+        let mut head = backend();
+        let mut lines = Vec::new();
+        let id = RequestId::parse(b"id-1").unwrap();
+        let facts = Facts {
+            https: true,
+            request_id: &id,
+            elapsed: Duration::from_micros(1500),
+            connect: None,
+            first_byte: None,
+        };
+        HeaderPolicy::new(&settings).finish(
+            &mut OnWire {
+                head: &mut head,
+                lines: &mut lines,
+            },
+            &facts,
+        );
+        let mut wire = Vec::new();
+        head.header_to_h1_wire(&mut wire);
+        wire.extend_from_slice(&lines);
+        let mut expected = Vec::new();
+        mapped.remove_header("x-request-time");
+        mapped.remove_header("server-timing");
+        mapped.header_to_h1_wire(&mut expected);
+        let sorted = |text: &[u8]| {
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            let mut lines: Vec<String> = text
+                .lines()
+                .filter(|line| {
+                    !line.starts_with("X-Request-Time") && !line.starts_with("Server-Timing")
+                })
+                .map(str::to_owned)
+                .collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(sorted(&wire), sorted(&expected));
+        assert!(
+            String::from_utf8(lines)
+                .unwrap()
+                .contains("X-Request-Time: 0.001s\r\n")
+        );
+    }
+
     proptest! {
         #[test]
         fn any_time_is_written_to_its_unit(micros in 0..10_000_000_000_u64) {
-            let time = request_time(Duration::from_micros(micros));
-            let seconds: f64 = time.to_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
+            let mut short = Short::default();
+            let time = short.request_time(Duration::from_micros(micros));
+            let time = std::str::from_utf8(time).unwrap();
+            let seconds: f64 = time.strip_suffix('s').unwrap().parse().unwrap();
             prop_assert!((seconds - micros as f64 / 1e6).abs() < 0.001);
         }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::{HMap, RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tracing::warn;
 
@@ -30,6 +30,9 @@ use crate::upstream::{Failure, Protocol, Unavailable};
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
 const MAX_STALE: u32 = 3;
+
+/// Room for what a request gains on its way to the application.
+const FIELDS_ADDED: usize = 12;
 
 /// Chooses a backend and counts this request as its load.
 pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -93,14 +96,19 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    request.set_raw_path(target.as_bytes())?;
 
-    let upgrade = session.is_upgrade_req();
-    strip_hop_by_hop(request, upgrade);
+    // Without pingora's second map, which keeps how names were spelled and costs as much as the
+    // first: applications read names in any case, and receive them in lower case.
+    let end_stream = request.send_end_stream();
+    let mut parts = http::request::Parts::from(std::mem::replace(request, unset()));
+    let fields = &mut parts.headers;
+    fields.reserve(FIELDS_ADDED);
+
+    strip_hop_by_hop(fields, session.is_upgrade_req());
     let client_host = asked.host.as_ref().map(Host::to_string).unwrap_or_default();
     let peer = downstream.peer_ip();
     towards_application(
-        request,
+        fields,
         &Arrival {
             peer,
             peer_is_trusted: exchange.plan.trusted.contains(peer),
@@ -123,27 +131,37 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         HostSent::Name(name) => Some(name.clone()),
     };
     if let Some(host) = host {
-        request.insert_header(header::HOST, host)?;
+        fields.insert(header::HOST, host);
     }
-    join_cookies(request)?;
-    route.headers.prepare(request);
-    Ok(())
+    join_cookies(fields);
+    route.headers.prepare(fields);
+
+    *request = RequestHeader::from(parts);
+    if let Some(end_stream) = end_stream {
+        request.set_send_end_stream(end_stream);
+    }
+    request.set_raw_path(target.as_bytes())
+}
+
+/// A request to leave in place of one that is being rebuilt.
+fn unset() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
 }
 
 /// HTTP/2 clients send a cookie a field; HTTP/1.1 has one field for all (RFC 9113 8.2.3), and an
 /// application that joins lines by commas would read one cookie.
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let mut lines = request.headers.get_all(header::COOKIE).iter();
+fn join_cookies(fields: &mut HMap) {
+    let mut lines = fields.get_all(header::COOKIE).iter();
     if lines.nth(1).is_none() {
-        return Ok(());
+        return;
     }
-    let lines = request.headers.get_all(header::COOKIE).iter();
+    let lines = fields.get_all(header::COOKIE).iter();
     let joined = lines
         .map(HeaderValue::as_bytes)
         .collect::<Vec<_>>()
         .join(&b"; "[..]);
     let joined = HeaderValue::from_bytes(&joined).expect("valid values joined by a valid text");
-    request.insert_header(header::COOKIE, joined)
+    fields.insert(header::COOKIE, joined);
 }
 
 /// A response head arrived. Takes it, or asks for another attempt.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, StatusCode};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::exchange::{Asked, Exchange};
@@ -15,7 +15,7 @@ use super::ingress::{self, Malformed, Parsed};
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
 use crate::headers::forwarded::is_https;
-use crate::headers::policy::Facts;
+use crate::headers::policy::{Dressed, Facts};
 use crate::plan::{Action, Plan, Route};
 use crate::refusal::{Answer, Refusal};
 use crate::route::Found;
@@ -108,7 +108,7 @@ pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Optio
 }
 
 /// The fields that every answer to this request carries, ours and the application's.
-pub fn dress(exchange: &Exchange, response: &mut ResponseHeader) {
+pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     let policy = match &exchange.route {
         Some(route) => &route.headers,
         None => &exchange.plan.default_headers,
