@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::certs::CertsError;
 use tollgate::config::problem::Problems;
-use tollgate::config::word::{BackendAddress, ListenAddress};
 use tollgate::config::{self, Config};
 use tollgate::explain::ExplainError;
+use tollgate::listen::ListenAddress;
 use tollgate::server::{self, ServeError, Source};
+use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
@@ -33,7 +34,7 @@ enum Command {
         file: File,
         /// Backends to serve in front of, without a file.
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
-        upstream: Vec<BackendAddress>,
+        upstream: Vec<Address>,
         /// Where to listen without a file.
         #[arg(
             long,

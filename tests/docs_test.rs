@@ -9,7 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use tollgate::http1::bad_response::BadResponse;
 use tollgate::http1::malformed::Malformed;
-use tollgate::proxy::refusal::Refusal;
+use tollgate::refusal::Refusal;
 use tollgate::target::{BadHost, BadPath};
 
 use crate::harness::gateway::tollgate;

@@ -2,6 +2,7 @@
 //! Knows names and values; knows nothing of routes or of where a response came from.
 
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,28 +11,28 @@ use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRAN
 use pingora_http::{IntoCaseHeaderName, RequestHeader, ResponseHeader};
 use thiserror::Error;
 
-use super::security::{CspError, Preset, content_security_policy};
+use super::security::{Csp, Preset};
 use crate::client::RequestId;
 
-/// What the operator wrote, as plain values.
+/// What the operator wrote.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySettings {
     pub preset: Preset,
     /// Override whatever the application said.
-    pub set: Vec<(String, String)>,
+    pub set: Vec<(FieldName, HeaderValue)>,
     /// Only where the application did not say.
-    pub default: Vec<(String, String)>,
+    pub default: Vec<(FieldName, HeaderValue)>,
     /// Appended to what the application said.
-    pub add: Vec<(String, String)>,
-    pub remove: Vec<String>,
-    /// Directives and their sources; they take the place of the preset's policy, also when they
-    /// are only reported. Empty: the preset's policy, if it has one.
-    pub csp: Vec<(String, Vec<String>)>,
+    pub add: Vec<(FieldName, HeaderValue)>,
+    pub remove: Vec<FieldName>,
+    /// Takes the place of the preset's policy, also when it is only reported. Empty: the preset's
+    /// policy, if it has one.
+    pub csp: Csp,
     pub csp_report_only: bool,
     pub hsts: Hsts,
     /// Set towards the application.
-    pub request_set: Vec<(String, String)>,
-    pub request_remove: Vec<String>,
+    pub request_set: Vec<(FieldName, HeaderValue)>,
+    pub request_remove: Vec<FieldName>,
 }
 
 /// `Strict-Transport-Security`, which is only ever sent over https.
@@ -44,17 +45,51 @@ pub enum Hsts {
     MaxAge(Duration),
 }
 
-/// What is wrong with one entry of a policy: `table` is its key in the file.
+/// The name of a field that a policy may touch, with its case on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldName {
+    name: HeaderName,
+    wire: Bytes,
+}
+
+/// Why a text is no [`FieldName`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum PolicyError {
-    #[error("{name:?} is not a field name")]
-    Name { table: &'static str, name: String },
-    #[error("the value of {name} may only hold visible ASCII characters, spaces and tabs")]
-    Value { table: &'static str, name: String },
-    #[error("{name} belongs to the connection or to framing; the gateway manages it")]
-    Managed { table: &'static str, name: String },
-    #[error(transparent)]
-    Csp(#[from] CspError),
+pub enum BadFieldName {
+    #[error("{0:?} is not a header name; expected letters, digits and -")]
+    Syntax(String),
+    #[error(r#"field "host" is set by the upstream; expected host = "…" there"#)]
+    Host,
+    #[error("field {0:?} frames the message or belongs to its connection; no policy may touch it")]
+    Managed(HeaderName),
+}
+
+impl FromStr for FieldName {
+    type Err = BadFieldName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // RFC 9110 section 7.6.1, RFC 9112 section 6.
+        const MANAGED: [&str; 8] = [
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let name: HeaderName = text
+            .parse()
+            .map_err(|_| BadFieldName::Syntax(text.to_owned()))?;
+        match name.as_str() {
+            "host" => Err(BadFieldName::Host),
+            managed if MANAGED.contains(&managed) => Err(BadFieldName::Managed(name)),
+            _ => Ok(Self {
+                name,
+                wire: Bytes::copy_from_slice(text.as_bytes()),
+            }),
+        }
+    }
 }
 
 /// What [`HeaderPolicy::finish`] has to know of one exchange.
@@ -93,25 +128,20 @@ pub struct HeaderPolicy {
 }
 
 impl HeaderPolicy {
-    /// Compiles a policy, or says everything that is wrong with it.
-    pub fn new(settings: &PolicySettings) -> Result<Self, Vec<PolicyError>> {
-        let mut problems = Vec::new();
-        let set = fields("set", &settings.set, &mut problems);
-        let mut default = fields("default", &settings.default, &mut problems);
-        let add = fields("add", &settings.add, &mut problems);
-        let remove = names("remove", &settings.remove, &mut problems);
-        let request_set = fields("request_set", &settings.request_set, &mut problems);
-        let request_remove = names("request_remove", &settings.request_remove, &mut problems);
-        let csp = csp_field(settings).unwrap_or_else(|wrong| {
-            problems.extend(wrong.into_iter().map(PolicyError::from));
-            None
-        });
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+    pub fn new(settings: &PolicySettings) -> Self {
+        let set = fields(&settings.set);
+        let mut default = fields(&settings.default);
+        let remove = names(&settings.remove);
+        let csp = settings.csp.value();
 
         // The operator's own word takes the place of the preset's.
-        default.extend(csp);
+        if !csp.is_empty() {
+            let name = match settings.csp_report_only {
+                true => "Content-Security-Policy-Report-Only",
+                false => "Content-Security-Policy",
+            };
+            default.push(known_field(name, csp));
+        }
         let hsts = hsts_value(settings);
         let hsts = hsts
             .iter()
@@ -119,7 +149,7 @@ impl HeaderPolicy {
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
             let field = known_field(name, value);
             let is_said = |said: &Field| said.name == field.name;
-            let is_csp = field.name == CONTENT_SECURITY_POLICY && !settings.csp.is_empty();
+            let is_csp = field.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
             if !is_csp
                 && !set.iter().any(is_said)
                 && !default.iter().any(is_said)
@@ -132,14 +162,14 @@ impl HeaderPolicy {
         let mut removed: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
         removed.extend(remove);
 
-        Ok(Self {
+        Self {
             remove: removed.into(),
             set: set.into(),
             default: default.into(),
-            add: add.into(),
-            request_set: request_set.into(),
-            request_remove: request_remove.into(),
-        })
+            add: fields(&settings.add).into(),
+            request_set: fields(&settings.request_set).into(),
+            request_remove: names(&settings.request_remove).into(),
+        }
     }
 
     /// The policy a preset's name alone stands for.
@@ -148,7 +178,6 @@ impl HeaderPolicy {
             preset,
             ..PolicySettings::default()
         })
-        .expect("presets are right")
     }
 
     /// Dresses the request for the application; the operator's word is the last.
@@ -257,23 +286,6 @@ fn hsts_value(settings: &PolicySettings) -> Option<String> {
     }
 }
 
-fn csp_field(settings: &PolicySettings) -> Result<Option<Field>, Vec<CspError>> {
-    if settings.csp.is_empty() {
-        return Ok(None);
-    }
-    let directives = settings
-        .csp
-        .iter()
-        .map(|(name, sources)| (name.as_str(), sources.as_slice()));
-    let value = content_security_policy(directives)?;
-    let name = if settings.csp_report_only {
-        "Content-Security-Policy-Report-Only"
-    } else {
-        "Content-Security-Policy"
-    };
-    Ok(Some(known_field(name, &value)))
-}
-
 fn known_field(wire: &'static str, value: &str) -> Field {
     let name = HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right");
     let value = HeaderValue::from_str(value).expect("our own values are right");
@@ -292,68 +304,15 @@ impl Field {
     }
 }
 
-fn fields(
-    table: &'static str,
-    entries: &[(String, String)],
-    problems: &mut Vec<PolicyError>,
-) -> Vec<Field> {
-    let mut fields = Vec::with_capacity(entries.len());
-    for (written, value) in entries {
-        let Some(name) = name(table, written, problems) else {
-            continue;
-        };
-        let wire = Bytes::copy_from_slice(written.as_bytes());
-        match HeaderValue::from_str(value) {
-            Ok(value) => fields.push(Field::new(name, wire, value)),
-            Err(_) => problems.push(PolicyError::Value {
-                table,
-                name: written.clone(),
-            }),
-        }
-    }
-    fields
-}
-
-fn names(
-    table: &'static str,
-    written: &[String],
-    problems: &mut Vec<PolicyError>,
-) -> Vec<HeaderName> {
-    written
+fn fields(entries: &[(FieldName, HeaderValue)]) -> Vec<Field> {
+    entries
         .iter()
-        .filter_map(|written| name(table, written, problems))
+        .map(|(field, value)| Field::new(field.name.clone(), field.wire.clone(), value.clone()))
         .collect()
 }
 
-fn name(table: &'static str, written: &str, problems: &mut Vec<PolicyError>) -> Option<HeaderName> {
-    const MANAGED: [&str; 9] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    match HeaderName::from_bytes(written.as_bytes()) {
-        Ok(name) if MANAGED.contains(&name.as_str()) => {
-            problems.push(PolicyError::Managed {
-                table,
-                name: written.to_owned(),
-            });
-            None
-        }
-        Ok(name) => Some(name),
-        Err(_) => {
-            problems.push(PolicyError::Name {
-                table,
-                name: written.to_owned(),
-            });
-            None
-        }
-    }
+fn names(fields: &[FieldName]) -> Vec<HeaderName> {
+    fields.iter().map(|field| field.name.clone()).collect()
 }
 
 #[cfg(test)]
@@ -362,10 +321,10 @@ mod tests {
 
     use super::*;
 
-    fn pairs(entries: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn pairs(entries: &[(&str, &'static str)]) -> Vec<(FieldName, HeaderValue)> {
         entries
             .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect()
     }
 
@@ -390,9 +349,7 @@ mod tests {
             connect: None,
             first_byte: Some(Duration::from_micros(53_249)),
         };
-        HeaderPolicy::new(settings)
-            .unwrap()
-            .finish(&mut response, &facts);
+        HeaderPolicy::new(settings).finish(&mut response, &facts);
         response
     }
 
@@ -494,7 +451,9 @@ mod tests {
             set: pairs(&[("X-Robots-Tag", "none")]),
             default: pairs(&[("Referrer-Policy", "same-origin"), ("X-Own", "d")]),
             add: pairs(&[("Link", "</b.css>")]),
-            remove: vec!["X-Gone".into(), "X-Permitted-Cross-Domain-Policies".into()],
+            remove: ["X-Gone", "X-Permitted-Cross-Domain-Policies"]
+                .map(|name| name.parse().unwrap())
+                .into(),
             ..preset(Preset::Basic)
         };
         let said = response(&[
@@ -548,7 +507,8 @@ mod tests {
 
     #[test]
     fn a_policy_of_the_operator_takes_the_place_of_the_presets() {
-        let csp = vec![("default-src".to_owned(), vec!["'self'".to_owned()])];
+        let mut csp = Csp::default();
+        csp.push("default-src", &["'self'"]).unwrap();
         let enforced = PolicySettings {
             csp,
             ..preset(Preset::Strict)
@@ -631,38 +591,33 @@ mod tests {
     fn the_operators_request_fields_reach_the_application() {
         let settings = PolicySettings {
             request_set: pairs(&[("X-Tenant", "a")]),
-            request_remove: vec!["Cookie".into()],
+            request_remove: vec!["Cookie".parse().unwrap()],
             ..PolicySettings::default()
         };
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.insert_header("Cookie", "a=1").unwrap();
         request.insert_header("x-tenant", "forged").unwrap();
-        HeaderPolicy::new(&settings).unwrap().prepare(&mut request);
+        HeaderPolicy::new(&settings).prepare(&mut request);
         assert_eq!(request.headers["x-tenant"], "a");
         assert!(!request.headers.contains_key("cookie"));
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once() {
-        let settings = PolicySettings {
-            set: pairs(&[("Bad Name", "1"), ("X-A", "line\nbreak")]),
-            add: pairs(&[("Content-Length", "1")]),
-            remove: vec!["Connection".into()],
-            csp: vec![("default-scr".into(), vec!["'self'".into()])],
-            ..PolicySettings::default()
-        };
-        let problems = HeaderPolicy::new(&settings).unwrap_err();
-        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    fn no_policy_touches_what_frames_a_message() {
+        let why = |text: &str| text.parse::<FieldName>().unwrap_err().to_string();
         assert_eq!(
-            said,
-            [
-                r#""Bad Name" is not a field name"#,
-                "the value of X-A may only hold visible ASCII characters, spaces and tabs",
-                "Content-Length belongs to the connection or to framing; the gateway manages it",
-                "Connection belongs to the connection or to framing; the gateway manages it",
-                r#"unknown directive "default-scr"; did you mean default-src?"#,
-            ]
+            why("Bad Name"),
+            r#""Bad Name" is not a header name; expected letters, digits and -"#
         );
+        assert_eq!(
+            why("Host"),
+            r#"field "host" is set by the upstream; expected host = "…" there"#
+        );
+        for name in ["Content-Length", "Connection", "TE"] {
+            let lower = name.to_ascii_lowercase();
+            let end = "frames the message or belongs to its connection; no policy may touch it";
+            assert_eq!(why(name), format!("field {lower:?} {end}"));
+        }
     }
 
     proptest! {

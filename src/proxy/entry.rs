@@ -12,12 +12,12 @@ use pingora_proxy::Session;
 
 use super::exchange::{Asked, Exchange};
 use super::ingress::{self, Malformed, Parsed};
-use super::refusal::{Answer, Refusal};
-use crate::accept::downstream::Downstream;
 use crate::client::{RequestId, client_address};
+use crate::downstream::Downstream;
 use crate::headers::forwarded::is_https;
 use crate::headers::policy::Facts;
 use crate::plan::{Action, Plan, Route};
+use crate::refusal::{Answer, Refusal};
 use crate::route::Found;
 use crate::route::rewrite::{Parts, Template};
 use crate::target::Host;

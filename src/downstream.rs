@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pingora_core::protocols::Digest;
 
-use super::listener::ListenerSettings;
+use crate::listen::ListenerSettings;
 
 /// The facts of one client connection, shared by all its requests.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Downstream {
             .map_or(THIS_MACHINE, |peer| peer.ip().to_canonical())
     }
 
-    /// The facts that [`super::connection::Connection`] put into pingora's digest.
+    /// The facts that [`crate::accept::connection::Connection`] put into pingora's digest.
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest
             .proxy_digest
