@@ -420,13 +420,13 @@ mod tests {
     #[test]
     fn a_state_reads_as_an_operator_would_say_it() {
         let failed = State::Failed {
-            why: Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
+            why: Failure::Timeout,
             again: Duration::from_millis(9949),
         };
         let states = [
             (State::Up, "Up"),
             (State::Rising(40), "Rising, at 40 %"),
-            (failed, "Failed: status 503; tried again in 9.9 s"),
+            (failed, "Failed: timed out; tried again in 9.9 s"),
             (
                 State::Unhealthy("status 500".into()),
                 "Unhealthy: status 500",
