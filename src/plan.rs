@@ -61,7 +61,7 @@ impl Plan {
                     upstream = %name,
                     backend = %backend.address,
                     in_flight = backend.in_flight,
-                    state = ?backend.state,
+                    state = %backend.state,
                     weight = backend.weight,
                     backup = backend.backup,
                     waiting,
