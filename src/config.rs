@@ -1,5 +1,5 @@
 //! The file's shape, and what is wrong with it: text in, typed tables out, or every problem with its position.
-//! Knows no runtime module; what the tables become is decided in `plan`.
+//! Words become the types of the modules that live by them; what the tables become is decided in `plan`.
 
 mod check;
 #[cfg(test)]
@@ -21,7 +21,9 @@ use std::time::SystemTime;
 
 use problem::{Place, Problems};
 use read::Reader;
-use word::{BackendAddress, ListenAddress};
+
+use crate::listen::ListenAddress;
+use crate::upstream::Address;
 
 pub use spec::Config;
 
@@ -85,10 +87,7 @@ impl Config {
     /// One application on these backends behind these listeners, everything else by default.
     ///
     /// Fails when two of the listeners or of the backends collide, or when there are none or too many.
-    pub fn for_upstreams(
-        listen: &[ListenAddress],
-        backends: &[BackendAddress],
-    ) -> Result<Self, Problems> {
+    pub fn for_upstreams(listen: &[ListenAddress], backends: &[Address]) -> Result<Self, Problems> {
         // Through the same text as a file, so that there is one way to a default.
         let text = format!(
             "server = {{ listen = {} }}\nupstream = {{ app = {{ backends = {} }} }}\nroute = [{{ upstream = \"app\" }}]",

@@ -8,7 +8,6 @@ pub mod entry;
 pub mod exchange;
 pub mod ingress;
 pub mod record;
-pub mod refusal;
 
 use std::borrow::Cow;
 use std::mem::ManuallyDrop;
@@ -32,9 +31,10 @@ use pingora_proxy::{
 
 use self::entry::Entry;
 use self::exchange::Exchange;
-use self::refusal::{After, Answer, Asked, Refusal};
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
+use crate::headers::policy::OnWire;
 use crate::plan::Plan;
+use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 use crate::upstream::Connector;
 
@@ -185,14 +185,40 @@ impl ProxyHttp for FullLane {
         Ok(true)
     }
 
+    /// Takes the first lease here rather than in `upstream_peer`: after an error there pingora
+    /// closes the client's connection, and a full queue is no reason for a new handshake.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<bool> {
+        match attempt::begin(session, exchange).await {
+            Ok(peer) => {
+                exchange.attempt.peer = Some(peer);
+                Ok(true)
+            }
+            Err(refusal) => {
+                let answer = self
+                    .0
+                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                exchange.refusal = Some(refusal);
+                send(session, exchange, answer).await?;
+                Ok(false)
+            }
+        }
+    }
+
     async fn upstream_peer(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        attempt::begin(session, exchange)
-            .await
-            .map_err(|refusal| refused(exchange, refusal))
+        match exchange.attempt.peer.take() {
+            Some(first) => Ok(first),
+            None => attempt::begin(session, exchange)
+                .await
+                .map_err(|refusal| refused(exchange, refusal)),
+        }
     }
 
     async fn connected_to_upstream(
@@ -221,12 +247,19 @@ impl ProxyHttp for FullLane {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         let Some(route) = &exchange.route else {
             return Ok(());
         };
+        // HTTP/2 clients end a body with an empty DATA frame. Passed on as a chunk it would be the
+        // last one, and the last one after it the beginning of somebody else's request.
+        // Only at the end: pingora takes nothing for the end, and an empty piece is what it reads of
+        // a chunk whose data has not come yet.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.request_body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
         if exchange.request_body_bytes > route.max_body {
             let limit = route.max_body;
@@ -260,7 +293,17 @@ impl ProxyHttp for FullLane {
         if !interim {
             exchange.status = response.status.as_u16();
             attempt::frame_for_client(session, response);
-            entry::dress(exchange, response);
+            if session.is_http2() {
+                entry::dress(exchange, response);
+            } else {
+                let mut lines = Vec::with_capacity(ADDED_BYTES);
+                let mut response = OnWire {
+                    head: response,
+                    lines: &mut lines,
+                };
+                entry::dress(exchange, &mut response);
+                entry::downstream(session).add_to_answer(lines);
+            }
             if self.0.draining.load(Ordering::Relaxed) {
                 session.set_keepalive(None);
             }
@@ -360,9 +403,14 @@ impl ProxyHttp for FullLane {
     }
 }
 
+/// Room for the fields that a response gains: more than the `strict` preset has.
+const ADDED_BYTES: usize = 1024;
+
 /// Writes an answer of ours. The connection is kept where the answer and the client allow.
 async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) -> Result<()> {
     let Answer { head, body } = answer;
+    // Meant for a response that broke off before its head was out; ours has its own.
+    entry::downstream(session).add_to_answer(Vec::new());
     exchange.status = head.status.as_u16();
     let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
     session

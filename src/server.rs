@@ -1,5 +1,7 @@
 //! Composition root: from a configuration to listeners, the proxy, signals, and their end.
 
+mod listening;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -11,11 +13,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener, ListenerSettings};
+use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::demo;
+use crate::listen::ListenAddress;
+use crate::listen::ListenerSettings;
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
@@ -115,7 +119,7 @@ pub fn check(source: &Source) -> Result<(Config, Plan), ServeError> {
     let config = source.load()?;
     let runtime = runtime(1)?;
     let plan = runtime.block_on(async {
-        plan::listeners(&config, &source.name())?;
+        listening::listeners(&config, &source.name())?;
         Plan::compile(&config, &source.name(), None)
     })?;
     Ok((config, plan))
@@ -156,7 +160,7 @@ async fn serve(
     let invocation = Invocation::of_this_process().map_err(ServeError::Runtime)?;
 
     let plan = Arc::new(Plan::compile(&config, &source.name(), None)?);
-    let listeners = plan::listeners(&config, &source.name())?;
+    let listeners = listening::listeners(&config, &source.name())?;
     let mut sockets = Vec::new();
     for settings in &listeners {
         sockets.push(socket(&settings.address, inheritance)?);
@@ -166,8 +170,8 @@ async fn serve(
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
-        settings: plan::accept_settings(&config),
-        guards: Arc::new(plan::guards(&config)),
+        settings: listening::accept_settings(&config),
+        guards: Arc::new(listening::guards(&config)),
         gateway: gateway.clone(),
         proxy,
     });
@@ -246,6 +250,10 @@ async fn serve(
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
+    if !handed_over {
+        // Before the drain: a gateway that is started meanwhile has a file of its own there.
+        remove_socket_files(&listeners);
+    }
     let drain = reloader.config().server.drain;
     tokio::select! {
         _ = all_ended.recv() => {}
@@ -256,19 +264,21 @@ async fn serve(
             tracing::warn!(signal, "asked again; closing the connections that are open");
         }
     }
-    if !handed_over {
-        for settings in &listeners {
-            if let ListenAddress::Unix(path) = &settings.address {
-                // Nobody listens on it any more; a file that is gone already is as good.
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        if let Some(path) = &pid_file {
-            upgrade::remove_pid_file(path);
-        }
+    if let Some(path) = pid_file.filter(|_| !handed_over) {
+        upgrade::remove_pid_file(&path);
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Removes the files of the Unix sockets that nobody will accept from any more.
+fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
+    for settings in listeners {
+        if let ListenAddress::Unix(path) = &settings.address {
+            // A file that is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Asks the running gateway to hand its sockets to a new process, and waits until that one has

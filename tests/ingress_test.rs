@@ -424,6 +424,18 @@ fn the_asterisk_asks_the_gateway_itself() {
 }
 
 #[test]
+fn a_chunked_upload_whose_chunks_come_in_pieces_arrives_whole() {
+    let origin = Origin::with(|request| Reply::ok(&String::from_utf8_lossy(&request.body)));
+    let gateway = in_front_of(&origin, "");
+    let mut client = gateway.connect();
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    for byte in request.as_bytes().chunks(1) {
+        client.send(byte).expect("the gateway reads");
+    }
+    assert_eq!(client.response().expect("an answer").text(), "abcde");
+}
+
+#[test]
 fn trailers_reach_no_backend_unless_they_are_right() {
     let origin = Origin::with(|request| Reply::ok(&String::from_utf8_lossy(&request.body)));
     let gateway = in_front_of(&origin, "");

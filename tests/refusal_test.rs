@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::harness::client::{Connection, get};
 use crate::harness::gateway::Gateway;
 use crate::harness::h2_client::H2;
+use crate::harness::h2_frames::{Frames, Outcome};
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::response::Response;
 use crate::harness::tls::TestCa;
@@ -436,6 +437,35 @@ fn head_gets_the_head_of_the_refusal_alone() {
             .expect("a number");
         assert!(length > 0);
     }
+}
+
+#[test]
+fn a_body_of_http2_that_stops_is_a_408_and_no_fault_of_the_backend() {
+    let origin = Origin::always(Reply::ok("never"));
+    let gateway = in_front_of(&origin, "timeouts.write = \"200ms\"", "");
+    let mut client = Frames::open(gateway.addresses()[1]);
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "shop.example"),
+        (":path", "/app"),
+        ("content-length", "10"),
+    ];
+    // More often than `max_fails` allows a backend at fault.
+    for _ in 0..5 {
+        match client.unfinished(&fields, b"abc") {
+            Outcome::Answered { status, body } => {
+                let problem: Value = serde_json::from_slice(&body).expect("a JSON body");
+                assert_eq!(
+                    (status, &problem["reason"]),
+                    (408, &"request_timeout".into())
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(get_of(&gateway, "/app").status(), 200);
+    assert_eq!(origin.received().len(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::downstream::Downstream;
 use super::socket::Socket;
+use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
 
 /// Bytes of later, pipelined requests that are kept while one is served. Beyond it the client
@@ -164,6 +165,25 @@ impl Connection {
         head
     }
 
+    /// Takes a head that gains fields; `false` is anything else.
+    fn take_answer(&mut self, written: &[u8]) -> bool {
+        if !written.starts_with(b"HTTP/1.") {
+            return false;
+        }
+        let interim = written.get(9) == Some(&b'1') && written.get(9..12) != Some(b"101");
+        let Some(head) = written.strip_suffix(b"\r\n").filter(|_| !interim) else {
+            return false;
+        };
+        let added = self.downstream.take_added();
+        if added.is_empty() {
+            return false;
+        }
+        for part in [head, &added, b"\r\n"] {
+            self.unsent.extend_from_slice(part);
+        }
+        true
+    }
+
     /// Drops `bytes` at the front of what has been read.
     pub fn discard(&mut self, bytes: usize) {
         self.pending.advance(bytes);
@@ -220,17 +240,6 @@ impl Connection {
     /// Whether bytes of this client are known to be unread.
     fn has_unread(&self) -> bool {
         !self.pending.is_empty() || matches!(self.message, Message::Body(_))
-    }
-
-    /// Makes the end of this connection an RST: where only its end marks that of a body, an
-    /// orderly one would make a whole answer of one that broke off. A Unix socket has no RST.
-    pub fn end_with_reset(&self) {
-        let socket = match &self.transport {
-            Transport::Plain(socket) => socket,
-            Transport::Tls(tls) => tls.get_ref().0,
-        };
-        // Refused by the kernel only for a socket that has ended.
-        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads pipelined bytes ahead until the socket has no more, for the sake of noticing that
@@ -309,6 +318,14 @@ impl Drop for Connection {
         let mut nobody = Context::from_waker(Waker::noop());
         // The client may be gone, which is one reason for being dropped.
         let _ = self.poll_send(&mut nobody);
+        if self.downstream.ends_with_reset.load(Ordering::Relaxed) {
+            let socket = match &self.transport {
+                Transport::Plain(socket) => socket,
+                Transport::Tls(tls) => tls.get_ref().0,
+            };
+            // Refused by the kernel only for a socket that has ended.
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -354,6 +371,9 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.note_answer(buf);
+        if this.take_answer(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         if this.unsent.len() + buf.len() <= WRITE_BUFFER {
             this.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));

@@ -14,7 +14,7 @@ use super::{Acceptor, Shutdown};
 use crate::http1::Malformed;
 use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// How long a connection that has asked nothing yet may still ask when the gateway is ending. Its
 /// request may be on its way already, and its client has no earlier answer that would make a lost

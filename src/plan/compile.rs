@@ -2,57 +2,39 @@
 //! what only doing shows: a file that cannot be read, a certificate that cannot be used.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
-use super::{Action, Forward, HostSent, Plan, Respond, Retry, RetryOn, Rewrite, Route};
-use crate::accept::AcceptSettings;
-use crate::accept::certificates::{CertificateStore, MinTls, server_config};
-use crate::accept::guard::ConnectionGuards;
-use crate::accept::listener::{ListenAddress, ListenerSettings};
+use super::{Action, Forward, Plan, Respond, Retry, RetryOn, Rewrite, Route};
 use crate::client::TrustedProxies;
 use crate::config::Config;
 use crate::config::problem::{Problem, Problems};
 use crate::config::spec::{
-    ActionSpec, HeadersSpec, HealthSpec, ListenSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec,
-    TimeoutsSpec, TlsSpec, UpstreamSpec,
+    ActionSpec, HeadersSpec, HealthSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, TimeoutsSpec,
+    TlsSpec, UpstreamSpec,
 };
-use crate::config::word::{
-    AccessSpec, BackendAddress, BalanceSpec, FormatSpec, HashKeySpec, HeaderFields, HealthKindSpec,
-    HostHeaderSpec, HostPattern as HostPatternSpec, HstsSpec, LastResortSpec, LevelSpec,
-    ListenAddress as ListenAddressSpec, MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec,
-    ProtocolSpec, QuerySpec, RetryOnSpec,
-};
-use crate::headers::policy::{HeaderPolicy, Hsts, PolicySettings};
+use crate::config::word::{HealthKindSpec, RetryOnSpec};
+use crate::headers::policy::{HeaderPolicy, PolicySettings};
 use crate::headers::security::Preset;
 use crate::http1::Limits;
-use crate::proxy::refusal::Pages;
-use crate::route::{self, HostPattern, PathPrefix, Routes};
-use crate::target::{PathParameters, PathRules};
-use crate::telemetry::access::{AccessMode, AccessPolicy, QueryMode};
-use crate::telemetry::{Format, Level, LogSettings, Output};
+use crate::refusal::Pages;
+use crate::route::{self, HostPattern, Routes};
+use crate::target::PathRules;
+use crate::telemetry::LogSettings;
+use crate::telemetry::access::AccessPolicy;
 use crate::upstream::resolve::{NoResolver, System};
 use crate::upstream::{
-    Address, Affinity, Balance, LastResort, Lookup, Probe, ProbeKind, Protocol, Seed, Settings,
-    Timeouts, Tls, TlsFiles, Upstream,
+    Lookup, Probe, ProbeKind, Seed, Settings, Timeouts, Tls, TlsFiles, Upstream,
 };
-
-/// The header policies that exist without being written.
-const PRESETS: [(&str, Preset); 3] = [
-    ("basic", Preset::Basic),
-    ("strict", Preset::Strict),
-    ("off", Preset::Off),
-];
 
 impl Plan {
     /// Compiles `config`, which stands in `file`; what lives in `running` lives on.
     pub fn compile(config: &Config, file: &str, running: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = Problems::new(file);
         let upstreams = upstreams(config, running, &mut problems);
-        let policies = policies(config, &mut problems);
+        let policies = policies(config);
         let pages = pages(config, &mut problems);
         let routes: Vec<_> = config
             .routes
@@ -129,7 +111,7 @@ fn upstreams(
             }
         };
         let seeds = spec.backends.iter().map(|backend| Seed {
-            address: address(&backend.address),
+            address: backend.address.value.clone(),
             weight: backend.weight,
             backup: backend.backup,
         });
@@ -147,12 +129,8 @@ fn upstreams(
 fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
     Settings {
         name: name.into(),
-        balance: balance(&spec.balance),
-        protocol: match *spec.protocol {
-            ProtocolSpec::H1 => Protocol::H1,
-            ProtocolSpec::H2 => Protocol::H2,
-            ProtocolSpec::H2c => Protocol::H2c,
-        },
+        balance: spec.balance.value.clone(),
+        protocol: *spec.protocol,
         tls,
         max_fails: spec.max_fails,
         fail_timeout: spec.fail_timeout,
@@ -165,33 +143,10 @@ fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
         timeouts: timeouts(&spec.timeouts),
         health: spec.health.as_ref().map(probe),
         retry_percent: u32::from(spec.retry.budget.percent()),
-        last_resort: match spec.last_resort {
-            LastResortSpec::Unavailable => LastResort::Unavailable,
-            LastResortSpec::TryAnyway => LastResort::TryAnyway,
-        },
+        last_resort: spec.last_resort,
         resolve_every: spec.resolve_every,
         max_response_head: spec.max_response_head as usize,
     }
-}
-
-fn balance(spec: &BalanceSpec) -> Balance {
-    match spec {
-        BalanceSpec::LeastConnections => Balance::LeastConnections,
-        BalanceSpec::RoundRobin => Balance::RoundRobin,
-        BalanceSpec::RandomTwo => Balance::RandomTwo,
-        BalanceSpec::ConsistentHash(key) => Balance::ConsistentHash(match key {
-            HashKeySpec::ClientIp => Affinity::ClientIp,
-            HashKeySpec::Header(name) => Affinity::Header(name.clone()),
-            HashKeySpec::Cookie(name) => Affinity::Cookie(name.clone()),
-        }),
-    }
-}
-
-/// Both grammars accept what `config` has accepted.
-fn address(spec: &BackendAddress) -> Address {
-    spec.to_string()
-        .parse()
-        .expect("a checked backend address is one")
 }
 
 fn timeouts(spec: &TimeoutsSpec) -> Timeouts {
@@ -222,10 +177,9 @@ fn probe(spec: &HealthSpec) -> Probe {
 }
 
 fn tls(spec: &TlsSpec) -> Result<Tls, Problem> {
-    let sni = spec.sni.as_ref().map(|sni| sni.0.to_str());
     let identity = spec.certificate.as_ref().zip(spec.key.as_ref());
     Tls::load(&TlsFiles {
-        sni: sni.as_deref(),
+        sni: spec.sni.clone(),
         ca: spec.ca.as_ref().map(|ca| ca.path.as_path()),
         insecure: *spec.insecure,
         identity: identity.map(|(chain, key)| (chain.path.as_path(), key.path.as_path())),
@@ -233,62 +187,29 @@ fn tls(spec: &TlsSpec) -> Result<Tls, Problem> {
     .map_err(|error| Problem::at(spec, crate::telemetry::chain(&error)))
 }
 
-fn policies(config: &Config, problems: &mut Problems) -> BTreeMap<String, Arc<HeaderPolicy>> {
-    let presets =
-        PRESETS.map(|(name, preset)| (name.to_owned(), Arc::new(HeaderPolicy::of(preset))));
-    let mut policies = BTreeMap::from(presets);
+fn policies(config: &Config) -> BTreeMap<String, Arc<HeaderPolicy>> {
+    let built_in =
+        Preset::ALL.map(|preset| (preset.to_string(), Arc::new(HeaderPolicy::of(preset))));
+    let mut policies = BTreeMap::from(built_in);
     for (name, spec) in &config.headers {
-        match HeaderPolicy::new(&policy(spec)) {
-            Ok(policy) => {
-                policies.insert(name.clone(), Arc::new(policy));
-            }
-            Err(errors) => {
-                for error in errors {
-                    problems.note(spec, crate::telemetry::chain(&error));
-                }
-            }
-        }
+        policies.insert(name.clone(), Arc::new(HeaderPolicy::new(&policy(spec))));
     }
     policies
 }
 
 fn policy(spec: &HeadersSpec) -> PolicySettings {
     PolicySettings {
-        preset: match spec.preset {
-            PresetSpec::Basic => Preset::Basic,
-            PresetSpec::Strict => Preset::Strict,
-            PresetSpec::Off => Preset::Off,
-        },
-        set: fields(&spec.set),
-        default: fields(&spec.default),
-        add: fields(&spec.add),
-        remove: spec.remove.iter().map(|name| name.to_string()).collect(),
-        csp: spec
-            .csp
-            .as_ref()
-            .map(|csp| csp.0.clone())
-            .unwrap_or_default(),
+        preset: spec.preset,
+        set: spec.set.0.clone(),
+        default: spec.default.0.clone(),
+        add: spec.add.0.clone(),
+        remove: spec.remove.clone(),
+        csp: spec.csp.clone().unwrap_or_default(),
         csp_report_only: spec.csp_report_only,
-        hsts: match spec.hsts {
-            None => Hsts::OfPreset,
-            Some(HstsSpec::Off) => Hsts::Never,
-            Some(HstsSpec::MaxAge(age)) => Hsts::MaxAge(age),
-        },
-        request_set: fields(&spec.request_set),
-        request_remove: spec
-            .request_remove
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
+        hsts: spec.hsts.unwrap_or_default(),
+        request_set: spec.request_set.0.clone(),
+        request_remove: spec.request_remove.clone(),
     }
-}
-
-fn fields(spec: &HeaderFields) -> Vec<(String, String)> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    spec.0
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value)))
-        .collect()
 }
 
 fn pages(config: &Config, problems: &mut Problems) -> Option<Pages> {
@@ -313,37 +234,20 @@ fn route(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
 ) -> Option<route::Route<Arc<Route>>> {
-    let path: PathPrefix = spec
-        .path
-        .as_str()
-        .parse()
-        .expect("a checked path is a prefix");
     let mut max_body = spec.max_body;
     let action = match &spec.action {
         ActionSpec::Upstream(name) => {
             let written = config.upstreams.get(&name.value)?;
             let upstream = upstreams.get(&name.value)?;
             max_body = max_body.or(Some(written.max_body));
-            Action::Forward(Arc::new(forward(spec, written, upstream, &path)))
+            Action::Forward(Arc::new(forward(spec, written, upstream)))
         }
-        ActionSpec::Redirect(redirect) => {
-            let template = redirect
-                .to
-                .to_string()
-                .parse()
-                .expect("a checked template is one");
-            Action::Redirect(redirect.status, template)
-        }
+        ActionSpec::Redirect(redirect) => Action::Redirect(redirect.status, redirect.to.clone()),
         ActionSpec::Respond(respond) => Action::Respond(Respond {
             status: respond.status,
             content_type: respond.content_type.clone(),
             body: Bytes::from(respond.body.clone()),
         }),
-    };
-    let host = match spec.host.as_deref() {
-        None => HostPattern::Any,
-        Some(HostPatternSpec::Exact(name)) => HostPattern::Exact(name.as_str().into()),
-        Some(HostPatternSpec::Under(name)) => HostPattern::Under(name.as_str().into()),
     };
     let value = Route {
         name: spec.label().into(),
@@ -353,39 +257,25 @@ fn route(
         access: access(config, Some(spec)),
     };
     Some(route::Route {
-        host,
-        path,
+        host: spec.host.as_deref().cloned().unwrap_or(HostPattern::Any),
+        path: spec.path.value.clone(),
         methods: spec.methods.clone().unwrap_or_default(),
         value: Arc::new(value),
     })
 }
 
-fn forward(
-    spec: &RouteSpec,
-    written: &UpstreamSpec,
-    upstream: &Arc<Upstream>,
-    path: &PathPrefix,
-) -> Forward {
+fn forward(spec: &RouteSpec, written: &UpstreamSpec, upstream: &Arc<Upstream>) -> Forward {
     let timeouts = overridden(timeouts(&written.timeouts), &spec.timeouts);
     let own = timeouts != upstream.settings().timeouts;
     Forward {
         transport: own.then(|| upstream.transport_with(&timeouts)),
         upstream: upstream.clone(),
         rewrite: match &spec.replace_prefix {
-            Some(by) => {
-                let by = by.as_str().parse().expect("a checked path is a prefix");
-                Rewrite::Replace(path.clone(), by)
-            }
-            None if *spec.strip_prefix => Rewrite::Strip(path.clone()),
+            Some(by) => Rewrite::Replace(spec.path.value.clone(), by.value.clone()),
+            None if *spec.strip_prefix => Rewrite::Strip(spec.path.value.clone()),
             None => Rewrite::Keep,
         },
-        host: match &written.host {
-            HostHeaderSpec::Client => HostSent::Client,
-            HostHeaderSpec::Backend => HostSent::Backend,
-            HostHeaderSpec::Literal(name) => {
-                HostSent::Name(HeaderValue::from_str(name).expect("a checked host is a value"))
-            }
-        },
+        host: written.host.clone(),
         retry: retry(&written.retry),
         websocket_idle: timeouts.websocket_idle,
     }
@@ -421,36 +311,20 @@ fn retry(spec: &RetrySpec) -> Retry {
 fn path_rules(config: &Config) -> PathRules {
     PathRules {
         merge_slashes: config.server.merge_slashes,
-        parameters: match config.server.path_parameters {
-            PathParametersSpec::Keep => PathParameters::Keep,
-            PathParametersSpec::Refuse => PathParameters::Refuse,
-        },
+        parameters: config.server.path_parameters,
     }
 }
 
 fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
     let log = &config.log;
-    let mode = route
-        .and_then(|route| route.access_log)
-        .unwrap_or(log.access);
     AccessPolicy {
-        mode: match mode {
-            AccessSpec::All => AccessMode::All,
-            AccessSpec::Errors => AccessMode::Errors,
-            AccessSpec::Slow => AccessMode::Slow,
-            AccessSpec::Sampled(every) => AccessMode::Sampled(
-                NonZeroU64::new(every.into()).expect("a checked rate is at least 1"),
-            ),
-            AccessSpec::Off => AccessMode::Off,
-        },
+        mode: route
+            .and_then(|route| route.access_log)
+            .unwrap_or(log.access),
         slow_after: route
             .and_then(|route| route.slow_after)
             .unwrap_or(log.slow_after),
-        query: match log.query {
-            QuerySpec::Masked => QueryMode::Masked,
-            QuerySpec::Off => QueryMode::Off,
-            QuerySpec::Full => QueryMode::Full,
-        },
+        query: log.query,
     }
 }
 
@@ -458,42 +332,15 @@ fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
 pub fn log_settings(config: &Config) -> LogSettings {
     let log = &config.log;
     LogSettings {
-        level: match log.level {
-            LevelSpec::Error => Level::Error,
-            LevelSpec::Warn => Level::Warn,
-            LevelSpec::Info => Level::Info,
-            LevelSpec::Debug => Level::Debug,
-            LevelSpec::Trace => Level::Trace,
-        },
-        format: match log.format {
-            FormatSpec::Json => Format::Json,
-            FormatSpec::Text => Format::Text,
-        },
-        output: match &log.output.value {
-            OutputSpec::Stderr => Output::Stderr,
-            OutputSpec::Stdout => Output::Stdout,
-            OutputSpec::File(file) => Output::File(file.path.clone()),
-        },
+        level: log.level,
+        format: log.format,
+        output: log.output.value.clone(),
         buffer: log.buffer,
     }
 }
 
-/// How connections are taken.
-pub fn accept_settings(config: &Config) -> AcceptSettings {
-    let server = &config.server;
-    AcceptSettings {
-        header_timeout: server.header_timeout,
-        idle_timeout: server.idle_timeout,
-        handshake_timeout: server.handshake_timeout,
-        body_timeout: server.body_timeout,
-        send_timeout: server.send_timeout,
-        keepalive_requests: server.keepalive_requests,
-        max_h2_streams: server.max_h2_streams,
-        limits: limits(config),
-    }
-}
-
-fn limits(config: &Config) -> Limits {
+/// What a request may measure, and how its path is canonicalised.
+pub fn limits(config: &Config) -> Limits {
     let server = &config.server;
     Limits {
         request_line: *server.max_request_line as usize,
@@ -501,62 +348,4 @@ fn limits(config: &Config) -> Limits {
         fields: server.max_headers,
         path: path_rules(config),
     }
-}
-
-/// The bounds on connections.
-pub fn guards(config: &Config) -> ConnectionGuards {
-    let server = &config.server;
-    ConnectionGuards::new(
-        server.max_connections,
-        server.max_connections_per_client as u32,
-    )
-}
-
-/// Every listener with its certificates, which are watched from here on. Needs a runtime.
-pub fn listeners(config: &Config, file: &str) -> Result<Vec<Arc<ListenerSettings>>, Problems> {
-    let mut problems = Problems::new(file);
-    let mut listeners = Vec::new();
-    for spec in &config.server.listen {
-        match listener(spec) {
-            Ok(listener) => listeners.push(Arc::new(listener)),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    problems.none_or(listeners)
-}
-
-fn listener(spec: &ListenSpec) -> Result<ListenerSettings, Problem> {
-    let certificates = spec
-        .tls
-        .as_ref()
-        .map(|directory| {
-            let default = spec
-                .default_certificate
-                .as_ref()
-                .map(|name| name.value.as_str());
-            CertificateStore::load(&directory.path, default)
-                .map(Arc::new)
-                .map_err(|error| Problem::at(directory, crate::telemetry::chain(&error)))
-        })
-        .transpose()?;
-    let min_tls = match spec.min_tls {
-        MinTlsSpec::Tls12 => MinTls::V1_2,
-        MinTlsSpec::Tls13 => MinTls::V1_3,
-    };
-    if let Some(store) = &certificates {
-        store.watch();
-    }
-    Ok(ListenerSettings {
-        address: match &spec.address.value {
-            ListenAddressSpec::Tcp(address) => ListenAddress::Tcp(*address),
-            ListenAddressSpec::Unix(path) => ListenAddress::Unix(path.clone()),
-        },
-        tls: certificates
-            .as_ref()
-            .map(|store| server_config(store.clone(), spec.h2, min_tls)),
-        certificates,
-        h2c: *spec.h2c,
-        redirect_https: *spec.redirect_https,
-        proxy_protocol: *spec.proxy_protocol,
-    })
 }

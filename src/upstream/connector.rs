@@ -333,7 +333,7 @@ mod tests {
         let authority = Authority::new();
         let address = server(Some(authority.server(None))).await;
         let files = TlsFiles {
-            sni: Some("app.example"),
+            sni: "app.example".try_into().ok(),
             ca: Some(&authority.ca()),
             ..TlsFiles::default()
         };
@@ -354,7 +354,7 @@ mod tests {
         let authority = Authority::new();
         let address = server(Some(authority.server(None))).await;
         let files = TlsFiles {
-            sni: Some("other.example"),
+            sni: "other.example".try_into().ok(),
             ca: Some(&authority.ca()),
             ..TlsFiles::default()
         };
@@ -370,7 +370,7 @@ mod tests {
         let address = server(Some(authority.server(None))).await;
         for ca in [None, Some(stranger.ca())] {
             let files = TlsFiles {
-                sni: Some("app.example"),
+                sni: "app.example".try_into().ok(),
                 ca: ca.as_deref(),
                 ..TlsFiles::default()
             };
@@ -402,7 +402,7 @@ mod tests {
         let ca = authority.ca();
         let (chain, key) = authority.identity();
         let anonymous = TlsFiles {
-            sni: Some("app.example"),
+            sni: "app.example".try_into().ok(),
             ca: Some(&ca),
             ..TlsFiles::default()
         };
@@ -429,7 +429,7 @@ mod tests {
         let address = server(Some(authority.server(None))).await;
         let peer_with = async |ca: PathBuf, sni: &str| {
             let files = TlsFiles {
-                sni: Some(sni),
+                sni: sni.to_owned().try_into().ok(),
                 ca: Some(&ca),
                 ..TlsFiles::default()
             };

@@ -18,6 +18,8 @@ pub enum Deadline {
     Connect,
     #[error("the response head did not arrive in time")]
     FirstByte,
+    #[error("the request stopped coming from its client")]
+    Request,
     #[error("the response body paused for too long")]
     Read,
     #[error("the backend accepted nothing for too long")]

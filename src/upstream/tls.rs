@@ -35,10 +35,10 @@ pub struct Tls {
 }
 
 /// What an operator says about TLS.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsFiles<'a> {
     /// The name the certificate must have, sent as SNI. Required unless `insecure`.
-    pub sni: Option<&'a str>,
+    pub sni: Option<ServerName<'static>>,
     /// PEM certificates to believe; `None` is the platform's.
     pub ca: Option<&'a Path>,
     /// Believes every certificate.
@@ -60,8 +60,6 @@ struct Said {
 pub enum TlsError {
     #[error("tls has no sni; name the backend's certificate or say insecure = true")]
     NoSni,
-    #[error("{0:?} is not a name a certificate can have")]
-    Sni(String),
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] pem::Error),
     #[error("{} holds no certificate", .0.display())]
@@ -77,14 +75,10 @@ pub enum TlsError {
 impl Tls {
     /// Reads the files and checks that they can be used.
     pub fn load(files: &TlsFiles<'_>) -> Result<Self, TlsError> {
-        let sni = match files.sni {
-            Some(name) => {
-                let valid = ServerName::try_from(name.to_owned());
-                Some(valid.map_err(|_| TlsError::Sni(name.into()))?)
-            }
-            None if files.insecure => None,
-            None => return Err(TlsError::NoSni),
-        };
+        let sni = files.sni.clone();
+        if sni.is_none() && !files.insecure {
+            return Err(TlsError::NoSni);
+        }
         let ca = files.ca.map(certificates).transpose()?;
         let (chain, key) = match files.identity {
             Some((chain, key)) => {

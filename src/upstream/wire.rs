@@ -120,8 +120,10 @@ impl WireStream {
         match self.phase {
             _ if self.jammed => Some((Instant::now(), Deadline::Write)),
             Phase::Idle { .. } => None,
-            // The client is still sending: its pauses are not the backend's.
-            Phase::Head if !self.outgoing.is_whole() => None,
+            // The client is still sending: its pauses are not the backend's, but they end.
+            Phase::Head if !self.outgoing.is_whole() => {
+                Some((self.last_write + timeouts.write, Deadline::Request))
+            }
             Phase::Head => Some((self.last_write + timeouts.first_byte, Deadline::FirstByte)),
             // From when we began to wait, not from the last byte: a slow client may have kept us from reading.
             Phase::Body => Some((self.reading_since? + timeouts.read, Deadline::Read)),
@@ -181,6 +183,9 @@ impl WireStream {
 
     /// Enters the pool if there is room; `false` is that the connection is to be closed.
     fn park(&mut self) -> bool {
+        if !self.outgoing.is_whole() {
+            return false;
+        }
         let room = self.transport.settings().keepalive;
         let parked = self
             .parked

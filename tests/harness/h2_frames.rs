@@ -57,6 +57,15 @@ impl Frames {
 
     /// Sends a request as these fields, in this order, and its body; waits for what comes of it.
     pub fn request(&mut self, fields: &[(&str, &str)], body: &[u8]) -> Outcome {
+        self.begin(fields, body, END_STREAM)
+    }
+
+    /// As [`Frames::request`], with a body of which no more than this part ever comes.
+    pub fn unfinished(&mut self, fields: &[(&str, &str)], part: &[u8]) -> Outcome {
+        self.begin(fields, part, 0)
+    }
+
+    fn begin(&mut self, fields: &[(&str, &str)], body: &[u8], last: u8) -> Outcome {
         let stream = self.next_stream;
         self.next_stream += 2;
         let mut block = Vec::new();
@@ -71,7 +80,7 @@ impl Frames {
         let end = if body.is_empty() { END_STREAM } else { 0 };
         self.send(HEADERS, END_HEADERS | end, stream, &block);
         if !body.is_empty() {
-            self.send(DATA, END_STREAM, stream, body);
+            self.send(DATA, last, stream, body);
         }
         self.outcome(stream)
     }

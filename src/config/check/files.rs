@@ -5,9 +5,11 @@ use std::io;
 use std::path::Path;
 
 use super::pem::Directory;
-use crate::config::problem::{Located, Positioned, Problems, unknown};
+use crate::config::problem::{Located, Positioned, Problems};
 use crate::config::spec::{Config, ListenSpec, TlsSpec};
-use crate::config::word::{FilePath, OutputSpec};
+use crate::config::word::FilePath;
+use crate::telemetry::Output;
+use crate::word::unknown;
 
 /// Largest error page that is read.
 const PAGE: u64 = 1 << 20;
@@ -28,9 +30,9 @@ pub fn files(config: &Config, problems: &mut Problems) {
         error_page(page, problems);
     }
     if let Some(pid_file) = &config.server.pid_file {
-        parent("pid_file", pid_file, pid_file, problems);
+        parent("pid_file", pid_file, &pid_file.path, problems);
     }
-    if let OutputSpec::File(file) = &config.log.output.value {
+    if let Output::File(file) = &config.log.output.value {
         parent("log output", &config.log.output, file, problems);
     }
 }
@@ -189,16 +191,15 @@ fn error_page(page: &Located<FilePath>, problems: &mut Problems) {
 }
 
 /// A file that the gateway will write needs its directory.
-fn parent(what: &str, place: &impl Positioned, file: &FilePath, problems: &mut Problems) {
+fn parent(what: &str, place: &impl Positioned, file: &Path, problems: &mut Problems) {
     let directory = file
-        .path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     if !directory.is_dir() {
         problems.note(
             place,
-            format!("{what} {file} has no directory; expected its directory to exist"),
+            format!("{what} {file:?} has no directory; expected its directory to exist"),
         );
     }
 }

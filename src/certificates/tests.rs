@@ -442,16 +442,6 @@ fn a_client_shakes_hands_under_its_name_and_agrees_on_a_protocol() {
     assert!(shake(old, &root, &["h2"]).is_err());
 }
 
-#[test]
-fn an_unknown_tls_version_names_the_known_ones() {
-    assert_eq!("1.3".parse(), Ok(MinTls::V1_3));
-    let error = "1.1".parse::<MinTls>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"unknown TLS version "1.1"; expected "1.2" or "1.3""#
-    );
-}
-
 #[tokio::test]
 async fn the_watching_task_takes_in_changes_and_ends_with_the_store() {
     let directory = Directory::with(&[("a", &["a.example"])]);

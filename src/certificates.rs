@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use parking_lot::Mutex;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
+
+use crate::listen::MinTls;
 
 mod error;
 mod pair;
@@ -311,42 +312,6 @@ fn no_default(directory: &Path, pairs: &BTreeMap<String, Arc<Pair>>) -> Certific
     CertificateError::Default {
         directory: directory.to_path_buf(),
         defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
-    }
-}
-
-/// The oldest version of TLS a listener speaks, written `"1.2"` or `"1.3"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MinTls {
-    /// TLS 1.2 and 1.3.
-    #[default]
-    V1_2,
-    /// TLS 1.3 only.
-    V1_3,
-}
-
-/// A word that is no version of TLS we speak.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown TLS version {0:?}; expected \"1.2\" or \"1.3\"")]
-pub struct UnknownTlsVersion(String);
-
-impl FromStr for MinTls {
-    type Err = UnknownTlsVersion;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "1.2" => Ok(MinTls::V1_2),
-            "1.3" => Ok(MinTls::V1_3),
-            _ => Err(UnknownTlsVersion(word.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for MinTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            MinTls::V1_2 => "1.2",
-            MinTls::V1_3 => "1.3",
-        })
     }
 }
 
