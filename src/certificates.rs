@@ -16,7 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
 
-use crate::listen::MinTls;
+use crate::word::choice;
 
 mod error;
 mod pair;
@@ -337,6 +337,18 @@ fn no_default(
         directory: directory.to_path_buf(),
         name: name.to_owned(),
         pairs: pairs.keys().cloned().collect(),
+    }
+}
+
+choice! {
+    /// The oldest version of TLS a listener speaks.
+    #[derive(Default)]
+    pub enum MinTls: "TLS version" {
+        /// TLS 1.2 and 1.3.
+        #[default]
+        V1_2 = "1.2",
+        /// TLS 1.3 only.
+        V1_3 = "1.3",
     }
 }
 

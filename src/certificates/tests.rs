@@ -458,3 +458,10 @@ async fn the_watching_task_takes_in_changes_and_ends_with_the_store() {
     drop(store);
     watching.await.unwrap();
 }
+
+#[test]
+fn an_unknown_tls_version_names_the_known_ones() {
+    assert_eq!("1.3".parse(), Ok(MinTls::V1_3));
+    let error = "1.1".parse::<MinTls>().unwrap_err().to_string();
+    assert!(error.starts_with(r#"unknown TLS version "1.1""#) && error.ends_with("1.2, 1.3"));
+}
