@@ -92,7 +92,7 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
         text,
         "record",
         &format!(
-            "{:?}, slow after {:?}",
+            "{}, slow after {:?}",
             route.access.mode, route.access.slow_after
         ),
     );

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
 use tollgate::config::{self, Config};
+use tollgate::explain::ExplainError;
 use tollgate::listen::ListenAddress;
 use tollgate::server::{self, ServeError};
 use tollgate::upstream::Address;
@@ -16,7 +18,7 @@ use tollgate::{certs, explain, upgrade};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A caching reverse proxy and rate-limit gateway.
+/// A reverse proxy for HTTP applications: balancing, health, retries, TLS, headers, logs.
 #[derive(Parser)]
 #[command(name = "tollgate", version, about, propagate_version = true)]
 struct Arguments {
@@ -26,11 +28,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve, from a configuration file or in front of the given backends.
+    /// Serve as a configuration file says, or in front of the backends given.
     Run {
         #[command(flatten)]
         file: File,
-        /// A backend to serve in front of, without a file; may be given several times.
+        /// Backends to serve in front of, without a file.
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
         upstream: Vec<Address>,
         /// Where to listen without a file.
@@ -42,7 +44,7 @@ enum Command {
         )]
         listen: ListenAddress,
     },
-    /// Validate the configuration and print every problem in it. Exits with 2 if there is one.
+    /// Say everything that is wrong with a configuration file; exit with 2 if anything is.
     Check {
         #[command(flatten)]
         file: File,
@@ -99,10 +101,8 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command, inheritance) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let configuration = error.is::<Problems>()
-                || matches!(error.downcast_ref(), Some(ServeError::Configuration(_)));
             eprintln!("{}", error_text(&error));
-            if configuration {
+            if is_operators(&error) {
                 ExitCode::from(EXIT_CONFIGURATION)
             } else {
                 ExitCode::FAILURE
@@ -159,6 +159,16 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Version => println!("tollgate {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(())
+}
+
+/// Whether the configuration or the command line is at fault, so that trying again cannot help.
+fn is_operators(error: &anyhow::Error) -> bool {
+    let serving = matches!(
+        error.downcast_ref(),
+        Some(ServeError::Configuration(_) | ServeError::NoPid)
+    );
+    let host = matches!(error.downcast_ref(), Some(CertsError::Host(_)));
+    serving || host || error.is::<Problems>() || error.is::<ExplainError>()
 }
 
 /// Problems of the configuration speak for themselves, a line each; other errors name their causes.

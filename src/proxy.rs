@@ -184,14 +184,40 @@ impl ProxyHttp for FullLane {
         Ok(true)
     }
 
+    /// Takes the first lease here rather than in `upstream_peer`: after an error there pingora
+    /// closes the client's connection, and a full queue is no reason for a new handshake.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<bool> {
+        match attempt::begin(session, exchange).await {
+            Ok(peer) => {
+                exchange.attempt.peer = Some(peer);
+                Ok(true)
+            }
+            Err(refusal) => {
+                let answer = self
+                    .0
+                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                exchange.refusal = Some(refusal);
+                send(session, exchange, answer).await?;
+                Ok(false)
+            }
+        }
+    }
+
     async fn upstream_peer(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        attempt::begin(session, exchange)
-            .await
-            .map_err(|refusal| refused(exchange, refusal))
+        match exchange.attempt.peer.take() {
+            Some(first) => Ok(first),
+            None => attempt::begin(session, exchange)
+                .await
+                .map_err(|refusal| refused(exchange, refusal)),
+        }
     }
 
     async fn connected_to_upstream(
@@ -226,6 +252,11 @@ impl ProxyHttp for FullLane {
         let Some(route) = &exchange.route else {
             return Ok(());
         };
+        // HTTP/2 clients end a body with an empty DATA frame. Passed on as a chunk it would be the
+        // last one, and the last one after it the beginning of somebody else's request.
+        if body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.request_body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
         if exchange.request_body_bytes > route.max_body {
             let limit = route.max_body;
@@ -312,10 +343,8 @@ impl ProxyHttp for FullLane {
         let answer = self
             .0
             .refusal_answer(exchange, &refusal, Some(session.req_header()));
-        let keep = refusal.keep_connection();
-        if !keep {
-            session.set_keepalive(None);
-        }
+        // pingora closes the connection after any failure to proxy: the client is to know.
+        session.set_keepalive(None);
         exchange.refusal = Some(refusal);
         let error_code = answer.head.status.as_u16();
         if send(session, exchange, answer).await.is_err() {
@@ -324,7 +353,7 @@ impl ProxyHttp for FullLane {
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: keep,
+            can_reuse_downstream: false,
         }
     }
 

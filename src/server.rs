@@ -62,7 +62,15 @@ pub enum ServeError {
 }
 
 /// Serves until told to end. Returns when every connection has ended or `drain` is over.
-pub fn run(source: &Source, inheritance: Inheritance) -> Result<(), ServeError> {
+pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeError> {
+    let outcome = run_inheriting(source, &mut inheritance);
+    if let Err(error) = &outcome {
+        inheritance.announce_failure(&telemetry::chain(error));
+    }
+    outcome
+}
+
+fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), ServeError> {
     // A wrong text is not all that may be wrong: `check` says everything.
     let config = match source.draft().right() {
         Ok(config) => config,
@@ -139,7 +147,7 @@ async fn serve(
     source: &Source,
     config: Config,
     log: Log,
-    mut inheritance: Inheritance,
+    inheritance: &mut Inheritance,
 ) -> Result<(), ServeError> {
     // Before anything else: a signal must never meet its default action.
     let mut signals = Signals::new().map_err(ServeError::Runtime)?;
@@ -154,7 +162,7 @@ async fn serve(
     listening::watch(&listeners);
     let mut sockets = Vec::new();
     for settings in &listeners {
-        sockets.push(socket(&settings.address, &mut inheritance)?);
+        sockets.push(socket(&settings.address, inheritance)?);
     }
     plan.start(None);
     plan.looked_up(FIRST_LOOKUP).await;
@@ -205,14 +213,15 @@ async fn serve(
         sd_notify::NotifyState::MainPid(std::process::id()),
         sd_notify::NotifyState::Ready,
     ]);
-    tracing::info!(pid = std::process::id(), "ready");
+    banner::log_ready(&plan, &listeners);
 
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {
             Event::Reload(why) => {
-                notify(&[sd_notify::NotifyState::Reloading]);
+                notify(&reloading());
                 reloader.reload(why);
+                refresh_certificates(&listeners).await;
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
@@ -223,8 +232,9 @@ async fn serve(
                     break true;
                 }
                 Err(error) => {
-                    let error = crate::telemetry::chain(&error);
-                    tracing::error!(%error, "upgrade failed, still serving");
+                    for line in telemetry::chain(&error).lines() {
+                        tracing::error!("upgrade failed, still serving: {line}");
+                    }
                 }
             },
             Event::End(why) => {
@@ -239,26 +249,35 @@ async fn serve(
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
-    let drain = reloader.config().server.drain;
-    if tokio::time::timeout(drain, all_ended.recv()).await.is_err() {
-        tracing::warn!(
-            ?drain,
-            "connections are still open after the drain; closing them"
-        );
-    }
     if !handed_over {
-        for settings in &listeners {
-            if let ListenAddress::Unix(path) = &settings.address {
-                // Nobody listens on it any more; a file that is gone already is as good.
-                let _ = std::fs::remove_file(path);
-            }
+        // Before the drain: a gateway that is started meanwhile has a file of its own there.
+        remove_socket_files(&listeners);
+    }
+    let drain = reloader.config().server.drain;
+    tokio::select! {
+        _ = all_ended.recv() => {}
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!(?drain, "connections are still open after the drain; closing them");
         }
-        if let Some(path) = &pid_file {
-            upgrade::remove_pid_file(path);
+        signal = signals.end() => {
+            tracing::warn!(signal, "asked again; closing the connections that are open");
         }
+    }
+    if let Some(path) = pid_file.filter(|_| !handed_over) {
+        upgrade::remove_pid_file(&path);
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Removes the files of the Unix sockets that nobody will accept from any more.
+fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
+    for settings in listeners {
+        if let ListenAddress::Unix(path) = &settings.address {
+            // A file that is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Asks the running gateway to hand its sockets to a new process, and waits until that one has
@@ -306,6 +325,32 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+/// What systemd wants to hear of a reload: with `Type=notify-reload` it must be dated.
+fn reloading() -> Vec<sd_notify::NotifyState<'static>> {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now().ok());
+    states
+}
+
+/// Looks at the certificates now rather than at the next turn of their watch: who has replaced one
+/// and asks for a reload means that one too.
+async fn refresh_certificates(listeners: &[Arc<ListenerSettings>]) {
+    let stores = listeners
+        .iter()
+        .filter_map(|listener| listener.certificates.clone());
+    for store in stores {
+        let refreshed = tokio::task::spawn_blocking(move || store.refresh()).await;
+        match refreshed {
+            Ok(Ok(changed)) => changed.log(),
+            Ok(Err(error)) => {
+                let error = telemetry::chain(&error);
+                tracing::error!("certificates not refreshed, still serving the old: {error}");
+            }
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
 /// What the loop of the running gateway reacts to.
 enum Event {
     Reload(reload::Why),
@@ -334,6 +379,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// Waits for a signal to end, and for no other.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 
     async fn next(&mut self, reloader: &mut Reloader<'_>) -> Event {

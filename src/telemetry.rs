@@ -250,6 +250,7 @@ fn targets(settings: &LogSettings, format: Format) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_target("tollgate", own)
+        .with_target("upstream", own)
         .with_target("pingora", pingora)
         .with_target("pingora_core::server", libraries)
 }

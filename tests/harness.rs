@@ -15,6 +15,7 @@ pub mod port;
 pub mod process;
 pub mod response;
 pub mod stats;
+pub mod status;
 pub mod tls;
 pub mod visitor;
 pub mod wire;

@@ -6,7 +6,16 @@
 mod harness;
 
 mod apps_test;
+mod balance_test;
+mod cli_test;
 mod deploy_test;
+mod docs_test;
+mod failure_test;
+mod first_use_test;
 mod gateway_test;
 mod harness_test;
+mod listener_test;
+mod reload_test;
+mod stream_test;
 mod tls_test;
+mod upgrade_test;

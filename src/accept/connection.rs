@@ -4,7 +4,9 @@
 //! pingora the bytes of that message and not one of the next, so what the ingress checked is
 //! what is forwarded. Knows framing; knows nothing of routes.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -115,10 +117,16 @@ impl Connection {
 
     /// Reads more bytes of a head. Returns how many; 0 is the end of the stream.
     pub async fn read_more(&mut self) -> io::Result<usize> {
-        if self.pending.capacity() == self.pending.len() {
-            self.pending.reserve(READ_SIZE);
-        }
-        self.transport.read_buf(&mut self.pending).await
+        poll_fn(|cx| self.poll_read_more(cx)).await
+    }
+
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Room of the stack: a connection that waits for its next request owns none.
+        let mut room = [MaybeUninit::uninit(); READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read))?;
+        self.pending.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// Takes the first `head` bytes as one request's head; the following reads hand out its

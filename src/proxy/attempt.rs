@@ -8,11 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
+use tracing::warn;
 
 use super::exchange::Exchange;
 use crate::downstream::Downstream;
@@ -24,7 +25,7 @@ use crate::plan::{Action, Forward, Retry, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Unavailable};
+use crate::upstream::{Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -57,6 +58,10 @@ pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<Htt
     };
     attempt.upstream = Some(forward.upstream.clone());
     attempt.lease = Some(lease);
+    // What was read of the body is sent, and counted, once more.
+    exchange.request_body_bytes = 0;
+    // Why the attempt before failed is no reason for what this one brings.
+    exchange.refusal = None;
     Ok(Box::new(peer))
 }
 
@@ -69,6 +74,15 @@ pub fn connected(exchange: &mut Exchange, reused: bool) {
 /// Makes the request that the backend receives.
 pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let (route, forward) = forwarding(exchange);
+    if forward.upstream.settings().protocol != Protocol::H1 && request.version != Version::HTTP_2 {
+        // pingora takes HTTP/1.1 when the TLS handshake chose no protocol: on a connection that has none of our
+        // deadlines, and whose responses nobody judges.
+        let error = Error::explain(
+            ErrorType::InvalidH2,
+            "the backend did not choose h2 by ALPN",
+        );
+        return Err(error.into_up());
+    }
     let downstream = session
         .digest()
         .and_then(Downstream::of)
@@ -111,8 +125,25 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
     if let Some(host) = host {
         request.insert_header(header::HOST, host)?;
     }
+    join_cookies(request)?;
     route.headers.prepare(request);
     Ok(())
+}
+
+/// HTTP/2 clients send a cookie a field; HTTP/1.1 has one field for all (RFC 9113 8.2.3), and an
+/// application that joins lines by commas would read one cookie.
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut lines = request.headers.get_all(header::COOKIE).iter();
+    if lines.nth(1).is_none() {
+        return Ok(());
+    }
+    let lines = request.headers.get_all(header::COOKIE).iter();
+    let joined = lines
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("valid values joined by a valid text");
+    request.insert_header(header::COOKIE, joined)
 }
 
 /// A response head arrived. Takes it, or asks for another attempt.
@@ -129,7 +160,15 @@ pub fn answered(
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     if forward.retry.on.status(status) {
-        blame(exchange, Failure::Status(status));
+        // An application that answers is alive, whatever it says: only what is no answer counts
+        // against a backend, or one page that says 503 would take all of them down.
+        let answering = exchange.attempt.lease.as_mut().map(|lease| {
+            lease.succeeded();
+            lease.backend().clone()
+        });
+        if let Some(backend) = answering {
+            exchange.attempt.tried.add(&backend);
+        }
         if may_retry(session, exchange, &forward.retry) {
             let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
             error.set_retry(true);
@@ -155,19 +194,18 @@ pub fn not_connected(
     mut error: Box<Error>,
 ) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    blame(
-        exchange,
-        if timed_out {
-            Failure::Timeout
-        } else {
-            Failure::Connect
-        },
-    );
+    let failure = if timed_out {
+        Failure::Timeout
+    } else {
+        Failure::Connect
+    };
+    blame(exchange, failure);
     let (_, forward) = forwarding(exchange);
     let retry = forward.retry.on.connect
         && session.response_written().is_none()
         && another_attempt(exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(if timed_out {
         Refusal::UpstreamTimeout
     } else {
@@ -196,11 +234,15 @@ pub fn failed(
     if reused && unanswered && failure == Failure::Reset && exchange.attempt.stale < MAX_STALE {
         // The backend had closed the pooled connection: no fault, and no attempt worth counting.
         exchange.attempt.stale += 1;
-        if repeatable(session, &forward.retry) {
+        let retry = repeatable(session, &forward.retry);
+        error.set_retry(retry);
+        if retry {
             exchange.attempt.count -= 1;
-            error.set_retry(true);
-            return error;
+        } else {
+            log_failure(exchange, failure, &error);
+            exchange.refusal = Some(Refusal::UpstreamReset);
         }
+        return error;
     }
     blame(exchange, failure);
     let named = match failure {
@@ -209,6 +251,7 @@ pub fn failed(
     };
     let retry = named && may_retry(session, exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(match failure {
         Failure::Timeout => Refusal::UpstreamTimeout,
         Failure::Protocol => Refusal::UpstreamProtocol,
@@ -261,21 +304,33 @@ fn failure_of(error: &Error) -> Option<Failure> {
     })
 }
 
-/// The I/O error at the root of a pingora error.
+/// The I/O error at the root of a pingora error, whose `source` does not lead there.
 fn io_error(error: &Error) -> Option<&io::Error> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
+    error.root_cause().downcast_ref()
 }
 
 /// What one of our own streams put into the I/O error at the root.
 fn io_cause<E: StdError + 'static>(error: &Error) -> Option<&E> {
     io_error(error)?.get_ref()?.downcast_ref()
+}
+
+/// One line for each attempt that failed: the record of the request says only how it ended.
+fn log_failure(exchange: &Exchange, failure: Failure, error: &Error) {
+    let attempt = &exchange.attempt;
+    let (Some(upstream), Some(backend)) = (&attempt.upstream, &attempt.backend) else {
+        return;
+    };
+    warn!(
+        target: "upstream",
+        upstream = %upstream.settings().name,
+        backend = %backend,
+        why = %failure,
+        %error,
+        attempt = attempt.count,
+        again = error.retry(),
+        id = exchange.request_id.as_str(),
+        "attempt failed"
+    );
 }
 
 fn blame(exchange: &mut Exchange, failure: Failure) {

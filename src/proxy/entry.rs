@@ -11,7 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::exchange::{Asked, Exchange};
-use super::ingress::{self, Parsed};
+use super::ingress::{self, Malformed, Parsed};
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
 use crate::headers::forwarded::is_https;
@@ -45,7 +45,11 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     }
     let asked = exchange.asked.insert(asked);
     if let Some(port) = downstream.listener.redirect_https {
-        return Ok(Entry::Answer(Box::new(to_https(asked, port))));
+        let host = asked
+            .host
+            .as_ref()
+            .ok_or(Refusal::Malformed(Malformed::HostMissing))?;
+        return Ok(Entry::Answer(Box::new(to_https(host, asked, port))));
     }
     let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());
@@ -175,8 +179,8 @@ fn content_length(request: &RequestHeader) -> Option<u64> {
 }
 
 /// 308 keeps the method: a form posted to http arrives at https as it was meant.
-fn to_https(asked: &Asked, port: u16) -> Answer {
-    let host = asked.host.as_ref().map_or("", Host::name);
+fn to_https(host: &Host, asked: &Asked, port: u16) -> Answer {
+    let host = host.name();
     let port = match port {
         443 => String::new(),
         port => format!(":{port}"),

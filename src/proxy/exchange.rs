@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pingora_core::upstreams::peer::HttpPeer;
+
 use crate::client::RequestId;
 use crate::plan::{Plan, Route};
 use crate::target::Host;
@@ -68,6 +70,8 @@ impl From<Admitted<'_>> for Asked {
 #[derive(Default)]
 pub struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
+    /// Where the first attempt goes, until it begins.
+    pub peer: Option<Box<HttpPeer>>,
     /// Counts as load on its backend while it lives.
     pub lease: Option<Lease>,
     pub tried: Tried,

@@ -1,6 +1,7 @@
 //! The one record of a finished request: which requests get one, what it says, how it is written.
 //! Pure: a record is plain values, and there is no field that could hold a credential.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -118,6 +119,19 @@ impl FromStr for AccessMode {
                     WORDS,
                 ))),
             },
+        }
+    }
+}
+
+impl fmt::Display for AccessMode {
+    /// The operator's word for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Errors => f.write_str("errors"),
+            Self::Slow => f.write_str("slow"),
+            Self::Sampled(every) => write!(f, "sampled:{every}"),
+            Self::Off => f.write_str("off"),
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::http1::{ResponseGate, ResponseLimits};
 
-use super::{Deadline, Transport, deadline::Timer, socket::Socket};
+use super::{Deadline, Transport, deadline::Timer, outgoing::Outgoing, socket::Socket};
 
 /// A connection over one [`Transport`].
 pub(super) struct WireStream {
@@ -37,6 +37,9 @@ pub(super) struct WireStream {
     transport: Arc<Transport>,
     phase: Phase,
     gate: ResponseGate,
+    outgoing: Outgoing,
+    /// The backend took no more of the request in time: what has not been answered by now will not be.
+    jammed: bool,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -98,6 +101,8 @@ impl WireStream {
             transport,
             phase: Phase::Idle { parked: false },
             gate: ResponseGate::new(limits),
+            outgoing: Outgoing::nothing(),
+            jammed: false,
             last_write: now,
             last_read: now,
             reading_since: None,
@@ -113,7 +118,10 @@ impl WireStream {
     fn read_deadline(&self) -> Option<(Instant, Deadline)> {
         let timeouts = &self.transport.settings().timeouts;
         match self.phase {
+            _ if self.jammed => Some((Instant::now(), Deadline::Write)),
             Phase::Idle { .. } => None,
+            // The client is still sending: its pauses are not the backend's.
+            Phase::Head if !self.outgoing.is_whole() => None,
             Phase::Head => Some((self.last_write + timeouts.first_byte, Deadline::FirstByte)),
             // From when we began to wait, not from the last byte: a slow client may have kept us from reading.
             Phase::Body => Some((self.reading_since? + timeouts.read, Deadline::Read)),
@@ -149,18 +157,33 @@ impl WireStream {
         Ok(())
     }
 
-    /// `bytes` begin a request if the connection was idle: pingora writes a head in one piece.
-    fn sent(&mut self, bytes: &[u8]) {
+    /// The first `written` bytes of these parts were taken. They begin a request if the connection was idle: pingora
+    /// writes a head in one piece.
+    fn sent(&mut self, parts: &[IoSlice<'_>], written: usize) {
         self.last_write = Instant::now();
         if matches!(self.phase, Phase::Idle { .. }) {
+            let head = parts.iter().find(|part| !part.is_empty());
+            let head: &[u8] = head.map_or(&[], |part| part);
             self.unpark();
             self.phase = Phase::Head;
-            self.gate.request_started(bytes);
+            self.gate.request_started(head);
+            self.outgoing = Outgoing::request(head);
+        }
+        if self.phase == Phase::Head {
+            let mut left = written;
+            for part in parts {
+                let taken = left.min(part.len());
+                self.outgoing.written(&part[..taken]);
+                left -= taken;
+            }
         }
     }
 
     /// Enters the pool if there is room; `false` is that the connection is to be closed.
     fn park(&mut self) -> bool {
+        if !self.outgoing.is_whole() {
+            return false;
+        }
         let room = self.transport.settings().keepalive;
         let parked = self
             .parked
@@ -183,16 +206,19 @@ impl WireStream {
     fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
-        first: &[u8],
+        parts: &[IoSlice<'_>],
         write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let result = write(Pin::new(&mut self.socket), cx);
         if result.is_pending() {
             ready!(self.poll_write_deadline(cx));
+            self.jammed = true;
             return Poll::Ready(Err(Deadline::Write.passed()));
         }
         self.writing_since = None;
-        self.sent(first);
+        if let Poll::Ready(Ok(written)) = result {
+            self.sent(parts, written);
+        }
         result
     }
 
@@ -243,7 +269,9 @@ impl AsyncWrite for WireStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.get_mut()
-            .poll_write_with(cx, bytes, |socket, cx| socket.poll_write(cx, bytes))
+            .poll_write_with(cx, &[IoSlice::new(bytes)], |socket, cx| {
+                socket.poll_write(cx, bytes)
+            })
     }
 
     fn poll_write_vectored(
@@ -251,9 +279,7 @@ impl AsyncWrite for WireStream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = parts.iter().find(|part| !part.is_empty());
-        let first = first.map_or(&[][..], |part| part);
-        self.get_mut().poll_write_with(cx, first, |socket, cx| {
+        self.get_mut().poll_write_with(cx, parts, |socket, cx| {
             socket.poll_write_vectored(cx, parts)
         })
     }
@@ -269,6 +295,7 @@ impl AsyncWrite for WireStream {
             return Poll::Ready(result);
         }
         ready!(this.poll_write_deadline(cx));
+        this.jammed = true;
         Poll::Ready(Err(Deadline::Write.passed()))
     }
 

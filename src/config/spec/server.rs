@@ -46,7 +46,7 @@ spec! {
         max_header_bytes: u64 as Size = "32 KiB", within "256 B"..="1023 KiB";
         /// Streams open at once on one HTTP/2 connection, 1 to 10,000.
         max_h2_streams: u32 = 128, within 1..=10_000;
-        /// Drops fields with "_" in their name, which applications confuse with "-". The Proxy field is always dropped.
+        /// Drops fields whose name has more than letters, digits and "-": applications confuse "_" with "-". Proxy is always dropped.
         drop_unsafe_headers: bool = true;
         /// Merges empty path segments: "//" is "/". Otherwise they are part of the path.
         merge_slashes: bool = false;

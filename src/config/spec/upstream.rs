@@ -120,7 +120,7 @@ spec! {
         /// Attempts in all, 1 to 10; 1 never tries again.
         attempts: u32 = 2, within 1..=10;
         /// When: "connect", "reset" (lost before any byte), "timeout" (no first byte), "429", "500", "502", "503", "504".
-        on: Vec<RetryOnSpec> = ["connect", "502", "503", "504"];
+        on: Vec<RetryOnSpec> = ["connect", "reset", "timeout", "502", "503", "504"];
         /// Also methods that may have an effect each time: POST, PATCH.
         non_idempotent: bool = false;
         /// Share of requests that may be tried again, "0%" to "100%".
