@@ -55,7 +55,7 @@ impl Downstream {
             .map_or(THIS_MACHINE, |peer| peer.ip().to_canonical())
     }
 
-    /// The facts that [`crate::accept::connection::Connection`] put into pingora's digest.
+    /// The facts that the acceptance of the connection put into pingora's digest.
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest
             .proxy_digest
