@@ -193,6 +193,7 @@ impl Acceptor {
             tls,
             listener,
             added: parking_lot::Mutex::default(),
+            reset: false.into(),
         });
         Ok((Box::new(Connection::new(transport, downstream)), guard))
     }

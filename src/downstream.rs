@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pingora_core::protocols::Digest;
@@ -21,6 +22,8 @@ pub struct Downstream {
     pub listener: Arc<ListenerSettings>,
     /// Field lines for the answer under way: a connection of HTTP/1.x has one at a time.
     pub added: Mutex<Vec<u8>>,
+    /// See [`Downstream::end_with_reset`].
+    pub reset: AtomicBool,
 }
 
 /// What a TLS handshake settled.
@@ -38,6 +41,16 @@ pub struct TlsFacts {
 const THIS_MACHINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Downstream {
+    /// Makes the end of this connection an RST: where only its end marks that of a body, an
+    /// orderly one would make a whole answer of one that broke off.
+    pub fn end_with_reset(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    pub fn ends_with_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+
     /// Gives the next final HTTP/1.x response head these field lines, each with its line end, in
     /// place of any given before.
     pub fn add_to_answer(&self, lines: Vec<u8>) {

@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::server::configuration::ServerConf;
@@ -283,8 +283,14 @@ impl ProxyHttp for FullLane {
     ) -> Result<()> {
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        // An interim answer comes before the end of the body by its nature; a final one that does
+        // leaves the rest of the body unread, so its connection ends.
+        session
+            .as_downstream_mut()
+            .set_close_on_response_before_downstream_finish(!interim);
         if !interim {
             exchange.status = response.status.as_u16();
+            attempt::frame_for_client(session, response);
             if session.is_http2() {
                 entry::dress(exchange, response);
             } else {
@@ -338,7 +344,7 @@ impl ProxyHttp for FullLane {
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
         if begun {
-            attempt::cut_short(exchange, error);
+            attempt::cut_short(session, exchange, error);
             return nothing_to_send;
         }
         let refusal = match exchange.refusal.take() {
@@ -372,6 +378,11 @@ impl ProxyHttp for FullLane {
         record::finish(&self.0.log, session, error, exchange);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
+        let refused = error.is_some() && exchange.refusal.is_some();
+        if refused && session.req_header().version < Version::HTTP_2 {
+            // What the client still sends must not destroy the answer on its way.
+            session.as_downstream_mut().shutdown().await;
+        }
     }
 
     /// Every failure is in our own record, with its reason.

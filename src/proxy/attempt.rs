@@ -15,6 +15,7 @@ use pingora_http::{HMap, RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tracing::warn;
 
+use super::entry;
 use super::exchange::Exchange;
 use crate::downstream::Downstream;
 use crate::headers::forwarded::{
@@ -205,6 +206,17 @@ pub fn answered(
     Ok(())
 }
 
+/// Frames a final response for its client. It says our own version (RFC 9110 2.5), and HTTP/1.0
+/// knows no chunks: there the body ends with the connection.
+pub fn frame_for_client(session: &mut Session, response: &mut ResponseHeader) {
+    response.set_version(Version::HTTP_11);
+    if session.req_header().version == Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
+}
+
 /// No connection to the backend could be made. Nothing was sent, so any request may be repeated.
 pub fn not_connected(
     session: &Session,
@@ -279,8 +291,11 @@ pub fn failed(
 }
 
 /// The answer had begun when the exchange broke off: what the client has is all it gets.
-pub fn cut_short(exchange: &mut Exchange, error: &Error) {
+pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
+    if session.req_header().version == Version::HTTP_10 {
+        entry::downstream(session).end_with_reset();
+    }
     match error.esource() {
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,

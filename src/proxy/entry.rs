@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -40,6 +40,14 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
         request.remove_header(&name);
     }
+    if !ingress::asks_to_upgrade(request.version, &request.headers) {
+        // pingora takes the field alone for an upgrade.
+        request.remove_header(&UPGRADE);
+    }
+    if request.version == Version::HTTP_10 {
+        // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
+        request.remove_header(&EXPECT);
+    }
     if let Some(host) = &asked.host {
         check_authority(&downstream, host)?;
     }
@@ -50,6 +58,9 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
             .as_ref()
             .ok_or(Refusal::Malformed(Malformed::HostMissing))?;
         return Ok(Entry::Answer(Box::new(to_https(host, asked, port))));
+    }
+    if &*asked.path == "*" {
+        return Ok(Entry::Answer(Box::new(Answer::options())));
     }
     let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());

@@ -44,6 +44,9 @@ pub struct Answer {
 
 const OWN_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
+/// What the gateway as a whole allows; an application may allow less, or methods of its own.
+const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// The media types we speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -86,6 +89,16 @@ impl Answer {
         }
     }
 
+    /// What `OPTIONS *` is told: it asks the gateway itself, not an application (RFC 9110 9.3.7).
+    pub fn options() -> Self {
+        let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8)).expect("a status");
+        put(&mut head, "Allow", HeaderValue::from_static(ALLOW));
+        Self {
+            head,
+            body: Bytes::new(),
+        }
+    }
+
     pub(super) fn of(refusal: &Refusal, asked: &Asked<'_>, pages: &Pages) -> Self {
         let (status, reason, detail) = refusal.row();
         let facts = Problem {
@@ -119,10 +132,13 @@ impl Answer {
             // Without it the strict policy of a route would take the page's own style away.
             set("Content-Security-Policy", HeaderValue::from_static(OWN_CSP));
         }
+        // RFC 9110 15.5.6: every 405 says what is allowed.
         if let Refusal::MethodNotAllowed { allow } = refusal
             && let Ok(allow) = HeaderValue::from_str(allow)
         {
             set("Allow", allow);
+        } else if status == StatusCode::METHOD_NOT_ALLOWED {
+            set("Allow", HeaderValue::from_static(ALLOW));
         }
         if let Some(seconds) = retry_after(refusal, status, pages) {
             set("Retry-After", HeaderValue::from(seconds));
