@@ -24,7 +24,7 @@ use crate::headers::forwarded::{
 use crate::plan::{Action, Forward, HostSent, Retry, Route};
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Protocol, Unavailable};
+use crate::upstream::{Deadline, Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -199,7 +199,9 @@ pub fn failed(
         // Decided already, by `answered` or by the limit on the body.
         return error;
     }
-    let Some(failure) = failure_of(&error) else {
+    let failure = failure_of(&error);
+    // How a tunnel ends says nothing of the backend: silence is the application's affair.
+    let Some(failure) = failure.filter(|_| !session.was_upgraded()) else {
         error.set_retry(false);
         return error;
     };
@@ -238,6 +240,7 @@ pub fn failed(
 pub fn cut_short(exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
     match error.esource() {
+        _ if io_cause(error) == Some(&Deadline::Idle) => {}
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,
     }
