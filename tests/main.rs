@@ -11,6 +11,7 @@ mod deploy_test;
 mod failure_test;
 mod gateway_test;
 mod harness_test;
+mod health_test;
 mod retry_test;
 mod timeout_test;
 mod tls_test;
