@@ -15,3 +15,4 @@ mod health_test;
 mod retry_test;
 mod timeout_test;
 mod tls_test;
+mod transport_test;

@@ -24,7 +24,7 @@ pub struct TlsOrigin {
 
 #[derive(Default)]
 struct Shared {
-    handshakes: AtomicUsize,
+    served: AtomicUsize,
 }
 
 impl TlsOrigin {
@@ -89,8 +89,8 @@ impl TlsOrigin {
     }
 
     /// How many clients were content with what they were shown, and sent a request.
-    pub fn handshakes(&self) -> usize {
-        self.shared.handshakes.load(Ordering::Relaxed)
+    pub fn served(&self) -> usize {
+        self.shared.served.load(Ordering::Relaxed)
     }
 }
 
@@ -104,12 +104,13 @@ impl Drop for TlsOrigin {
 impl Shared {
     fn serve(&self, socket: TcpStream, config: Arc<ServerConfig>) {
         socket.set_read_timeout(Some(PATIENCE)).expect("above zero");
+        socket.set_nodelay(true).expect("TCP has the option");
         let connection = ServerConnection::new(config).expect("a complete configuration");
         let mut stream = StreamOwned::new(connection, socket);
         let (mut head, mut first, mut block) = (Vec::new(), true, [0; 4096]);
         while let Ok(length @ 1..) = stream.read(&mut block) {
             if first {
-                self.handshakes.fetch_add(1, Ordering::Relaxed);
+                self.served.fetch_add(1, Ordering::Relaxed);
                 first = false;
             }
             head.extend_from_slice(&block[..length]);
