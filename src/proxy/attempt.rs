@@ -26,7 +26,7 @@ use crate::plan::{Action, Forward, Retry, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Protocol, Unavailable};
+use crate::upstream::{Deadline, Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -255,7 +255,9 @@ pub fn failed(
         // Decided already, by `answered` or by the limit on the body.
         return error;
     }
-    let Some(failure) = failure_of(&error) else {
+    let failure = failure_of(&error);
+    // How a tunnel ends says nothing of the backend: silence is the application's affair.
+    let Some(failure) = failure.filter(|_| !session.was_upgraded()) else {
         error.set_retry(false);
         return error;
     };
@@ -297,6 +299,7 @@ pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
         entry::downstream(session).end_with_reset();
     }
     match error.esource() {
+        _ if io_cause(error) == Some(&Deadline::Idle) => {}
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,
     }
