@@ -193,7 +193,7 @@ impl Acceptor {
             tls,
             listener,
             added: parking_lot::Mutex::default(),
-            ends_with_reset: false.into(),
+            reset: false.into(),
         });
         Ok((Box::new(Connection::new(transport, downstream)), guard))
     }

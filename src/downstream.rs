@@ -23,7 +23,7 @@ pub struct Downstream {
     /// Field lines for the answer under way: a connection of HTTP/1.x has one at a time.
     pub added: Mutex<Vec<u8>>,
     /// See [`Downstream::end_with_reset`].
-    pub ends_with_reset: AtomicBool,
+    pub reset: AtomicBool,
 }
 
 /// What a TLS handshake settled.
@@ -41,6 +41,16 @@ pub struct TlsFacts {
 const THIS_MACHINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Downstream {
+    /// Makes the end of this connection an RST: where only its end marks that of a body, an
+    /// orderly one would make a whole answer of one that broke off.
+    pub fn end_with_reset(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    pub fn ends_with_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+
     /// Gives the next final HTTP/1.x response head these field lines, each with its line end, in
     /// place of any given before.
     pub fn add_to_answer(&self, lines: Vec<u8>) {
@@ -52,19 +62,13 @@ impl Downstream {
         std::mem::take(&mut self.added.lock())
     }
 
-    /// Makes the end of the connection an RST: where only its end marks that of a body, an orderly
-    /// one would make a whole answer of one that broke off. A Unix socket has no RST.
-    pub fn end_with_reset(&self) {
-        self.ends_with_reset.store(true, Ordering::Relaxed);
-    }
-
     /// The address that trust is asked of. A Unix socket counts as the loopback address.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer
             .map_or(THIS_MACHINE, |peer| peer.ip().to_canonical())
     }
 
-    /// The facts that [`crate::accept::connection::Connection`] put into pingora's digest.
+    /// The facts that the acceptance of the connection put into pingora's digest.
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest
             .proxy_digest

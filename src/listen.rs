@@ -10,7 +10,6 @@ use thiserror::Error;
 
 use crate::address::{BadSocketPath, socket_path};
 use crate::certificates::CertificateStore;
-use crate::word::choice;
 
 /// Where to listen: `IP:PORT`, `[IPv6]:PORT` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,18 +51,6 @@ impl FromStr for ListenAddress {
                 .map(Self::Tcp)
                 .map_err(|_| BadListenAddress::Socket(text.to_owned())),
         }
-    }
-}
-
-choice! {
-    /// The oldest version of TLS a listener speaks.
-    #[derive(Default)]
-    pub enum MinTls: "TLS version" {
-        /// TLS 1.2 and 1.3.
-        #[default]
-        V1_2 = "1.2",
-        /// TLS 1.3 only.
-        V1_3 = "1.3",
     }
 }
 
@@ -119,12 +106,5 @@ mod tests {
         }
         let long = format!("unix:/{}", "a".repeat(103));
         assert!(long.parse::<ListenAddress>().is_err());
-    }
-
-    #[test]
-    fn an_unknown_tls_version_names_the_known_ones() {
-        assert_eq!("1.3".parse(), Ok(MinTls::V1_3));
-        let error = "1.1".parse::<MinTls>().unwrap_err().to_string();
-        assert!(error.starts_with(r#"unknown TLS version "1.1""#) && error.ends_with("1.2, 1.3"));
     }
 }

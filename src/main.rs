@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::certs::CertsError;
+use tollgate::config::Source;
 use tollgate::config::problem::Problems;
 use tollgate::config::{self, Config};
 use tollgate::explain::ExplainError;
 use tollgate::listen::ListenAddress;
-use tollgate::server::{self, ServeError, Source};
+use tollgate::server::{self, ServeError};
 use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
@@ -126,13 +126,9 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             server::run(&source, inheritance)?;
         }
         Command::Check { file } => {
-            let (config, _) = server::check(&Source::File(file.config.clone()))?;
+            let checked = server::check(&Source::File(file.config.clone()))?;
             let file = file.config.display().to_string();
-            for warning in config
-                .warnings(&file, SystemTime::now())
-                .to_string()
-                .lines()
-            {
+            for warning in checked.warnings(&file).to_string().lines() {
                 println!("warning: {warning}");
             }
             println!("{file}: no problems");
@@ -145,7 +141,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             url,
             headers,
         } => {
-            let (_, plan) = server::check(&Source::File(file.config))?;
+            let plan = server::check(&Source::File(file.config))?.plan;
             print!("{}", explain::explain(&plan, &method, &url, &headers)?);
         }
         Command::Upgrade { file, pid } => {

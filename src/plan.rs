@@ -4,6 +4,8 @@
 //! load and health - is handed from the plan before to the next one by name and address.
 
 mod compile;
+mod routes;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

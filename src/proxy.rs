@@ -342,9 +342,10 @@ impl ProxyHttp for FullLane {
             error_code: 0,
             can_reuse_downstream: false,
         };
-        let begun = session
-            .response_written()
-            .is_some_and(|head| !head.status.is_informational());
+        // After a 101 too: what is in a tunnel is none of our messages.
+        let begun = session.response_written().is_some_and(|head| {
+            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+        });
         if begun {
             attempt::cut_short(session, exchange, error);
             return nothing_to_send;

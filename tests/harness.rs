@@ -19,6 +19,7 @@ pub mod response;
 pub mod stats;
 pub mod status;
 pub mod tls;
+pub mod tls_origin;
 pub mod visitor;
 pub mod wire;
 

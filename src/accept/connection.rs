@@ -10,7 +10,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use tokio_rustls::server::TlsStream;
 use super::socket::Socket;
 use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
+use crate::stream::forward_stream;
 
 /// Bytes of later, pipelined requests that are kept while one is served. Beyond it the client
 /// is read no further until the answer is out.
@@ -242,6 +242,17 @@ impl Connection {
         !self.pending.is_empty() || matches!(self.message, Message::Body(_))
     }
 
+    /// Makes the end of this connection an RST: where only its end marks that of a body, an
+    /// orderly one would make a whole answer of one that broke off. A Unix socket has no RST.
+    fn reset_at_end(&self) {
+        let socket = match &self.transport {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => tls.get_ref().0,
+        };
+        // Refused by the kernel only for a socket that has ended.
+        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
+
     /// Reads pipelined bytes ahead until the socket has no more, for the sake of noticing that
     /// the client is gone. Ready only at the end of the stream or on an error.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -318,13 +329,8 @@ impl Drop for Connection {
         let mut nobody = Context::from_waker(Waker::noop());
         // The client may be gone, which is one reason for being dropped.
         let _ = self.poll_send(&mut nobody);
-        if self.downstream.ends_with_reset.load(Ordering::Relaxed) {
-            let socket = match &self.transport {
-                Transport::Plain(socket) => socket,
-                Transport::Tls(tls) => tls.get_ref().0,
-            };
-            // Refused by the kernel only for a socket that has ended.
-            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        if self.downstream.ends_with_reset() {
+            self.reset_at_end();
         }
     }
 }
@@ -483,57 +489,4 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
-    }
-}
+forward_stream!(Transport { Plain, Tls });

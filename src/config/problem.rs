@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, and where. Knows positions and wording; knows no key.
 
 use std::fmt;
+use std::io;
 use std::ops::Deref;
 
 /// A position in the file: line and column count from 1, the column in characters.
@@ -177,6 +178,17 @@ impl fmt::Display for Problems {
             }
         }
         Ok(())
+    }
+}
+
+/// What the system said, in a few words that do not depend on the system.
+pub fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+        io::ErrorKind::NotADirectory => "is not a directory".to_owned(),
+        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => format!("cannot be read ({error})"),
     }
 }
 

@@ -375,3 +375,41 @@ impl From<BadFraming> for Malformed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_rewritten_only_where_it_would_be_read_differently() {
+        for (sent, passed_on) in [
+            ("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            (
+                "\r\nGET http://A:80/a?b HTTP/1.1\r\nHost: a\r\n\r\n",
+                Some("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+            (
+                "GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n",
+                Some("GET /?b HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+            (
+                "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+                Some("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+            (
+                "GET http://a:8/ HTTP/1.0\r\nX: y\r\n\r\n",
+                Some("GET / HTTP/1.0\r\nHost: a:8\r\nX: y\r\n\r\n"),
+            ),
+            (
+                "GET /?a=\"<b>\" HTTP/1.1\r\nHost: a\r\n\r\n",
+                Some("GET /?a=%22%3Cb%3E%22 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ),
+        ] {
+            let head = RequestHead::check(sent.as_bytes(), &Limits::default());
+            let head = head.unwrap().unwrap();
+            let found = head.rewritten(sent.as_bytes());
+            assert_eq!(found.as_deref(), passed_on.map(str::as_bytes), "{sent}");
+        }
+    }
+}

@@ -118,6 +118,11 @@ impl ResponseGate {
         matches!(self.state, State::Head(_))
     }
 
+    /// Whether the outstanding request asks to leave HTTP.
+    pub fn asks_to_upgrade(&self) -> bool {
+        self.in_head() && self.asked.upgrade
+    }
+
     /// Whether a 101 has ended HTTP on this connection.
     pub fn is_tunnel(&self) -> bool {
         matches!(self.state, State::Tunnel)

@@ -15,6 +15,7 @@ use pingora_http::{HMap, RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tracing::warn;
 
+use super::entry;
 use super::exchange::Exchange;
 use crate::downstream::Downstream;
 use crate::headers::forwarded::{
@@ -260,7 +261,9 @@ pub fn failed(
         error.set_retry(false);
         return error;
     }
-    let Some(failure) = failure_of(&error) else {
+    let failure = failure_of(&error);
+    // How a tunnel ends says nothing of the backend: silence is the application's affair.
+    let Some(failure) = failure.filter(|_| !session.was_upgraded()) else {
         error.set_retry(false);
         return error;
     };
@@ -298,12 +301,11 @@ pub fn failed(
 /// The answer had begun when the exchange broke off: what the client has is all it gets.
 pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
-    if session.req_header().version == Version::HTTP_10
-        && let Some(downstream) = session.digest().and_then(Downstream::of)
-    {
-        downstream.end_with_reset();
+    if session.req_header().version == Version::HTTP_10 {
+        entry::downstream(session).end_with_reset();
     }
     match error.esource() {
+        _ if io_cause(error) == Some(&Deadline::Idle) => {}
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::accept::AcceptSettings;
 use crate::accept::guard::ConnectionGuards;
-use crate::certificates::{CertificateStore, server_config};
+use crate::certificates::{CertificateError, CertificateStore, server_config};
 use crate::config::Config;
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Located, Problems};
 use crate::config::spec::ListenSpec;
+use crate::config::word::FilePath;
 use crate::listen::ListenerSettings;
 use crate::plan;
 
@@ -36,37 +37,19 @@ pub fn guards(config: &Config) -> ConnectionGuards {
     )
 }
 
-/// Every listener with its certificates, which are watched from here on. Needs a runtime.
-pub fn listeners(config: &Config, file: &str) -> Result<Vec<Arc<ListenerSettings>>, Problems> {
-    let mut problems = Problems::new(file);
-    let mut listeners = Vec::new();
-    for spec in &config.server.listen {
-        match listener(spec) {
-            Ok(listener) => listeners.push(Arc::new(listener)),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    problems.none_or(listeners)
+/// Every listener with its certificates. `None` when one has a problem; all of them are noted.
+pub fn listeners(config: &Config, problems: &mut Problems) -> Option<Vec<Arc<ListenerSettings>>> {
+    let specs = config.server.listen.iter();
+    let listeners: Vec<_> = specs.map(|spec| listener(spec, problems)).collect();
+    listeners.into_iter().collect()
 }
 
-fn listener(spec: &ListenSpec) -> Result<ListenerSettings, Problem> {
-    let certificates = spec
-        .tls
-        .as_ref()
-        .map(|directory| {
-            let default = spec
-                .default_certificate
-                .as_ref()
-                .map(|name| name.value.as_str());
-            CertificateStore::load(&directory.path, default)
-                .map(Arc::new)
-                .map_err(|error| Problem::at(directory, crate::telemetry::chain(&error)))
-        })
-        .transpose()?;
-    if let Some(store) = &certificates {
-        store.watch();
-    }
-    Ok(ListenerSettings {
+fn listener(spec: &ListenSpec, problems: &mut Problems) -> Option<Arc<ListenerSettings>> {
+    let certificates = match &spec.tls {
+        Some(directory) => Some(certificates(spec, directory, problems)?),
+        None => None,
+    };
+    Some(Arc::new(ListenerSettings {
         address: spec.address.value.clone(),
         tls: certificates
             .as_ref()
@@ -75,5 +58,47 @@ fn listener(spec: &ListenSpec) -> Result<ListenerSettings, Problem> {
         h2c: *spec.h2c,
         redirect_https: *spec.redirect_https,
         proxy_protocol: *spec.proxy_protocol,
-    })
+    }))
+}
+
+fn certificates(
+    spec: &ListenSpec,
+    directory: &Located<FilePath>,
+    problems: &mut Problems,
+) -> Option<Arc<CertificateStore>> {
+    let default = spec.default_certificate.as_ref();
+    match CertificateStore::load(&directory.path, default.map(|name| name.as_str())) {
+        Ok(store) => Some(Arc::new(store)),
+        Err(errors) => {
+            for error in errors {
+                let message = crate::telemetry::chain(&error);
+                match (&error, default) {
+                    (CertificateError::Default { .. }, Some(name)) => problems.note(name, message),
+                    _ => problems.note(directory, message),
+                }
+            }
+            None
+        }
+    }
+}
+
+/// Certificates that clients will complain of. Not problems: a gateway that refuses to start for
+/// an expired certificate takes every other name down with it.
+pub fn complaints(config: &Config, listeners: &[Arc<ListenerSettings>], warnings: &mut Problems) {
+    for (spec, listener) in config.server.listen.iter().zip(listeners) {
+        let (Some(directory), Some(store)) = (&spec.tls, &listener.certificates) else {
+            continue;
+        };
+        for (name, complaint) in store.complaints() {
+            let message = format!("certificate {name:?} of {} {complaint}", directory.value);
+            warnings.note(directory, message);
+        }
+    }
+}
+
+/// Takes in what changes on disk from now on. Needs a runtime.
+pub fn watch(listeners: &[Arc<ListenerSettings>]) {
+    for store in listeners.iter().filter_map(|one| one.certificates.as_ref()) {
+        store.watch();
+    }
 }

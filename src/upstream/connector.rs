@@ -467,10 +467,10 @@ mod tests {
 
     #[test]
     fn tls_without_a_name_must_say_that_it_is_insecure() {
-        let error = Tls::load(&TlsFiles::default()).unwrap_err();
+        let errors = Tls::load(&TlsFiles::default()).unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "tls has no sni; name the backend's certificate or say insecure = true"
+            errors[0].to_string(),
+            "tls without sni; expected the name that the backends prove, or insecure = true"
         );
     }
 

@@ -40,6 +40,8 @@ pub(super) struct WireStream {
     outgoing: Outgoing,
     /// The backend took no more of the request in time: what has not been answered by now will not be.
     jammed: bool,
+    /// The reader has not been told to wait since a request to upgrade was written.
+    unannounced: bool,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -103,6 +105,7 @@ impl WireStream {
             gate: ResponseGate::new(limits),
             outgoing: Outgoing::nothing(),
             jammed: false,
+            unannounced: false,
             last_write: now,
             last_read: now,
             reading_since: None,
@@ -118,7 +121,6 @@ impl WireStream {
     fn read_deadline(&self) -> Option<(Instant, Deadline)> {
         let timeouts = &self.transport.settings().timeouts;
         match self.phase {
-            _ if self.jammed => Some((Instant::now(), Deadline::Write)),
             Phase::Idle { .. } => None,
             // The client is still sending: its pauses are not the backend's, but they end.
             Phase::Head if !self.outgoing.is_whole() => {
@@ -170,6 +172,7 @@ impl WireStream {
             self.phase = Phase::Head;
             self.gate.request_started(head);
             self.outgoing = Outgoing::request(head);
+            self.unannounced = self.gate.asks_to_upgrade();
         }
         if self.phase == Phase::Head {
             let mut left = written;
@@ -238,6 +241,13 @@ impl AsyncRead for WireStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.unannounced {
+            // pingora closes the tunnel if it reads the 101 before it has noticed that the request has no body, which it
+            // does as soon as it waits.
+            this.unannounced = false;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in
         // large pieces.
@@ -255,6 +265,9 @@ impl AsyncRead for WireStream {
         if parking && !this.park() {
             // An end of file: pingora drops what it was about to keep.
             return Poll::Ready(Ok(()));
+        }
+        if this.jammed {
+            return Poll::Ready(Err(Deadline::Write.passed()));
         }
         this.reading_since.get_or_insert_with(Instant::now);
         let deadline = this.read_deadline();

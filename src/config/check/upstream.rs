@@ -69,12 +69,6 @@ fn protocol(upstream: &UpstreamSpec, problems: &mut Problems) {
 }
 
 fn verification(tls: &TlsSpec, problems: &mut Problems) {
-    if tls.sni.is_none() && !*tls.insecure {
-        problems.note(
-            tls,
-            "tls without sni; expected the name that the backends prove, or insecure = true",
-        );
-    }
     if let Some(ca) = tls.ca.as_ref().filter(|_| *tls.insecure) {
         problems.note(
             ca,

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::certificates::MinTls;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
 use crate::config::word::{FilePath, HttpsPort, Size};
-use crate::listen::{ListenAddress, MinTls};
+use crate::listen::ListenAddress;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};

@@ -3,9 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::{FilePath, Word};
+use crate::certificates::MinTls;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
-use crate::listen::MinTls;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
