@@ -5,9 +5,7 @@
 //! the pipelined bytes behind it, knows PROXY headers on TLS listeners only, and has no deadline
 //! for a whole head.
 
-pub mod certificates;
 pub mod connection;
-pub mod downstream;
 pub mod guard;
 mod http1;
 mod http2;
@@ -25,13 +23,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::connection::{Connection, Transport};
-use self::downstream::{Downstream, TlsFacts};
 use self::guard::ConnectionGuards;
-use self::listener::{Listener, ListenerSettings};
+use self::listener::Listener;
 use self::socket::Socket;
+use crate::downstream::{Downstream, TlsFacts};
 use crate::http1::head::Limits;
-use crate::proxy::refusal::Refusal;
+use crate::listen::ListenerSettings;
 use crate::proxy::{Gateway, Proxy};
+use crate::refusal::Refusal;
 
 /// Turns true once, when the gateway stops taking new work.
 pub type Shutdown = watch::Receiver<bool>;
@@ -93,12 +92,13 @@ impl Acceptor {
                 Ok((socket, peer)) => {
                     let acceptor = self.clone();
                     let settings = settings.clone();
-                    let ending = ending.clone();
-                    let alive = alive.clone();
-                    tokio::spawn(async move {
-                        acceptor.serve(socket, peer, settings, ending).await;
-                        drop(alive);
-                    });
+                    tokio::spawn(acceptor.serve(
+                        socket,
+                        peer,
+                        settings,
+                        ending.clone(),
+                        alive.clone(),
+                    ));
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -110,32 +110,47 @@ impl Acceptor {
         }
     }
 
+    /// Serves one connection to its end. What idles does so in this future: what is large in it
+    /// stands in a box of its own, which is there only while it is needed.
     async fn serve(
         self: Arc<Self>,
         socket: Socket,
         peer: Option<SocketAddr>,
         listener: Arc<ListenerSettings>,
         shutdown: Shutdown,
+        _alive: tokio::sync::mpsc::Sender<()>,
     ) {
-        let patience = self.settings.handshake_timeout;
-        let address = listener.address.clone();
-        let established = self.establish(socket, peer, listener);
-        let (connection, _guard) = match pingora_timeout::timeout(patience, established).await {
-            Ok(Ok(established)) => established,
-            Ok(Err(why)) => {
-                return tracing::debug!(listener = %address, ?peer, %why, "connection not served");
-            }
-            Err(_) => {
-                let why = NotServed::TooSlow;
-                return tracing::debug!(listener = %address, ?peer, %why, "connection not served");
-            }
+        let Some((connection, _guard)) =
+            Box::pin(self.establish_in_time(socket, peer, listener)).await
+        else {
+            return;
         };
         let tls = connection.downstream().tls.as_ref();
         if tls.is_some_and(|tls| tls.h2) {
-            http2::serve(&self, connection, shutdown).await;
+            Box::pin(http2::serve(&self, connection, shutdown)).await;
         } else {
             http1::serve(&self, connection, shutdown).await;
         }
+    }
+
+    /// As [`Acceptor::establish`], within `handshake_timeout`; `None` where the connection is not
+    /// to be served, which has been said.
+    async fn establish_in_time(
+        &self,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        listener: Arc<ListenerSettings>,
+    ) -> Option<(Box<Connection>, guard::ConnectionGuard)> {
+        let patience = self.settings.handshake_timeout;
+        let address = listener.address.clone();
+        let established = self.establish(socket, peer, listener);
+        let why = match pingora_timeout::timeout(patience, established).await {
+            Ok(Ok(established)) => return Some(established),
+            Ok(Err(why)) => why,
+            Err(_) => NotServed::TooSlow,
+        };
+        tracing::debug!(listener = %address, ?peer, %why, "connection not served");
+        None
     }
 
     /// Reads the PROXY header, counts the client, completes the handshake.
@@ -177,6 +192,8 @@ impl Acceptor {
             local,
             tls,
             listener,
+            added: parking_lot::Mutex::default(),
+            reset: false.into(),
         });
         Ok((Box::new(Connection::new(transport, downstream)), guard))
     }
@@ -224,4 +241,28 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `serve` returns.
+    fn size_of_task<F>(_: impl FnOnce(Arc<Acceptor>, Socket, Shutdown) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_a_small_task() {
+        let size = size_of_task(|acceptor, socket, shutdown| {
+            let (alive, _) = tokio::sync::mpsc::channel(1);
+            let listener = unreachable_listener();
+            acceptor.serve(socket, None, listener, shutdown, alive)
+        });
+        assert!(size <= 1024, "{size} bytes");
+    }
+
+    fn unreachable_listener() -> Arc<ListenerSettings> {
+        unreachable!("the future is measured and not made")
+    }
 }

@@ -4,12 +4,29 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use crate::accept::listener::ListenerSettings;
 use crate::config::Config;
+use crate::listen::ListenerSettings;
 use crate::plan::Plan;
 use crate::upstream::Upstream;
 
-/// Prints the banner to standard error, where a person may be looking; records say the rest.
+/// Says in the log that the gateway serves, with the facts of the banner: what a person reads on
+/// a terminal, an operator finds in the journal.
+pub fn log_ready(plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
+    let listeners: Vec<_> = listeners.iter().map(|one| describe(one)).collect();
+    let upstreams: Vec<_> = plan.upstreams.values().map(|one| backends(one)).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        listeners = listeners.join("; "),
+        upstreams = upstreams.join("; "),
+        routes = plan.routes.len(),
+        cache = "off",
+        limits = "off",
+        "ready"
+    );
+}
+
+/// Prints the banner to standard error, where a person may be looking.
 pub fn print(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
     if std::io::stderr().is_terminal() {
         eprint!("{}", text(config, plan, listeners));
@@ -71,7 +88,7 @@ fn describe(listener: &ListenerSettings) -> String {
     ];
     for (on, mark) in marks {
         if on {
-            write!(text, "  ({mark})").expect("a string takes every write");
+            write!(text, " ({mark})").expect("a string takes every write");
         }
     }
     text

@@ -1,8 +1,10 @@
 //! Composition root: from a configuration to listeners, the proxy, signals, and their end.
 
+mod listening;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,24 +13,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener};
+use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Draft, Source};
 use crate::demo;
+use crate::listen::{ListenAddress, ListenerSettings};
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
 use crate::upstream::Connector;
-
-/// Where the configuration comes from.
-pub enum Source {
-    File(PathBuf),
-    /// Made from arguments; nothing to reload.
-    Given(Box<Config>),
-}
 
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
@@ -65,34 +61,21 @@ pub enum ServeError {
     Runtime(#[source] std::io::Error),
 }
 
-impl Source {
-    /// The configuration file, where there is one.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::File(path) => Some(path),
-            Self::Given(_) => None,
-        }
+/// Serves until told to end. Returns when every connection has ended or `drain` is over.
+pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeError> {
+    let outcome = run_inheriting(source, &mut inheritance);
+    if let Err(error) = &outcome {
+        inheritance.announce_failure(&telemetry::chain(error));
     }
-
-    /// What messages call it.
-    pub fn name(&self) -> String {
-        match self {
-            Self::File(path) => path.display().to_string(),
-            Self::Given(_) => "arguments".to_owned(),
-        }
-    }
-
-    fn load(&self) -> Result<Config, Problems> {
-        match self {
-            Self::File(path) => config::load(path),
-            Self::Given(config) => Ok(Config::clone(config)),
-        }
-    }
+    outcome
 }
 
-/// Serves until told to end. Returns when every connection has ended or `drain` is over.
-pub fn run(source: &Source, inheritance: Inheritance) -> Result<(), ServeError> {
-    let config = source.load()?;
+fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), ServeError> {
+    // A wrong text is not all that may be wrong: `check` says everything.
+    let config = match source.draft().right() {
+        Ok(config) => config,
+        Err(_) => check(source)?.config,
+    };
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
     let runtime = runtime(config.server.workers)?;
     let outcome = runtime.block_on(serve(source, config, log.log(), inheritance));
@@ -101,16 +84,39 @@ pub fn run(source: &Source, inheritance: Inheritance) -> Result<(), ServeError> 
     outcome
 }
 
+/// A configuration with everything that it stands for.
+pub struct Checked {
+    pub config: Config,
+    pub plan: Plan,
+    pub listeners: Vec<Arc<ListenerSettings>>,
+}
+
 /// Loads and compiles without serving: every problem that serving would meet, but for addresses
 /// that are in use.
-pub fn check(source: &Source) -> Result<(Config, Plan), ServeError> {
-    let config = source.load()?;
-    let runtime = runtime(1)?;
-    let plan = runtime.block_on(async {
-        plan::listeners(&config, &source.name())?;
-        Plan::compile(&config, &source.name(), None)
+pub fn check(source: &Source) -> Result<Checked, Problems> {
+    compile(source.draft())
+}
+
+pub(crate) fn compile(draft: Draft) -> Result<Checked, Problems> {
+    let (config, (plan, listeners)) = draft.make(|config, problems| {
+        let listeners = listening::listeners(config, problems);
+        let plan = Plan::compile(config, None, problems);
+        plan.zip(listeners)
     })?;
-    Ok((config, plan))
+    Ok(Checked {
+        config,
+        plan,
+        listeners,
+    })
+}
+
+impl Checked {
+    /// What is legal and probably not meant: what no route uses, certificates that have expired.
+    pub fn warnings(&self, file: &str) -> Problems {
+        let mut warnings = self.config.warnings(file);
+        listening::complaints(&self.config, &self.listeners, &mut warnings);
+        warnings
+    }
 }
 
 fn runtime(workers: usize) -> Result<runtime::Runtime, ServeError> {
@@ -141,25 +147,30 @@ async fn serve(
     source: &Source,
     config: Config,
     log: Log,
-    mut inheritance: Inheritance,
+    inheritance: &mut Inheritance,
 ) -> Result<(), ServeError> {
     // Before anything else: a signal must never meet its default action.
     let mut signals = Signals::new().map_err(ServeError::Runtime)?;
     let invocation = Invocation::of_this_process().map_err(ServeError::Runtime)?;
 
-    let plan = Arc::new(Plan::compile(&config, &source.name(), None)?);
-    let listeners = plan::listeners(&config, &source.name())?;
+    let Checked {
+        config,
+        plan,
+        listeners,
+    } = compile(Draft::right_already(config, &source.name()))?;
+    let plan = Arc::new(plan);
+    listening::watch(&listeners);
     let mut sockets = Vec::new();
     for settings in &listeners {
-        sockets.push(socket(&settings.address, &mut inheritance)?);
+        sockets.push(socket(&settings.address, inheritance)?);
     }
     plan.start(None);
     plan.looked_up(FIRST_LOOKUP).await;
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
-        settings: plan::accept_settings(&config),
-        guards: Arc::new(plan::guards(&config)),
+        settings: listening::accept_settings(&config),
+        guards: Arc::new(listening::guards(&config)),
         gateway: gateway.clone(),
         proxy,
     });
@@ -202,14 +213,15 @@ async fn serve(
         sd_notify::NotifyState::MainPid(std::process::id()),
         sd_notify::NotifyState::Ready,
     ]);
-    tracing::info!(pid = std::process::id(), "ready");
+    banner::log_ready(&plan, &listeners);
 
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {
             Event::Reload(why) => {
-                notify(&[sd_notify::NotifyState::Reloading]);
+                notify(&reloading());
                 reloader.reload(why);
+                refresh_certificates(&listeners).await;
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
@@ -220,8 +232,9 @@ async fn serve(
                     break true;
                 }
                 Err(error) => {
-                    let error = crate::telemetry::chain(&error);
-                    tracing::error!(%error, "upgrade failed, still serving");
+                    for line in telemetry::chain(&error).lines() {
+                        tracing::error!("upgrade failed, still serving: {line}");
+                    }
                 }
             },
             Event::End(why) => {
@@ -236,32 +249,41 @@ async fn serve(
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
-    let drain = reloader.config().server.drain;
-    if tokio::time::timeout(drain, all_ended.recv()).await.is_err() {
-        tracing::warn!(
-            ?drain,
-            "connections are still open after the drain; closing them"
-        );
-    }
     if !handed_over {
-        for settings in &listeners {
-            if let ListenAddress::Unix(path) = &settings.address {
-                // Nobody listens on it any more; a file that is gone already is as good.
-                let _ = std::fs::remove_file(path);
-            }
+        // Before the drain: a gateway that is started meanwhile has a file of its own there.
+        remove_socket_files(&listeners);
+    }
+    let drain = reloader.config().server.drain;
+    tokio::select! {
+        _ = all_ended.recv() => {}
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!(?drain, "connections are still open after the drain; closing them");
         }
-        if let Some(path) = &pid_file {
-            upgrade::remove_pid_file(path);
+        signal = signals.end() => {
+            tracing::warn!(signal, "asked again; closing the connections that are open");
         }
+    }
+    if let Some(path) = pid_file.filter(|_| !handed_over) {
+        upgrade::remove_pid_file(&path);
     }
     tracing::info!("ended");
     Ok(())
 }
 
+/// Removes the files of the Unix sockets that nobody will accept from any more.
+fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
+    for settings in listeners {
+        if let ListenAddress::Unix(path) = &settings.address {
+            // A file that is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// Asks the running gateway to hand its sockets to a new process, and waits until that one has
 /// written its id to the pid file. Without a pid file it only asks.
 pub fn request_upgrade(source: &Source, pid: Option<i32>) -> Result<String, ServeError> {
-    let pid_file = match source.load() {
+    let pid_file = match source.draft().right() {
         Ok(config) => config.server.pid_file.map(|file| file.value.path),
         Err(problems) if pid.is_none() => return Err(problems.into()),
         Err(_) => None,
@@ -303,6 +325,32 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+/// What systemd wants to hear of a reload: with `Type=notify-reload` it must be dated.
+fn reloading() -> Vec<sd_notify::NotifyState<'static>> {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now().ok());
+    states
+}
+
+/// Looks at the certificates now rather than at the next turn of their watch: who has replaced one
+/// and asks for a reload means that one too.
+async fn refresh_certificates(listeners: &[Arc<ListenerSettings>]) {
+    let stores = listeners
+        .iter()
+        .filter_map(|listener| listener.certificates.clone());
+    for store in stores {
+        let refreshed = tokio::task::spawn_blocking(move || store.refresh()).await;
+        match refreshed {
+            Ok(Ok(changed)) => changed.log(),
+            Ok(Err(error)) => {
+                let error = telemetry::chain(&error);
+                tracing::error!("certificates not refreshed, still serving the old: {error}");
+            }
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
 /// What the loop of the running gateway reacts to.
 enum Event {
     Reload(reload::Why),
@@ -331,6 +379,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// Waits for a signal to end, and for no other.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 
     async fn next(&mut self, reloader: &mut Reloader<'_>) -> Event {

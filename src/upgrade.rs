@@ -24,6 +24,11 @@ const SOCKETS: &str = "TOLLGATE_INHERITED_SOCKETS";
 /// The number of the pipe's end to write to when ready.
 const READY: &str = "TOLLGATE_READY_PIPE";
 
+/// What the new process writes to the pipe when it is ready; anything else is why it is not.
+const READY_WORD: &[u8] = b"1";
+/// Bytes of that reason that are read.
+const LONGEST_FAILURE: u64 = 16 * 1024;
+
 /// How long a new process may take to be ready. Beyond it the old one goes on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +41,8 @@ pub enum UpgradeError {
     Pipe(#[source] io::Error),
     #[error("the new process ended before it was ready")]
     Ended,
+    #[error("the new process cannot serve: {0}")]
+    Failed(String),
     #[error("the new process was not ready within {} s", PATIENCE.as_secs())]
     TooSlow,
 }
@@ -100,10 +107,20 @@ impl Inheritance {
     }
 
     /// Tells the process before that it may stop accepting. Sockets that nobody asked for close.
-    pub fn announce_ready(self) {
-        if let Some(pipe) = self.ready {
+    pub fn announce_ready(&mut self) {
+        self.sockets.clear();
+        self.announce(READY_WORD);
+    }
+
+    /// Tells the process before why it must serve on. Says nothing where readiness was announced.
+    pub fn announce_failure(&mut self, why: &str) {
+        self.announce(why.as_bytes());
+    }
+
+    fn announce(&mut self, word: &[u8]) {
+        if let Some(pipe) = self.ready.take() {
             // The process before may have given up; then it serves on beside us until stopped.
-            let _ = std::fs::File::from(pipe).write_all(b"1");
+            let _ = std::fs::File::from(pipe).write_all(word);
         }
     }
 }
@@ -118,23 +135,27 @@ pub async fn hand_over(
     invocation: &Invocation,
     sockets: &[(String, RawFd)],
 ) -> Result<u32, UpgradeError> {
-    let (mut ours, theirs) = pipe().map_err(UpgradeError::Pipe)?;
+    let (ours, theirs) = pipe().map_err(UpgradeError::Pipe)?;
     let mut child = start(invocation, sockets, &theirs).map_err(|source| UpgradeError::Spawn {
         path: invocation.program.clone(),
         source,
     })?;
     // Only the new process holds this end now, so its death reads as the end of the pipe.
     drop(theirs);
-    let mut word = [0; 1];
-    match tokio::time::timeout(PATIENCE, ours.read_exact(&mut word)).await {
-        Ok(Ok(_)) => {
+    let mut word = Vec::new();
+    let mut announced = ours.take(LONGEST_FAILURE);
+    match tokio::time::timeout(PATIENCE, announced.read_to_end(&mut word)).await {
+        Ok(Ok(_)) if word == READY_WORD => {
             let pid = child.id();
             reap_in_background(child);
             Ok(pid)
         }
-        Ok(Err(_)) => {
+        Ok(_) => {
             reap_in_background(child);
-            Err(UpgradeError::Ended)
+            Err(match String::from_utf8_lossy(&word).trim_end() {
+                "" => UpgradeError::Ended,
+                why => UpgradeError::Failed(why.to_owned()),
+            })
         }
         Err(_) => {
             // It is ours and not ready: nobody depends on it yet.

@@ -6,8 +6,10 @@
 
 pub mod apps;
 pub mod client;
+pub mod corpus;
 pub mod gateway;
 pub mod h2_client;
+pub mod h2_frames;
 pub mod load;
 pub mod log;
 pub mod origin;

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pingora_core::apps::HttpServerApp;
+use futures::future::BoxFuture;
+use http::Version;
+use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 
 use super::connection::Connection;
@@ -12,7 +14,12 @@ use super::{Acceptor, Shutdown};
 use crate::http1::Malformed;
 use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
+
+/// How long a connection that has asked nothing yet may still ask when the gateway is ending. Its
+/// request may be on its way already, and its client has no earlier answer that would make a lost
+/// connection a thing to try again.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What the wait for a head ended in.
 enum NextHead {
@@ -26,34 +33,23 @@ enum NextHead {
 
 /// Serves the connection to its end.
 pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
-    let settings = &acceptor.settings;
     let mut served = 0;
     loop {
         let began = Instant::now();
         let head = match next_head(acceptor, &mut connection, served == 0, &shutdown).await {
             NextHead::Request(head) => head,
-            NextHead::Http2 => return super::http2::serve(acceptor, connection, shutdown).await,
+            NextHead::Http2 => {
+                return Box::pin(super::http2::serve(acceptor, connection, shutdown)).await;
+            }
             NextHead::Closed => return,
             NextHead::Refused(refusal) => {
                 let answer = acceptor.refuse(&connection, refusal, began);
-                return connection.close_after(&answer).await;
+                return Box::pin(connection.close_after(&answer)).await;
             }
         };
         served += 1;
-        connection.discard(head.bytes.start);
-        let body = BodyScanner::new(head.framing);
-        let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
-        let mut session = ServerSession::new_http1(connection);
-        session.set_read_timeout(Some(settings.body_timeout));
-        session.set_write_timeout(Some(settings.send_timeout));
-        session.set_total_drain_timeout(Some(settings.body_timeout));
-        session.set_keepalive_reuses_remaining(Some(
-            settings.keepalive_requests.saturating_sub(served),
-        ));
-        if let ServerSession::H1(session) = &mut session {
-            session.set_pipelined_prefix(bytes);
-        }
-        let Some(reused) = acceptor.proxy.process_new_http(session, &shutdown).await else {
+        let exchange = exchange(acceptor, connection, &head, served, &shutdown);
+        let Some(reused) = exchange.await else {
             return;
         };
         let (stream, _) = reused.consume();
@@ -62,6 +58,43 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             .downcast()
             .expect("pingora returns the stream that it was given");
     }
+}
+
+/// One request and its response: the connection when it may serve another.
+///
+/// Not an `async fn`: pingora boxes its own future, and a session held across an await here would
+/// be room in every connection, idle ones too.
+fn exchange<'a>(
+    acceptor: &'a Arc<Acceptor>,
+    mut connection: Box<Connection>,
+    head: &RequestHead,
+    served: u32,
+    shutdown: &'a Shutdown,
+) -> BoxFuture<'a, Option<ReusedHttpStream>> {
+    let settings = &acceptor.settings;
+    let rewritten = head.rewritten(connection.pending());
+    connection.discard(head.bytes.start);
+    let body = BodyScanner::new(head.framing);
+    let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
+    // What pingora would refuse by itself, unrecorded: it compares an absolute-form target with
+    // Host byte by byte, and knows fewer characters in a query.
+    let bytes = rewritten.unwrap_or(bytes);
+    let mut session = ServerSession::new_http1(connection);
+    session.set_read_timeout(Some(settings.body_timeout));
+    session.set_write_timeout(Some(settings.send_timeout));
+    session.set_total_drain_timeout(Some(settings.body_timeout));
+    // pingora reads only the first Connection field.
+    let remaining = match head.keep_alive {
+        true => settings.keepalive_requests.saturating_sub(served),
+        false => 0,
+    };
+    session.set_keepalive_reuses_remaining(Some(remaining));
+    if let ServerSession::H1(session) = &mut session {
+        session.set_pipelined_prefix(bytes);
+        // RFC 9110 15.2: its clients take an interim response for the final one.
+        session.set_ignore_info_resp(head.version == Version::HTTP_10);
+    }
+    acceptor.proxy.process_new_http(session, shutdown)
 }
 
 /// Waits for one whole, valid head. `first`: nothing was served on this connection yet.
@@ -84,7 +117,7 @@ async fn next_head(
         let read = tokio::select! {
             biased;
             read = pingora_timeout::timeout(patience, connection.read_more()) => read,
-            _ = ending.wait_for(|ending| *ending) => return NextHead::Closed,
+            () = called_off(&mut ending, first) => return NextHead::Closed,
         };
         match read {
             Ok(Ok(1..)) => {}
@@ -97,7 +130,14 @@ async fn next_head(
     let h2c = connection.downstream().listener.h2c;
     loop {
         match scanner.scan(connection.pending()) {
-            Ok(Some(head)) => return NextHead::Request(head),
+            Ok(Some(head)) => {
+                // A fault of the body that is here already is refused before a backend sees the head.
+                let ahead = &connection.pending()[head.bytes.end..];
+                return match BodyScanner::new(head.framing).feed(ahead) {
+                    Ok(_) => NextHead::Request(head),
+                    Err(malformed) => NextHead::Refused(Refusal::Malformed(malformed)),
+                };
+            }
             Ok(None) => {}
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
             Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed)),
@@ -110,5 +150,15 @@ async fn next_head(
             Ok(Ok(0) | Err(_)) => return NextHead::Closed,
             Err(_) => return NextHead::Refused(Refusal::RequestTimeout),
         }
+    }
+}
+
+/// Waits until nothing more is taken from this connection because the gateway is ending: an idle
+/// one at once, a new one after its last call.
+async fn called_off(ending: &mut Shutdown, first: bool) {
+    // An error means that nobody is left to end anything, which is an end as well.
+    let _ = ending.wait_for(|ending| *ending).await;
+    if first {
+        pingora_timeout::sleep(LAST_CALL).await;
     }
 }

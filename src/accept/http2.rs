@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
@@ -14,6 +15,9 @@ use super::{Acceptor, Shutdown};
 
 /// Streams that a client may spoil on one connection before the connection is closed.
 const MAX_MALFORMED: usize = 32;
+
+/// How long a client may take to close after GOAWAY, once it has no stream left.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The streams being served on one connection.
 #[derive(Default)]
@@ -70,12 +74,18 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
     };
     let streams = Arc::new(Streams::default());
     let mut malformed = 0;
+    let mut served = 0;
     let mut ending = shutdown.clone();
     let mut goaway_sent = false;
     loop {
+        let patience = if goaway_sent {
+            FAREWELL
+        } else {
+            settings.idle_timeout
+        };
         let idle = async {
             streams.none().await;
-            pingora_timeout::sleep(settings.idle_timeout).await;
+            pingora_timeout::sleep(patience).await;
         };
         let accepted = tokio::select! {
             biased;
@@ -85,12 +95,24 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut h2, digest.clone()) => accepted,
-            () = idle => return,
+            () = idle => {
+                if goaway_sent {
+                    return;
+                }
+                h2.graceful_shutdown();
+                goaway_sent = true;
+                continue;
+            }
         };
         match accepted {
             Ok(Some(H2Accept::Session(mut session))) => {
                 session.write_timeout = Some(settings.send_timeout);
                 let active = streams.begin();
+                served += 1;
+                if served == settings.keepalive_requests {
+                    h2.graceful_shutdown();
+                    goaway_sent = true;
+                }
                 let acceptor = acceptor.clone();
                 let shutdown = shutdown.clone();
                 tokio::spawn(async move {

@@ -11,17 +11,19 @@ use std::time::Instant;
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::{HMap, RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tracing::warn;
 
+use super::entry;
 use super::exchange::Exchange;
-use super::refusal::Refusal;
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
 use crate::headers::forwarded::{
     Arrival, strip_hop_by_hop, strip_response_hop_by_hop, towards_application,
 };
-use crate::plan::{Action, Forward, HostSent, Retry, Route};
+use crate::headers::host::HostSent;
+use crate::plan::{Action, Forward, Retry, Route};
+use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
 use crate::upstream::{Deadline, Failure, Protocol, Unavailable};
@@ -29,6 +31,9 @@ use crate::upstream::{Deadline, Failure, Protocol, Unavailable};
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
 const MAX_STALE: u32 = 3;
+
+/// Room for what a request gains on its way to the application.
+const FIELDS_ADDED: usize = 12;
 
 /// Chooses a backend and counts this request as its load.
 pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -92,14 +97,19 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    request.set_raw_path(target.as_bytes())?;
 
-    let upgrade = session.is_upgrade_req();
-    strip_hop_by_hop(request, upgrade);
+    // Without pingora's second map, which keeps how names were spelled and costs as much as the
+    // first: applications read names in any case, and receive them in lower case.
+    let end_stream = request.send_end_stream();
+    let mut parts = http::request::Parts::from(std::mem::replace(request, unset()));
+    let fields = &mut parts.headers;
+    fields.reserve(FIELDS_ADDED);
+
+    strip_hop_by_hop(fields, session.is_upgrade_req());
     let client_host = asked.host.as_ref().map(Host::to_string).unwrap_or_default();
     let peer = downstream.peer_ip();
     towards_application(
-        request,
+        fields,
         &Arrival {
             peer,
             peer_is_trusted: exchange.plan.trusted.contains(peer),
@@ -122,10 +132,37 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         HostSent::Name(name) => Some(name.clone()),
     };
     if let Some(host) = host {
-        request.insert_header(header::HOST, host)?;
+        fields.insert(header::HOST, host);
     }
-    route.headers.prepare(request);
-    Ok(())
+    join_cookies(fields);
+    route.headers.prepare(fields);
+
+    *request = RequestHeader::from(parts);
+    if let Some(end_stream) = end_stream {
+        request.set_send_end_stream(end_stream);
+    }
+    request.set_raw_path(target.as_bytes())
+}
+
+/// A request to leave in place of one that is being rebuilt.
+fn unset() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
+}
+
+/// HTTP/2 clients send a cookie a field; HTTP/1.1 has one field for all (RFC 9113 8.2.3), and an
+/// application that joins lines by commas would read one cookie.
+fn join_cookies(fields: &mut HMap) {
+    let mut lines = fields.get_all(header::COOKIE).iter();
+    if lines.nth(1).is_none() {
+        return;
+    }
+    let lines = fields.get_all(header::COOKIE).iter();
+    let joined = lines
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("valid values joined by a valid text");
+    fields.insert(header::COOKIE, joined);
 }
 
 /// A response head arrived. Takes it, or asks for another attempt.
@@ -142,7 +179,15 @@ pub fn answered(
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     if forward.retry.on.status(status) {
-        blame(exchange, Failure::Status(status));
+        // An application that answers is alive, whatever it says: only what is no answer counts
+        // against a backend, or one page that says 503 would take all of them down.
+        let answering = exchange.attempt.lease.as_mut().map(|lease| {
+            lease.succeeded();
+            lease.backend().clone()
+        });
+        if let Some(backend) = answering {
+            exchange.attempt.tried.add(&backend);
+        }
         if may_retry(session, exchange, &forward.retry) {
             let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
             error.set_retry(true);
@@ -159,6 +204,17 @@ pub fn answered(
     }
     strip_response_hop_by_hop(response, switching);
     Ok(())
+}
+
+/// Frames a final response for its client. It says our own version (RFC 9110 2.5), and HTTP/1.0
+/// knows no chunks: there the body ends with the connection.
+pub fn frame_for_client(session: &mut Session, response: &mut ResponseHeader) {
+    response.set_version(Version::HTTP_11);
+    if session.req_header().version == Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
 }
 
 /// No connection to the backend could be made. Nothing was sent, so any request may be repeated.
@@ -237,8 +293,11 @@ pub fn failed(
 }
 
 /// The answer had begun when the exchange broke off: what the client has is all it gets.
-pub fn cut_short(exchange: &mut Exchange, error: &Error) {
+pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
+    if session.req_header().version == Version::HTTP_10 {
+        entry::downstream(session).end_with_reset();
+    }
     match error.esource() {
         _ if io_cause(error) == Some(&Deadline::Idle) => {}
         ErrorSource::Upstream => exchange.truncated = true,

@@ -44,10 +44,17 @@ struct Queue {
     lost: u64,
     /// The thread sleeps until the first line of a batch.
     idle: bool,
-    redirect: Option<Destination>,
+    redirect: Option<Redirect>,
     reopen: bool,
     stop: bool,
     ended: bool,
+}
+
+/// Another output, and where in the queue the lines for it begin.
+struct Redirect {
+    to: Destination,
+    bytes_before: usize,
+    lines_before: usize,
 }
 
 /// An open output and how it was named.
@@ -133,13 +140,17 @@ impl Writer {
         }
     }
 
-    /// Goes on with other settings; what waits is written to the old output.
+    /// Goes on with other settings; what waits is written to the old output, and not a line more.
     pub fn redirect(&self, settings: &LogSettings) -> Result<(), LogError> {
         let destination = Destination::open(&settings.output)?;
         let is_json = settings.format == Format::Json;
         let mut queue = self.0.queue.lock();
         self.0.json.store(is_json, Ordering::Relaxed);
-        queue.redirect = Some(destination);
+        queue.redirect = Some(Redirect {
+            to: destination,
+            bytes_before: queue.text.len(),
+            lines_before: queue.lines,
+        });
         queue.capacity = settings.buffer;
         self.0.work.notify_one();
         Ok(())
@@ -214,9 +225,18 @@ impl Shared {
         if !queue.is_urgent() && queue.lines < queue.capacity / 2 {
             self.work.wait_for(&mut queue, GATHER);
         }
+        let queue = &mut *queue;
+        let (bytes, lines) = match &queue.redirect {
+            Some(redirect) => (redirect.bytes_before, redirect.lines_before),
+            None => (queue.text.len(), queue.lines),
+        };
+        let mut text = std::mem::replace(&mut queue.text, spare);
+        queue.text.extend_from_slice(&text[bytes..]);
+        queue.lines -= lines;
+        text.truncate(bytes);
         Batch {
-            text: std::mem::replace(&mut queue.text, spare),
-            lines: std::mem::take(&mut queue.lines) as u64,
+            text,
+            lines: lines as u64,
             lost: std::mem::take(&mut queue.lost),
             then: queue.then(),
         }
@@ -242,9 +262,9 @@ impl Queue {
     }
 
     fn then(&mut self) -> Then {
-        if let Some(destination) = self.redirect.take() {
+        if let Some(redirect) = self.redirect.take() {
             self.reopen = false;
-            Then::Redirect(destination)
+            Then::Redirect(redirect.to)
         } else if std::mem::take(&mut self.reopen) {
             Then::Reopen
         } else if self.stop {
@@ -367,6 +387,22 @@ mod tests {
 
     fn write(writer: &Writer, text: &str) {
         writer.write_line(text.as_bytes());
+    }
+
+    #[test]
+    fn a_line_after_a_redirect_is_never_in_the_old_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str, round: u32| dir.path().join(format!("{name}{round}"));
+        for round in 0..50 {
+            let file = |name| settings(Output::File(path(name, round)), 64);
+            let writer = Writer::start(&file("old")).unwrap();
+            writer.write_line(b"before\n");
+            writer.redirect(&file("new")).unwrap();
+            writer.write_line(b"after\n");
+            writer.stop();
+            let text = |name| std::fs::read_to_string(path(name, round)).unwrap();
+            assert_eq!([text("old"), text("new")], ["before\n", "after\n"]);
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub(super) struct Outgoing {
     /// Bytes of the head that have not been written.
     head_left: usize,
     body: BodyScanner,
+    /// More was written than the head announced: what the backend makes of it is unknown.
+    overrun: bool,
 }
 
 impl Outgoing {
@@ -15,6 +17,7 @@ impl Outgoing {
         Self {
             head_left: 0,
             body: BodyScanner::new(Framing::None),
+            overrun: false,
         }
     }
 
@@ -24,6 +27,7 @@ impl Outgoing {
         Self {
             head_left: end,
             body: BodyScanner::new(framing(&bytes[..end])),
+            overrun: false,
         }
     }
 
@@ -31,12 +35,12 @@ impl Outgoing {
     pub fn written(&mut self, bytes: &[u8]) {
         let of_head = self.head_left.min(bytes.len());
         self.head_left -= of_head;
-        // What is no body does not arrive here: it was judged on its way in.
-        let _ = self.body.feed(&bytes[of_head..]);
+        let of_body = &bytes[of_head..];
+        self.overrun |= self.body.feed(of_body) != Ok(of_body.len());
     }
 
     pub fn is_whole(&self) -> bool {
-        self.head_left == 0 && self.body.done()
+        self.head_left == 0 && self.body.done() && !self.overrun
     }
 }
 

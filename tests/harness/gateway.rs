@@ -1,5 +1,6 @@
 //! The gateway itself: the binary under test, run with a configuration of the test's own.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -39,9 +40,14 @@ impl Gateway {
     /// As [`Gateway::start`], with the configuration beside what the test has put into `folder`
     /// (certificates, error pages).
     pub fn start_in(folder: TempDir, config: &str) -> Self {
+        Self::start_with_env(folder, config, &[])
+    }
+
+    /// As [`Gateway::start_in`], with these variables in the environment.
+    pub fn start_with_env(folder: TempDir, config: &str, env: &[(&str, &OsStr)]) -> Self {
         let mut folder = folder;
         for attempt in 1.. {
-            match Self::try_start(folder, config) {
+            match Self::try_start(folder, config, env) {
                 Ok(gateway) => return gateway,
                 Err(Taken { folder: same, .. }) if attempt < STARTS => folder = same,
                 Err(Taken { process, .. }) => process.fail("found no free port"),
@@ -50,7 +56,7 @@ impl Gateway {
         unreachable!("the last attempt returns or panics")
     }
 
-    fn try_start(folder: TempDir, config: &str) -> Result<Self, Taken> {
+    fn try_start(folder: TempDir, config: &str, env: &[(&str, &OsStr)]) -> Result<Self, Taken> {
         let addresses: Vec<_> = config
             .matches(ANY_PORT)
             .map(|_| loopback(free_port()))
@@ -59,6 +65,7 @@ impl Gateway {
         replace_file(&path, &with_ports(config, &addresses));
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.arg("run").arg("--config").arg(path);
+        command.envs(env.iter().copied());
         let process = Process::spawn("tollgate", &mut command);
         let mut gateway = Self {
             process,
@@ -154,6 +161,11 @@ impl Gateway {
             &config_path(&self.folder),
             &with_ports(config, &self.addresses),
         );
+    }
+
+    /// The configuration file that it was started with.
+    pub fn config_path(&self) -> PathBuf {
+        config_path(&self.folder)
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -42,9 +42,19 @@ struct Shared {
 impl Load {
     /// Starts this many clients that GET `path`.
     pub fn start(address: SocketAddr, path: &str, clients: usize) -> Self {
+        Self::with_fields(address, path, clients, "")
+    }
+
+    /// As [`Load::start`], with a new connection for each request: one that is refused, or lost
+    /// before its answer, is a failure.
+    pub fn start_on_new_connections(address: SocketAddr, path: &str, clients: usize) -> Self {
+        Self::with_fields(address, path, clients, "Connection: close\r\n")
+    }
+
+    fn with_fields(address: SocketAddr, path: &str, clients: usize, fields: &str) -> Self {
         let shared = Arc::new(Shared {
             address,
-            request: format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n"),
+            request: format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n{fields}\r\n"),
             stopping: AtomicBool::new(false),
             done: AtomicUsize::new(0),
             tally: Mutex::default(),

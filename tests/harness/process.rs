@@ -18,6 +18,7 @@ pub enum Signal {
     Hangup,
     /// SIGUSR2: the gateway logs the status of every backend.
     User2,
+    Interrupt,
     Quit,
     Terminate,
     Kill,
@@ -30,6 +31,7 @@ impl Signal {
         match self {
             Self::Hangup => libc::SIGHUP,
             Self::User2 => libc::SIGUSR2,
+            Self::Interrupt => libc::SIGINT,
             Self::Quit => libc::SIGQUIT,
             Self::Terminate => libc::SIGTERM,
             Self::Kill => libc::SIGKILL,
@@ -177,6 +179,14 @@ impl Drop for Process {
                 .iter()
                 .for_each(|line| eprintln!("    {line}"));
         }
+    }
+}
+
+/// Sends a signal to a process that a test has started without holding it: the successor of an
+/// upgrade.
+pub fn signal_to(pid: u32, signal: Signal) {
+    if let Err(error) = kill(pid.cast_signed(), signal) {
+        panic!("{signal:?} to pid {pid}: {error}");
     }
 }
 
