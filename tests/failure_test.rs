@@ -10,6 +10,7 @@ use crate::harness::gateway::Gateway;
 use crate::harness::load::{Load, Tally};
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::response::Broken;
+use crate::harness::wait_for;
 
 /// A gateway that asks everything of these backends and waits a second for a first byte.
 fn in_front_of(backends: &[String], more: &str) -> Gateway {
@@ -42,6 +43,14 @@ fn assert_nobody_noticed(tally: &Tally) {
     assert_eq!(tally.replayed, 0);
 }
 
+/// Leaves out the responses that had begun: gunicorn writes head and body apart, and what has
+/// begun cannot be asked for again.
+fn without_those_begun(mut tally: Tally) -> Tally {
+    let begun = Broken::Truncated.to_string();
+    tally.failures.retain(|failure| *failure != begun);
+    tally
+}
+
 /// Waits for the line that takes `backend` out of use and says why.
 fn wait_for_blame(gateway: &Gateway, backend: &str, why: &str) {
     gateway.wait_for_log("which backend and why", |line| {
@@ -71,11 +80,8 @@ fn one_of_three_instances(harm: impl FnOnce(&mut App), why: &str) -> Tally {
 
 #[test]
 fn no_client_sees_an_instance_killed() {
-    let mut tally = one_of_three_instances(App::kill, "connect failed");
-    // gunicorn writes head and body apart: what had begun cannot be asked for again.
-    let begun = Broken::Truncated.to_string();
-    tally.failures.retain(|failure| *failure != begun);
-    assert_nobody_noticed(&tally);
+    let tally = one_of_three_instances(App::kill, "connect failed");
+    assert_nobody_noticed(&without_those_begun(tally));
 }
 
 #[test]
@@ -165,7 +171,7 @@ fn an_instance_that_was_restarted_is_used_again_without_an_error() {
         line.contains("backend is up") && line.contains(&backends[0])
     });
     load.wait_for_more(100);
-    assert_nobody_noticed(&load.stop());
+    assert_nobody_noticed(&without_those_begun(load.stop()));
 }
 
 #[test]
@@ -220,6 +226,19 @@ fn a_get_on_a_connection_that_dies_is_asked_again_on_a_new_one() {
         assert_eq!(get(gateway.address(), "/").text(), "hello");
     }
     assert_eq!(origin.accepted(), 10);
+}
+
+#[test]
+fn a_post_meets_no_connection_that_the_backend_is_about_to_close() {
+    let origin = never_twice_on_one_connection();
+    let gateway = in_front_of(&addresses(std::slice::from_ref(&origin)), "");
+    assert_eq!(get(gateway.address(), "/").text(), "hello");
+    wait_for("the connection to be kept", || {
+        (gateway.in_flight(1) == [0] && origin.open() == 1).then_some(())
+    });
+    // A connection that rests may end at any moment, and what cannot be repeated takes another.
+    assert_eq!(post(&mut gateway.connect(), "x"), 200);
+    assert_eq!(origin.accepted(), 2);
 }
 
 #[test]

@@ -56,7 +56,9 @@ pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<Htt
     attempt.began = Some(Instant::now());
     attempt.connected = None;
     attempt.first_byte = None;
+    let again = session.req_header().method.is_idempotent() || forward.retry.non_idempotent;
     let peer = match &forward.transport {
+        transport if !again => lease.peer_once(transport.as_deref()),
         Some(transport) => lease.peer_over(transport),
         None => lease.peer(),
     };

@@ -62,6 +62,13 @@ impl Lease {
         transport.peer(self.backend.endpoint())
     }
 
+    /// As [`Lease::peer`] or, with a route's own transport, [`Lease::peer_over`], for a request that must not be sent twice.
+    pub fn peer_once(&self, transport: Option<&Transport>) -> HttpPeer {
+        transport
+            .unwrap_or(&self.transport)
+            .peer_once(self.backend.endpoint())
+    }
+
     /// The backend answered: a trial ends well. Says nothing of the rest of the response.
     pub fn succeeded(&mut self) {
         self.trial = false;

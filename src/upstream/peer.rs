@@ -58,6 +58,14 @@ pub(super) fn prototype(id: u64, settings: &TransportSettings) -> HttpPeer {
     peer
 }
 
+/// The same peer in a group of its own, whose connections rest for no longer than `rest`.
+pub(super) fn resting(prototype: &HttpPeer, id: u64, rest: Duration) -> HttpPeer {
+    let mut peer = prototype.clone();
+    peer.group_key = id;
+    peer.options.idle_timeout = peer.options.idle_timeout.map(|idle| idle.min(rest));
+    peer
+}
+
 /// The peer at one endpoint.
 pub(super) fn at(prototype: &HttpPeer, endpoint: &Endpoint) -> HttpPeer {
     let mut peer = prototype.clone();

@@ -17,6 +17,9 @@ use super::{Endpoint, Protocol, Settings, Timeouts, Tls, peer};
 /// Every transport in use by its id. pingora hands its connector a peer, and a peer carries a number and no value of ours.
 static IN_USE: LazyLock<RwLock<HashMap<u64, Weak<Transport>>>> = LazyLock::new(RwLock::default);
 
+/// How long a connection may have rested that takes a request which must not be sent twice: less than servers wait.
+const BRIEF_REST: Duration = Duration::from_secs(1);
+
 /// The settings of a kind of connection, and the peer that says so to pingora.
 #[derive(Debug)]
 pub struct Transport {
@@ -25,6 +28,8 @@ pub struct Transport {
     settings: TransportSettings,
     /// Has everything but the address.
     prototype: HttpPeer,
+    /// The same for requests that must not be sent twice: their connections are a group of their own, which rest briefly.
+    once: HttpPeer,
     /// Idle HTTP/1.1 connections per endpoint, while there is any connection to it.
     parked: Mutex<HashMap<Endpoint, Weak<AtomicUsize>>>,
 }
@@ -45,13 +50,24 @@ impl Transport {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let prototype = peer::prototype(id, &settings);
+        let once = match settings.protocol {
+            Protocol::H1 => {
+                peer::resting(&prototype, NEXT.fetch_add(1, Ordering::Relaxed), BRIEF_REST)
+            }
+            // A stream says whether it was processed, and connections are worth sharing.
+            Protocol::H2 | Protocol::H2c => prototype.clone(),
+        };
         let transport = Arc::new(Self {
             id,
             settings,
             prototype,
+            once,
             parked: Mutex::default(),
         });
-        IN_USE.write().insert(id, Arc::downgrade(&transport));
+        let mut in_use = IN_USE.write();
+        in_use.insert(id, Arc::downgrade(&transport));
+        in_use.insert(transport.once.group_key, Arc::downgrade(&transport));
+        drop(in_use);
         transport
     }
 
@@ -80,11 +96,21 @@ impl Transport {
     pub fn peer(&self, endpoint: &Endpoint) -> HttpPeer {
         peer::at(&self.prototype, endpoint)
     }
+
+    /// The same for a request that must not be sent twice: never on a connection that has rested for long.
+    ///
+    /// Servers close idle connections after a while, gunicorn after 2 s; a request that crosses such a close is lost, and
+    /// nobody knows whether it took effect.
+    pub fn peer_once(&self, endpoint: &Endpoint) -> HttpPeer {
+        peer::at(&self.once, endpoint)
+    }
 }
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        IN_USE.write().remove(&self.id);
+        let mut in_use = IN_USE.write();
+        in_use.remove(&self.id);
+        in_use.remove(&self.once.group_key);
     }
 }
 
