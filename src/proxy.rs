@@ -296,7 +296,7 @@ impl ProxyHttp for FullLane {
         let begun = session
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
-        if begun {
+        if session.was_upgraded() || begun {
             attempt::cut_short(exchange, error);
             return nothing_to_send;
         }
