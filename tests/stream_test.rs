@@ -284,6 +284,18 @@ fn a_silent_websocket_is_closed_and_one_in_use_is_not() {
     get_once(&setup);
 }
 
+#[test]
+fn a_tunnel_stays_open_when_the_backend_is_quick_to_agree() {
+    let setup = Setup::new("");
+    for _ in 0..200 {
+        let (mut client, mut backend) = tunnel(&setup);
+        client.send(b"ping").expect("the tunnel is open");
+        assert_eq!(exactly(&mut backend, 4), b"ping");
+        backend.write_all(b"pong").expect("the tunnel is open");
+        assert_eq!(client.some().expect("the tunnel is open"), b"pong");
+    }
+}
+
 /// A WebSocket through the gateway: the client's end and the backend's.
 fn tunnel(setup: &Setup) -> (Connection, TcpStream) {
     let mut client = setup.client(

@@ -118,6 +118,11 @@ impl ResponseGate {
         matches!(self.state, State::Head(_))
     }
 
+    /// Whether the request being answered asks for another protocol.
+    pub fn may_switch(&self) -> bool {
+        self.in_head() && self.asked.upgrade
+    }
+
     /// Whether a 101 has ended HTTP on this connection.
     pub fn is_tunnel(&self) -> bool {
         matches!(self.state, State::Tunnel)

@@ -31,12 +31,21 @@ use crate::http1::{ResponseGate, ResponseLimits};
 
 use super::{Deadline, Transport, deadline::Timer, socket::Socket};
 
+/// Reads that are put off by one turn of the task each after a request to switch protocols.
+///
+/// pingora 0.9.1 hands itself "the request has no body" while it waits for the response, and takes
+/// it for the end of the tunnel when it has read the 101 first. The first turn lets it be handed over,
+/// the second lets it be taken.
+const READS_PUT_OFF: u8 = 2;
+
 /// A connection over one [`Transport`].
 pub(super) struct WireStream {
     socket: Socket,
     transport: Arc<Transport>,
     phase: Phase,
     gate: ResponseGate,
+    /// How many reads are still put off, see [`READS_PUT_OFF`].
+    reads_put_off: u8,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -98,6 +107,7 @@ impl WireStream {
             transport,
             phase: Phase::Idle { parked: false },
             gate: ResponseGate::new(limits),
+            reads_put_off: 0,
             last_write: now,
             last_read: now,
             reading_since: None,
@@ -156,6 +166,9 @@ impl WireStream {
             self.unpark();
             self.phase = Phase::Head;
             self.gate.request_started(bytes);
+            if self.gate.may_switch() {
+                self.reads_put_off = READS_PUT_OFF;
+            }
         }
     }
 
@@ -210,6 +223,11 @@ impl AsyncRead for WireStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.reads_put_off > 0 {
+            this.reads_put_off -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in
         // large pieces.
