@@ -6,6 +6,7 @@ pub mod certs;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod explain;
 pub mod headers;
 pub mod http1;

@@ -16,6 +16,7 @@ use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::demo;
+use crate::descriptors;
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
@@ -102,6 +103,7 @@ pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeErr
 fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), ServeError> {
     let config = source.load()?;
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
+    descriptors::allow(config.server.max_connections);
     let runtime = runtime(config.server.workers)?;
     let outcome = runtime.block_on(serve(source, config, log.log(), inheritance));
     // Connections that outlived the drain are cut here; blocking work gets a moment.
