@@ -5,9 +5,7 @@
 //! the pipelined bytes behind it, knows PROXY headers on TLS listeners only, and has no deadline
 //! for a whole head.
 
-pub mod certificates;
 pub mod connection;
-pub mod downstream;
 pub mod guard;
 mod http1;
 mod http2;
@@ -25,13 +23,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::connection::{Connection, Transport};
-use self::downstream::{Downstream, TlsFacts};
 use self::guard::ConnectionGuards;
-use self::listener::{Listener, ListenerSettings};
+use self::listener::Listener;
 use self::socket::Socket;
+use crate::downstream::{Downstream, TlsFacts};
 use crate::http1::head::Limits;
-use crate::proxy::refusal::Refusal;
+use crate::listen::ListenerSettings;
 use crate::proxy::{Gateway, Proxy};
+use crate::refusal::Refusal;
 
 /// Turns true once, when the gateway stops taking new work.
 pub type Shutdown = watch::Receiver<bool>;
@@ -193,6 +192,8 @@ impl Acceptor {
             local,
             tls,
             listener,
+            added: parking_lot::Mutex::default(),
+            reset: false.into(),
         });
         Ok((Box::new(Connection::new(transport, downstream)), guard))
     }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use crate::accept::listener::ListenerSettings;
 use crate::config::Config;
+use crate::listen::ListenerSettings;
 use crate::plan::Plan;
 use crate::upstream::Upstream;
 

@@ -311,7 +311,7 @@ mod tests {
     use rustls::{RootCertStore, crypto::ring};
 
     use super::*;
-    use crate::accept::certificates::CertificateStore;
+    use crate::certificates::CertificateStore;
 
     fn options(dir: &Path, hosts: &[&str]) -> Options {
         Options {

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use crate::plan::{Action, Forward, HostSent, Plan, Rewrite, Route};
+use crate::headers::host::HostSent;
+use crate::plan::{Action, Forward, Plan, Rewrite, Route};
 use crate::proxy::entry;
 use crate::proxy::exchange::Asked;
 use crate::proxy::ingress::{self, Parsed};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
 use crate::target::Host;
 
 /// Why a request cannot be explained.
@@ -91,7 +92,7 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
         text,
         "record",
         &format!(
-            "{:?}, slow after {:?}",
+            "{}, slow after {:?}",
             route.access.mode, route.access.slow_after
         ),
     );

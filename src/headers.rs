@@ -2,5 +2,6 @@
 //! header types, which keep the case of names on the wire. Knows nothing of sessions or routes.
 
 pub mod forwarded;
+pub mod host;
 pub mod policy;
 pub mod security;

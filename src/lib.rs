@@ -1,21 +1,66 @@
-//! Tollgate: a caching reverse proxy and rate-limit gateway.
+//! Tollgate: a reverse proxy gateway.
+//!
+//! The tree follows one request, from the connection to the record of it.
+//!
+//! ```text
+//! server          composition root: listeners, signals, upgrade, drain; `server::check` is `tollgate check`
+//! reload          SIGHUP or a changed file → draft → plan in force, or the old plan and every reason
+//! accept          the connection: guards, PROXY protocol, TLS handshake, deadlines, the loop of requests
+//! proxy           the full lane: every hook of pingora in one or two calls
+//!   ingress         what a request must be to enter      entry    who asks, which route
+//!   attempt         one try at one backend               record   what is written of it
+//! plan            Config → immutable Plan: names resolved, files loaded, live backends carried over
+//! config          the file: every key declared once, problems with line and column, all at once
+//! refusal         every way we say no: one enum, one table, one writer
+//! route           host, method and longest path prefix → route; rewriting and redirects
+//! headers         fields to the application and to the client: forwarded, host, policies, security
+//! upstream        backends, balance, health, queue, leases, and the connections to them
+//! downstream      what is known of a client connection      listen    what a listener was told to be
+//! certificates    the certificates of a directory, kept up to date with the disk
+//! client          the client's address behind trusted proxies; request ids
+//! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
+//! telemetry       the log and the record of each request     address, word    what operators write
+//! ```
+//!
+//! **Imports go down only**: server, reload → accept → proxy → plan → {config, refusal} → route →
+//! headers → upstream → {downstream, listen, certificates} → {client, http1, target, telemetry} →
+//! {address, word}. Runtime modules never import config.
+//!
+//! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
+//! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
+//! config adds the place. Nothing behind config parses or checks it again.
+//!
+//! **One change, one place**: a key → `config::spec` and the plan; a word → its type and its line in
+//! `config::word`; a balancing algorithm → `upstream::balance`; a header policy →
+//! `headers::policy`; a refusal → a variant and its row in `refusal`.
+//!
+//! Beside the path of a request: `banner` (what an operator sees at the start), `explain` (what a
+//! request would meet), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
+//! process).
 
 pub mod accept;
+pub mod address;
 pub mod banner;
+pub mod certificates;
 pub mod certs;
 pub mod client;
 pub mod config;
 pub mod demo;
 pub mod descriptors;
+pub mod downstream;
 pub mod explain;
 pub mod headers;
 pub mod http1;
+pub mod listen;
 pub mod plan;
 pub mod proxy;
+pub mod refusal;
 pub mod reload;
 pub mod route;
 pub mod server;
+mod stream;
 pub mod target;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;
+mod word;

@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use tollgate::certs::CertsError;
+use tollgate::config::Source;
 use tollgate::config::problem::Problems;
-use tollgate::config::word::{BackendAddress, ListenAddress};
 use tollgate::config::{self, Config};
-use tollgate::server::{self, ServeError, Source};
+use tollgate::explain::ExplainError;
+use tollgate::listen::ListenAddress;
+use tollgate::server::{self, ServeError};
+use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A caching reverse proxy and rate-limit gateway.
+/// A reverse proxy for HTTP applications: balancing, health, retries, TLS, headers, logs.
 #[derive(Parser)]
 #[command(name = "tollgate", version, about, propagate_version = true)]
 struct Arguments {
@@ -25,13 +28,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve, from a configuration file or in front of the given backends.
+    /// Serve as a configuration file says, or in front of the backends given.
     Run {
         #[command(flatten)]
         file: File,
-        /// A backend to serve in front of, without a file; may be given several times.
+        /// Backends to serve in front of, without a file.
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", num_args = 1..)]
-        upstream: Vec<BackendAddress>,
+        upstream: Vec<Address>,
         /// Where to listen without a file.
         #[arg(
             long,
@@ -41,7 +44,7 @@ enum Command {
         )]
         listen: ListenAddress,
     },
-    /// Validate the configuration and print every problem in it. Exits with 2 if there is one.
+    /// Say everything that is wrong with a configuration file; exit with 2 if anything is.
     Check {
         #[command(flatten)]
         file: File,
@@ -98,10 +101,8 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command, inheritance) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let configuration = error.is::<Problems>()
-                || matches!(error.downcast_ref(), Some(ServeError::Configuration(_)));
             eprintln!("{}", error_text(&error));
-            if configuration {
+            if is_operators(&error) {
                 ExitCode::from(EXIT_CONFIGURATION)
             } else {
                 ExitCode::FAILURE
@@ -125,13 +126,9 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             server::run(&source, inheritance)?;
         }
         Command::Check { file } => {
-            let (config, _) = server::check(&Source::File(file.config.clone()))?;
+            let checked = server::check(&Source::File(file.config.clone()))?;
             let file = file.config.display().to_string();
-            for warning in config
-                .warnings(&file, SystemTime::now())
-                .to_string()
-                .lines()
-            {
+            for warning in checked.warnings(&file).to_string().lines() {
                 println!("warning: {warning}");
             }
             println!("{file}: no problems");
@@ -144,7 +141,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             url,
             headers,
         } => {
-            let (_, plan) = server::check(&Source::File(file.config))?;
+            let plan = server::check(&Source::File(file.config))?.plan;
             print!("{}", explain::explain(&plan, &method, &url, &headers)?);
         }
         Command::Upgrade { file, pid } => {
@@ -162,6 +159,16 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Version => println!("tollgate {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(())
+}
+
+/// Whether the configuration or the command line is at fault, so that trying again cannot help.
+fn is_operators(error: &anyhow::Error) -> bool {
+    let serving = matches!(
+        error.downcast_ref(),
+        Some(ServeError::Configuration(_) | ServeError::NoPid)
+    );
+    let host = matches!(error.downcast_ref(), Some(CertsError::Host(_)));
+    serving || host || error.is::<Problems>() || error.is::<ExplainError>()
 }
 
 /// Problems of the configuration speak for themselves, a line each; other errors name their causes.

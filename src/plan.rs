@@ -4,6 +4,8 @@
 //! load and health - is handed from the plan before to the next one by name and address.
 
 mod compile;
+mod routes;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +15,16 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::client::TrustedProxies;
+use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
-use crate::proxy::refusal::Pages;
+use crate::refusal::Pages;
 use crate::route::rewrite::{self, Template};
 use crate::route::{PathPrefix, Routes};
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{Transport, Upstream};
 
-pub use self::compile::{accept_settings, check_restart, guards, listeners, log_settings};
+pub use self::compile::{check_restart, limits, log_settings};
 
 /// Everything that decides over requests.
 pub struct Plan {
@@ -60,7 +63,7 @@ impl Plan {
                     upstream = %name,
                     backend = %backend.address,
                     in_flight = backend.in_flight,
-                    state = ?backend.state,
+                    state = %backend.state,
                     weight = backend.weight,
                     backup = backend.backup,
                     waiting,
@@ -113,14 +116,6 @@ pub enum Rewrite {
     Keep,
     Strip(PathPrefix),
     Replace(PathPrefix, PathPrefix),
-}
-
-/// The Host that the application receives.
-pub enum HostSent {
-    Client,
-    /// The address of the backend.
-    Backend,
-    Name(HeaderValue),
 }
 
 /// When a request is given to another backend.

@@ -8,7 +8,6 @@ pub mod entry;
 pub mod exchange;
 pub mod ingress;
 pub mod record;
-pub mod refusal;
 
 use std::borrow::Cow;
 use std::mem::ManuallyDrop;
@@ -19,7 +18,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::server::configuration::ServerConf;
@@ -32,9 +31,10 @@ use pingora_proxy::{
 
 use self::entry::Entry;
 use self::exchange::Exchange;
-use self::refusal::{After, Answer, Asked, Refusal};
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
+use crate::headers::policy::OnWire;
 use crate::plan::Plan;
+use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 use crate::upstream::Connector;
 
@@ -185,14 +185,40 @@ impl ProxyHttp for FullLane {
         Ok(true)
     }
 
+    /// Takes the first lease here rather than in `upstream_peer`: after an error there pingora
+    /// closes the client's connection, and a full queue is no reason for a new handshake.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<bool> {
+        match attempt::begin(session, exchange).await {
+            Ok(peer) => {
+                exchange.attempt.peer = Some(peer);
+                Ok(true)
+            }
+            Err(refusal) => {
+                let answer = self
+                    .0
+                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                exchange.refusal = Some(refusal);
+                send(session, exchange, answer).await?;
+                Ok(false)
+            }
+        }
+    }
+
     async fn upstream_peer(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        attempt::begin(session, exchange)
-            .await
-            .map_err(|refusal| refused(exchange, refusal))
+        match exchange.attempt.peer.take() {
+            Some(first) => Ok(first),
+            None => attempt::begin(session, exchange)
+                .await
+                .map_err(|refusal| refused(exchange, refusal)),
+        }
     }
 
     async fn connected_to_upstream(
@@ -227,6 +253,11 @@ impl ProxyHttp for FullLane {
         let Some(route) = &exchange.route else {
             return Ok(());
         };
+        // HTTP/2 clients end a body with an empty DATA frame. Passed on as a chunk it would be the
+        // last one, and the last one after it the beginning of somebody else's request.
+        if body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.request_body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
         if exchange.request_body_bytes > route.max_body {
             let limit = route.max_body;
@@ -252,9 +283,25 @@ impl ProxyHttp for FullLane {
     ) -> Result<()> {
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        // An interim answer comes before the end of the body by its nature; a final one that does
+        // leaves the rest of the body unread, so its connection ends.
+        session
+            .as_downstream_mut()
+            .set_close_on_response_before_downstream_finish(!interim);
         if !interim {
             exchange.status = response.status.as_u16();
-            entry::dress(exchange, response);
+            attempt::frame_for_client(session, response);
+            if session.is_http2() {
+                entry::dress(exchange, response);
+            } else {
+                let mut lines = Vec::with_capacity(ADDED_BYTES);
+                let mut response = OnWire {
+                    head: response,
+                    lines: &mut lines,
+                };
+                entry::dress(exchange, &mut response);
+                entry::downstream(session).add_to_answer(lines);
+            }
             if self.0.draining.load(Ordering::Relaxed) {
                 session.set_keepalive(None);
             }
@@ -293,11 +340,12 @@ impl ProxyHttp for FullLane {
             error_code: 0,
             can_reuse_downstream: false,
         };
-        let begun = session
-            .response_written()
-            .is_some_and(|head| !head.status.is_informational());
-        if session.was_upgraded() || begun {
-            attempt::cut_short(exchange, error);
+        // After a 101 too: what is in a tunnel is none of our messages.
+        let begun = session.response_written().is_some_and(|head| {
+            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+        });
+        if begun {
+            attempt::cut_short(session, exchange, error);
             return nothing_to_send;
         }
         let refusal = match exchange.refusal.take() {
@@ -313,10 +361,8 @@ impl ProxyHttp for FullLane {
         let answer = self
             .0
             .refusal_answer(exchange, &refusal, Some(session.req_header()));
-        let keep = refusal.keep_connection();
-        if !keep {
-            session.set_keepalive(None);
-        }
+        // pingora closes the connection after any failure to proxy: the client is to know.
+        session.set_keepalive(None);
         exchange.refusal = Some(refusal);
         let error_code = answer.head.status.as_u16();
         if send(session, exchange, answer).await.is_err() {
@@ -325,7 +371,7 @@ impl ProxyHttp for FullLane {
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: keep,
+            can_reuse_downstream: false,
         }
     }
 
@@ -333,6 +379,11 @@ impl ProxyHttp for FullLane {
         record::finish(&self.0.log, session, error, exchange);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
+        let refused = error.is_some() && exchange.refusal.is_some();
+        if refused && session.req_header().version < Version::HTTP_2 {
+            // What the client still sends must not destroy the answer on its way.
+            session.as_downstream_mut().shutdown().await;
+        }
     }
 
     /// Every failure is in our own record, with its reason.
@@ -351,9 +402,14 @@ impl ProxyHttp for FullLane {
     }
 }
 
+/// Room for the fields that a response gains: more than the `strict` preset has.
+const ADDED_BYTES: usize = 1024;
+
 /// Writes an answer of ours. The connection is kept where the answer and the client allow.
 async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) -> Result<()> {
     let Answer { head, body } = answer;
+    // Meant for a response that broke off before its head was out; ours has its own.
+    entry::downstream(session).add_to_answer(Vec::new());
     exchange.status = head.status.as_u16();
     let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
     session

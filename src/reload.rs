@@ -3,17 +3,15 @@
 //! All or nothing: the file is read, checked and compiled whole before one pointer is swapped.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::config::problem::Problems;
-use crate::config::{self, Config};
+use crate::config::{Config, Source};
 use crate::plan::{self, Plan};
 use crate::proxy::Gateway;
-use crate::server::Source;
 use crate::telemetry::Log;
 
 /// How often the file is looked at. A look is one read of a small file: it sees every way of
@@ -91,7 +89,7 @@ impl<'a> Reloader<'a> {
             return tracing::info!(%why, "nothing to reload: there is no configuration file");
         };
         self.seen = std::fs::read(path).ok();
-        match self.load(path) {
+        match self.load() {
             Ok((config, plan)) => {
                 if let Err(error) = self.log.reconfigure(&plan::log_settings(&config)) {
                     let error = crate::telemetry::chain(&error);
@@ -112,12 +110,11 @@ impl<'a> Reloader<'a> {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<(Config, Plan), Problems> {
-        let config = config::load(path)?;
-        let file = self.source.name();
-        plan::check_restart(&self.config, &config, &file)?;
+    fn load(&self) -> Result<(Config, Plan), Problems> {
         let running = self.gateway.plan();
-        let plan = Plan::compile(&config, &file, Some(&running))?;
-        Ok((config, plan))
+        self.source.draft().make(|config, problems| {
+            plan::check_restart(&self.config, config, problems);
+            Plan::compile(config, Some(&running), problems)
+        })
     }
 }

@@ -1,8 +1,10 @@
 //! Composition root: from a configuration to listeners, the proxy, signals, and their end.
 
+mod listening;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,25 +13,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
-use crate::accept::listener::{ListenAddress, Listener, ListenerSettings};
+use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Draft, Source};
 use crate::demo;
 use crate::descriptors;
+use crate::listen::{ListenAddress, ListenerSettings};
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
 use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
 use crate::upstream::Connector;
-
-/// Where the configuration comes from.
-pub enum Source {
-    File(PathBuf),
-    /// Made from arguments; nothing to reload.
-    Given(Box<Config>),
-}
 
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
@@ -66,31 +62,6 @@ pub enum ServeError {
     Runtime(#[source] std::io::Error),
 }
 
-impl Source {
-    /// The configuration file, where there is one.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::File(path) => Some(path),
-            Self::Given(_) => None,
-        }
-    }
-
-    /// What messages call it.
-    pub fn name(&self) -> String {
-        match self {
-            Self::File(path) => path.display().to_string(),
-            Self::Given(_) => "arguments".to_owned(),
-        }
-    }
-
-    fn load(&self) -> Result<Config, Problems> {
-        match self {
-            Self::File(path) => config::load(path),
-            Self::Given(config) => Ok(Config::clone(config)),
-        }
-    }
-}
-
 /// Serves until told to end. Returns when every connection has ended or `drain` is over.
 pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeError> {
     let outcome = run_inheriting(source, &mut inheritance);
@@ -101,7 +72,11 @@ pub fn run(source: &Source, mut inheritance: Inheritance) -> Result<(), ServeErr
 }
 
 fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), ServeError> {
-    let config = source.load()?;
+    // A wrong text is not all that may be wrong: `check` says everything.
+    let config = match source.draft().right() {
+        Ok(config) => config,
+        Err(_) => check(source)?.config,
+    };
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
     descriptors::allow(config.server.max_connections);
     let runtime = runtime(config.server.workers)?;
@@ -111,16 +86,39 @@ fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), 
     outcome
 }
 
+/// A configuration with everything that it stands for.
+pub struct Checked {
+    pub config: Config,
+    pub plan: Plan,
+    pub listeners: Vec<Arc<ListenerSettings>>,
+}
+
 /// Loads and compiles without serving: every problem that serving would meet, but for addresses
 /// that are in use.
-pub fn check(source: &Source) -> Result<(Config, Plan), ServeError> {
-    let config = source.load()?;
-    let runtime = runtime(1)?;
-    let plan = runtime.block_on(async {
-        plan::listeners(&config, &source.name())?;
-        Plan::compile(&config, &source.name(), None)
+pub fn check(source: &Source) -> Result<Checked, Problems> {
+    compile(source.draft())
+}
+
+pub(crate) fn compile(draft: Draft) -> Result<Checked, Problems> {
+    let (config, (plan, listeners)) = draft.make(|config, problems| {
+        let listeners = listening::listeners(config, problems);
+        let plan = Plan::compile(config, None, problems);
+        plan.zip(listeners)
     })?;
-    Ok((config, plan))
+    Ok(Checked {
+        config,
+        plan,
+        listeners,
+    })
+}
+
+impl Checked {
+    /// What is legal and probably not meant: what no route uses, certificates that have expired.
+    pub fn warnings(&self, file: &str) -> Problems {
+        let mut warnings = self.config.warnings(file);
+        listening::complaints(&self.config, &self.listeners, &mut warnings);
+        warnings
+    }
 }
 
 fn runtime(workers: usize) -> Result<runtime::Runtime, ServeError> {
@@ -157,8 +155,13 @@ async fn serve(
     let mut signals = Signals::new().map_err(ServeError::Runtime)?;
     let invocation = Invocation::of_this_process().map_err(ServeError::Runtime)?;
 
-    let plan = Arc::new(Plan::compile(&config, &source.name(), None)?);
-    let listeners = plan::listeners(&config, &source.name())?;
+    let Checked {
+        config,
+        plan,
+        listeners,
+    } = compile(Draft::right_already(config, &source.name()))?;
+    let plan = Arc::new(plan);
+    listening::watch(&listeners);
     let mut sockets = Vec::new();
     for settings in &listeners {
         sockets.push(socket(&settings.address, inheritance)?);
@@ -168,8 +171,8 @@ async fn serve(
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
-        settings: plan::accept_settings(&config),
-        guards: Arc::new(plan::guards(&config)),
+        settings: listening::accept_settings(&config),
+        guards: Arc::new(listening::guards(&config)),
         gateway: gateway.clone(),
         proxy,
     });
@@ -248,6 +251,10 @@ async fn serve(
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
+    if !handed_over {
+        // Before the drain: a gateway that is started meanwhile has a file of its own there.
+        remove_socket_files(&listeners);
+    }
     let drain = reloader.config().server.drain;
     tokio::select! {
         _ = all_ended.recv() => {}
@@ -258,25 +265,27 @@ async fn serve(
             tracing::warn!(signal, "asked again; closing the connections that are open");
         }
     }
-    if !handed_over {
-        for settings in &listeners {
-            if let ListenAddress::Unix(path) = &settings.address {
-                // Nobody listens on it any more; a file that is gone already is as good.
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        if let Some(path) = &pid_file {
-            upgrade::remove_pid_file(path);
-        }
+    if let Some(path) = pid_file.filter(|_| !handed_over) {
+        upgrade::remove_pid_file(&path);
     }
     tracing::info!("ended");
     Ok(())
 }
 
+/// Removes the files of the Unix sockets that nobody will accept from any more.
+fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
+    for settings in listeners {
+        if let ListenAddress::Unix(path) = &settings.address {
+            // A file that is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// Asks the running gateway to hand its sockets to a new process, and waits until that one has
 /// written its id to the pid file. Without a pid file it only asks.
 pub fn request_upgrade(source: &Source, pid: Option<i32>) -> Result<String, ServeError> {
-    let pid_file = match source.load() {
+    let pid_file = match source.draft().right() {
         Ok(config) => config.server.pid_file.map(|file| file.value.path),
         Err(problems) if pid.is_none() => return Err(problems.into()),
         Err(_) => None,

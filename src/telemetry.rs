@@ -11,7 +11,6 @@ mod writer;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +23,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use self::access::{AccessPolicy, Record};
 use self::writer::Writer;
+use crate::word::choice;
 
 /// Where lines go, how they look, and which messages are worth one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,21 +46,21 @@ impl Default for LogSettings {
     }
 }
 
-/// The least important of the gateway's own messages that is still written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
+choice! {
+    /// The least important of the gateway's own messages that is still written.
+    pub enum Level: "log level" {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One flat JSON object per line.
-    Json,
-    Text,
+    pub enum Format: "log format" {
+        /// One flat JSON object per line.
+        Json = "json",
+        Text = "text",
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,55 +69,6 @@ pub enum Output {
     Stdout,
     /// Appended to; made if it is not there; opened anew by [`Log::reopen`].
     File(PathBuf),
-}
-
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unknown {what} {found:?}; expected {expected}")]
-pub struct UnknownWord {
-    what: &'static str,
-    found: String,
-    expected: &'static str,
-}
-
-impl UnknownWord {
-    fn new(what: &'static str, found: &str, expected: &'static str) -> Self {
-        let found = found.to_owned();
-        Self {
-            what,
-            found,
-            expected,
-        }
-    }
-}
-
-impl FromStr for Level {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        Ok(match word {
-            "error" => Self::Error,
-            "warn" => Self::Warn,
-            "info" => Self::Info,
-            "debug" => Self::Debug,
-            "trace" => Self::Trace,
-            _ => {
-                let expected = "error, warn, info, debug or trace";
-                return Err(UnknownWord::new("level", word, expected));
-            }
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err(UnknownWord::new("format", word, "json or text")),
-        }
-    }
 }
 
 impl From<&str> for Output {
@@ -299,6 +250,7 @@ fn targets(settings: &LogSettings, format: Format) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_target("tollgate", own)
+        .with_target("upstream", own)
         .with_target("pingora", pingora)
         .with_target("pingora_core::server", libraries)
 }
@@ -382,10 +334,10 @@ mod tests {
         let error = "verbose".parse::<Level>().unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"unknown level "verbose"; expected error, warn, info, debug or trace"#
+            r#"unknown log level "verbose"; expected: error, warn, info, debug, trace"#
         );
         let error = "yaml".parse::<Format>().unwrap_err().to_string();
-        assert_eq!(error, r#"unknown format "yaml"; expected json or text"#);
+        assert_eq!(error, r#"unknown log format "yaml"; expected: json, text"#);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod deadline;
 mod health;
 mod inventory;
 mod lease;
+mod outgoing;
 mod passive;
 mod peer;
 mod pick;

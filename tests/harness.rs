@@ -6,8 +6,10 @@
 
 pub mod apps;
 pub mod client;
+pub mod corpus;
 pub mod gateway;
 pub mod h2_client;
+pub mod h2_frames;
 pub mod load;
 pub mod log;
 pub mod origin;
@@ -15,7 +17,9 @@ pub mod port;
 pub mod process;
 pub mod response;
 pub mod stats;
+pub mod status;
 pub mod tls;
+pub mod tls_origin;
 pub mod visitor;
 pub mod wire;
 

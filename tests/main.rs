@@ -6,12 +6,25 @@
 mod harness;
 
 mod apps_test;
+mod balance_test;
 mod cli_test;
 mod deploy_test;
+mod docs_test;
+mod failure_test;
+mod first_use_test;
 mod gateway_test;
 mod harness_test;
+mod header_test;
+mod health_test;
+mod ingress_test;
 mod listener_test;
+mod refusal_test;
 mod reload_test;
+mod response_test;
+mod retry_test;
+mod smuggling_test;
 mod stream_test;
+mod timeout_test;
 mod tls_test;
+mod transport_test;
 mod upgrade_test;

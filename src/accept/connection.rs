@@ -4,7 +4,7 @@
 //! pingora the bytes of that message and not one of the next, so what the ingress checked is
 //! what is forwarded. Knows framing; knows nothing of routes.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,12 +22,13 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::downstream::Downstream;
 use super::socket::Socket;
+use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
+use crate::stream::forward_stream;
 
 /// Bytes of later, pipelined requests that are kept while one is served. Beyond it the client
 /// is read no further until the answer is out.
@@ -38,6 +39,26 @@ const WRITE_BUFFER: usize = 8 * 1024;
 
 /// Room that one read of heads asks for.
 const READ_SIZE: usize = 4 * 1024;
+
+/// How long, and for how many bytes, a client may go on sending after an answer that ends its
+/// connection.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The time after an answer that ends its connection.
+struct Farewell {
+    over: Pin<Box<tokio::time::Sleep>>,
+    dropped: usize,
+}
+
+impl Farewell {
+    fn begin() -> Self {
+        Self {
+            over: Box::pin(tokio::time::sleep(LINGER)),
+            dropped: 0,
+        }
+    }
+}
 
 /// Plaintext or TLS over one socket.
 #[derive(Debug)]
@@ -67,6 +88,8 @@ pub struct Connection {
     message: Message,
     /// The request asks to upgrade and no final answer has been written yet.
     upgrade_wanted: bool,
+    /// Set when the write side has been closed before everything was read.
+    farewell: Option<Farewell>,
     proxy_digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
     downstream: Arc<Downstream>,
@@ -99,6 +122,7 @@ impl Connection {
             unsent: BytesMut::new(),
             message: Message::Opaque,
             upgrade_wanted: false,
+            farewell: None,
             proxy_digest: Arc::new(proxy_digest),
             socket_digest: Arc::new(socket_digest),
             downstream,
@@ -141,6 +165,25 @@ impl Connection {
         head
     }
 
+    /// Takes a head that gains fields; `false` is anything else.
+    fn take_answer(&mut self, written: &[u8]) -> bool {
+        if !written.starts_with(b"HTTP/1.") {
+            return false;
+        }
+        let interim = written.get(9) == Some(&b'1') && written.get(9..12) != Some(b"101");
+        let Some(head) = written.strip_suffix(b"\r\n").filter(|_| !interim) else {
+            return false;
+        };
+        let added = self.downstream.take_added();
+        if added.is_empty() {
+            return false;
+        }
+        for part in [head, &added, b"\r\n"] {
+            self.unsent.extend_from_slice(part);
+        }
+        true
+    }
+
     /// Drops `bytes` at the front of what has been read.
     pub fn discard(&mut self, bytes: usize) {
         self.pending.advance(bytes);
@@ -161,27 +204,53 @@ impl Connection {
         self.message = Message::Opaque;
     }
 
-    /// Writes a last answer and closes so that the client can still read it: the write side
-    /// first, then what the client still sends is read and dropped for a bounded time. Closing
-    /// with unread bytes would make the kernel send RST, which destroys the answer on its way.
+    /// Writes a last answer and closes so that the client can still read it.
     pub async fn close_after(mut self: Box<Self>, answer: &[u8]) {
-        const LINGER: Duration = Duration::from_secs(2);
-        const LINGER_BYTES: usize = 256 * 1024;
+        // A client that is gone already needs no farewell: errors and delays mean the same here.
         let farewell = async {
             self.transport.write_all(answer).await?;
             self.transport.shutdown().await?;
-            let mut sink = [0; 4096];
-            let mut dropped = 0;
-            while dropped < LINGER_BYTES {
-                match self.transport.read(&mut sink).await? {
-                    0 => break,
-                    read => dropped += read,
-                }
-            }
+            self.farewell = Some(Farewell::begin());
+            poll_fn(|cx| self.poll_linger(cx)).await;
             io::Result::Ok(())
         };
-        // A client that is gone already needs no farewell: both errors mean the same here.
         let _ = pingora_timeout::timeout(LINGER, farewell).await;
+    }
+
+    /// Reads and drops what the client still sends, for a bounded time. Closing with unread bytes
+    /// would make the kernel send RST, which destroys the answer on its way.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(farewell) = &mut self.farewell else {
+            return Poll::Ready(());
+        };
+        if farewell.over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut sink = [0; 4096];
+        while farewell.dropped < LINGER_BYTES {
+            let mut sink = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(&mut self.transport).poll_read(cx, &mut sink)) {
+                Ok(()) if !sink.filled().is_empty() => farewell.dropped += sink.filled().len(),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether bytes of this client are known to be unread.
+    fn has_unread(&self) -> bool {
+        !self.pending.is_empty() || matches!(self.message, Message::Body(_))
+    }
+
+    /// Makes the end of this connection an RST: where only its end marks that of a body, an
+    /// orderly one would make a whole answer of one that broke off. A Unix socket has no RST.
+    fn reset_at_end(&self) {
+        let socket = match &self.transport {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => tls.get_ref().0,
+        };
+        // Refused by the kernel only for a socket that has ended.
+        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads pipelined bytes ahead until the socket has no more, for the sake of noticing that
@@ -260,6 +329,9 @@ impl Drop for Connection {
         let mut nobody = Context::from_waker(Waker::noop());
         // The client may be gone, which is one reason for being dropped.
         let _ = self.poll_send(&mut nobody);
+        if self.downstream.ends_with_reset() {
+            self.reset_at_end();
+        }
     }
 }
 
@@ -305,6 +377,9 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.note_answer(buf);
+        if this.take_answer(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         if this.unsent.len() + buf.len() <= WRITE_BUFFER {
             this.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
@@ -349,7 +424,14 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        if self.farewell.is_none() {
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            if !self.has_unread() {
+                return Poll::Ready(Ok(()));
+            }
+            self.farewell = Some(Farewell::begin());
+        }
+        self.poll_linger(cx).map(Ok)
     }
 }
 
@@ -407,57 +489,4 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
-    }
-}
+forward_stream!(Transport { Plain, Tls });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use http::Version;
 use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 
@@ -13,7 +14,7 @@ use super::{Acceptor, Shutdown};
 use crate::http1::Malformed;
 use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
-use crate::proxy::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// How long a connection that has asked nothing yet may still ask when the gateway is ending. Its
 /// request may be on its way already, and its client has no earlier answer that would make a lost
@@ -71,17 +72,27 @@ fn exchange<'a>(
     shutdown: &'a Shutdown,
 ) -> BoxFuture<'a, Option<ReusedHttpStream>> {
     let settings = &acceptor.settings;
+    let rewritten = head.rewritten(connection.pending());
     connection.discard(head.bytes.start);
     let body = BodyScanner::new(head.framing);
     let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
+    // What pingora would refuse by itself, unrecorded: it compares an absolute-form target with
+    // Host byte by byte, and knows fewer characters in a query.
+    let bytes = rewritten.unwrap_or(bytes);
     let mut session = ServerSession::new_http1(connection);
     session.set_read_timeout(Some(settings.body_timeout));
     session.set_write_timeout(Some(settings.send_timeout));
     session.set_total_drain_timeout(Some(settings.body_timeout));
-    session
-        .set_keepalive_reuses_remaining(Some(settings.keepalive_requests.saturating_sub(served)));
+    // pingora reads only the first Connection field.
+    let remaining = match head.keep_alive {
+        true => settings.keepalive_requests.saturating_sub(served),
+        false => 0,
+    };
+    session.set_keepalive_reuses_remaining(Some(remaining));
     if let ServerSession::H1(session) = &mut session {
         session.set_pipelined_prefix(bytes);
+        // RFC 9110 15.2: its clients take an interim response for the final one.
+        session.set_ignore_info_resp(head.version == Version::HTTP_10);
     }
     acceptor.proxy.process_new_http(session, shutdown)
 }
@@ -119,7 +130,14 @@ async fn next_head(
     let h2c = connection.downstream().listener.h2c;
     loop {
         match scanner.scan(connection.pending()) {
-            Ok(Some(head)) => return NextHead::Request(head),
+            Ok(Some(head)) => {
+                // A fault of the body that is here already is refused before a backend sees the head.
+                let ahead = &connection.pending()[head.bytes.end..];
+                return match BodyScanner::new(head.framing).feed(ahead) {
+                    Ok(_) => NextHead::Request(head),
+                    Err(malformed) => NextHead::Refused(Refusal::Malformed(malformed)),
+                };
+            }
             Ok(None) => {}
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
             Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed)),

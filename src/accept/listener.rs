@@ -1,50 +1,20 @@
 //! Listening sockets: bound here, or inherited from the process before.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::certificates::CertificateStore;
 use super::socket::Socket;
+use crate::listen::ListenAddress;
 
 /// Connections that the kernel may hold for us between two accepts, as nginx has it on Linux
 /// at most; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// Where to listen: `IP:PORT`, `[IPv6]:PORT` or `unix:/path`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-/// Why a text is no listen address.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no address to listen on; expected IP:PORT, [IPv6]:PORT or unix:/path")]
-pub struct InvalidListenAddress(String);
-
-/// One configured address and how connections to it are taken.
-pub struct ListenerSettings {
-    pub address: ListenAddress,
-    /// The certificates of a TLS listener, to know which names share one.
-    pub certificates: Option<Arc<CertificateStore>>,
-    /// Plaintext without it.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// HTTP/2 with prior knowledge on plaintext.
-    pub h2c: bool,
-    /// Every request is answered with a redirect to https on this port.
-    pub redirect_https: Option<u16>,
-    /// Every connection begins with a PROXY header, which only trusted proxies may send.
-    pub proxy_protocol: bool,
-}
 
 /// A listening socket.
 pub enum Listener {
@@ -116,10 +86,15 @@ pub unsafe fn inherit(fd: RawFd) -> OwnedFd {
 /// binding reports it.
 fn remove_stale(path: &PathBuf) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
+    if !is_socket {
+        return Ok(());
     }
-    Ok(())
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Ok(()),
+    }
 }
 
 impl AsRawFd for Listener {
@@ -131,53 +106,9 @@ impl AsRawFd for Listener {
     }
 }
 
-impl fmt::Debug for ListenerSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl FromStr for ListenAddress {
-    type Err = InvalidListenAddress;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err(InvalidListenAddress(text.into())),
-            None => text
-                .parse()
-                .map(Self::Tcp)
-                .map_err(|_| InvalidListenAddress(text.into())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_prints_as_it_was_written() {
-        for text in ["127.0.0.1:8080", "[::1]:8443", "unix:/run/tollgate.sock"] {
-            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_name_or_a_relative_path_is_no_listen_address() {
-        for text in ["localhost:80", "8080", "unix:run.sock", ":80", ""] {
-            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn the_file_of_a_dead_unix_socket_is_replaced_and_a_living_one_is_not() {

@@ -2,13 +2,15 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::stream::forward_stream;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
+
+forward_stream!(Kind { Tcp, Unix });
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
@@ -53,15 +57,21 @@ impl Socket {
 
     /// Reads more bytes ahead of the protocol, for a PROXY header. Returns how many were read.
     pub async fn read_ahead(&mut self) -> io::Result<usize> {
-        match &mut self.kind {
-            Kind::Tcp(stream) => stream.read_buf(&mut self.ahead).await,
-            Kind::Unix(stream) => stream.read_buf(&mut self.ahead).await,
-        }
+        self.kind.read_buf(&mut self.ahead).await
     }
 
     /// What has been read ahead. Bytes left in it are read again by the protocol above.
     pub fn ahead(&mut self) -> &mut BytesMut {
         &mut self.ahead
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.as_fd(),
+            Kind::Unix(stream) => stream.as_fd(),
+        }
     }
 }
 
@@ -86,10 +96,7 @@ impl AsyncRead for Socket {
             buf.put_slice(&this.ahead.split_to(offered));
             return Poll::Ready(Ok(()));
         }
-        match &mut this.kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        Pin::new(&mut this.kind).poll_read(cx, buf)
     }
 }
 
@@ -99,10 +106,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().kind).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -110,10 +114,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        Pin::new(&mut self.get_mut().kind).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -126,9 +127,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().kind).poll_shutdown(cx)
     }
 }

@@ -1,5 +1,5 @@
 //! What the keys mean for one another: references, duplicates, contradictions. Knows no word's grammar and, but for
-//! [`files()`], nothing outside the text.
+//! [`directories`], nothing outside the text.
 //!
 //! A wrong value has been replaced by its default before it comes here, and its table is not sound. Checks that would
 //! take that default for the operator's own words pass over such a table.
@@ -7,11 +7,10 @@
 mod files;
 mod headers;
 mod listen;
-mod pem;
 mod route;
 mod upstream;
 
-pub use files::{files, why};
+pub use files::directories;
 
 use std::time::Duration;
 
@@ -34,10 +33,9 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// What is legal and probably not meant, at the time `now` in seconds since 1970.
-pub fn warnings(config: &Config, now: i64, warnings: &mut Problems) {
+/// What is legal and probably not meant.
+pub fn warnings(config: &Config, warnings: &mut Problems) {
     route::unused(config, warnings);
-    files::expiry(config, now, warnings);
 }
 
 fn sizes_and_times(config: &Config, problems: &mut Problems) {

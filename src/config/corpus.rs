@@ -12,7 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Positioned, Problems};
 use super::schema::to_json;
 use super::schema_check::{SCHEMA, accepts};
-use super::{Config, load_with};
+use super::{Config, Draft, Source};
+use crate::server::{Checked, compile};
 
 /// Stands in the first line of an invalid configuration that an editor with the schema marks as well.
 const STRUCTURAL: &str = "(the schema refuses it too)";
@@ -70,6 +71,7 @@ impl Bench {
         bench.pair("certs-expired", "site", &expired);
         bench.put("certs-empty/.hidden.crt", "");
         bench.put("certs-empty/README", "");
+        bench.put("error-unknown.html", "<h1>\n{{stauts}}</h1>");
         bench.put("error.html", "<h1>{{status}} {{title}}</h1>");
         bench
     }
@@ -93,9 +95,11 @@ impl Bench {
         self.put(&format!("{directory}/{name}.key"), &key.serialize_pem());
     }
 
-    fn load(&self, name: &str, text: &str) -> Result<Config, Problems> {
+    /// As the gateway does before it serves.
+    fn load(&self, name: &str, text: &str) -> Result<Checked, Problems> {
         self.put(&format!("{name}.toml"), text);
-        load_with(&self.path().join(format!("{name}.toml")), &env)
+        let path = self.path().join(format!("{name}.toml"));
+        compile(Draft::of_file(&path, &env))
     }
 
     /// The messages with the file named as if it were in the current directory.
@@ -125,12 +129,7 @@ fn every_valid_configuration_loads_and_the_schema_accepts_it() {
         let config = bench
             .load(&name, &text)
             .unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(
-            config
-                .warnings(&name, std::time::SystemTime::now())
-                .to_string(),
-            ""
-        );
+        assert_eq!(config.warnings(&name).to_string(), "");
         assert_eq!(accepts(&SCHEMA, &as_json(&text).unwrap()), Ok(()), "{name}");
     }
     let reference = include_str!("../../gateway.toml");
@@ -199,7 +198,7 @@ fn an_expired_certificate_is_a_warning_and_no_problem() {
     let bench = Bench::new();
     let text = "server.listen = [{ address = \"127.0.0.1:8443\", tls = \"certs-expired\" }]\nroute = [{ respond = {} }]\n";
     let config = bench.load("expired", text).unwrap();
-    let warnings = config.warnings("expired.toml", std::time::SystemTime::now());
+    let warnings = config.warnings("expired.toml");
     assert_eq!(
         warnings.to_string(),
         "expired.toml:1:54: certificate \"site\" of \"certs-expired\" expired on Tue, 01 Jan 2002 00:00:00 GMT"
@@ -211,16 +210,15 @@ fn an_upstream_that_no_route_uses_is_a_warning() {
     let text = "server.listen = [\"127.0.0.1:8080\"]\nroute = [{ respond = {} }]\n[upstream.app]\nbackends = [\"app:80\"]\n[headers.site]\n";
     let config = super::parse(text, "gateway.toml", &env).unwrap();
     assert_eq!(
-        config
-            .warnings("gateway.toml", std::time::SystemTime::UNIX_EPOCH)
-            .to_string(),
+        config.warnings("gateway.toml").to_string(),
         "gateway.toml:3:1: upstream \"app\" is used by no route\ngateway.toml:5:1: header policy \"site\" is used by no route"
     );
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_a_problem_like_any_other() {
-    let problems = super::load(Path::new("/no/such/gateway.toml")).unwrap_err();
+    let missing = Source::File("/no/such/gateway.toml".into());
+    let problems = missing.draft().right().unwrap_err();
     assert_eq!(
         problems.to_string(),
         "/no/such/gateway.toml: does not exist; expected a configuration file"

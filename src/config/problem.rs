@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where. Knows positions and wording; knows no key.
 
-use std::cmp::Reverse;
 use std::fmt;
+use std::io;
 use std::ops::Deref;
 
 /// A position in the file: line and column count from 1, the column in characters.
@@ -181,30 +181,14 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The known word that `found` was probably meant to be.
-pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // 0.8 accepts one slip in a short word and a transposition anywhere, and refuses mere resemblance.
-    let found = found.to_lowercase();
-    known
-        .into_iter()
-        .map(|word| (word, word.to_lowercase()))
-        .filter(|(_, lower)| strsim::damerau_levenshtein(&found, lower) <= 1 + lower.len() / 3)
-        .map(|(word, lower)| (word, (strsim::jaro_winkler(&found, &lower) * 1000.0) as u32))
-        .filter(|(_, score)| *score >= 800)
-        .min_by_key(|(_, score)| Reverse(*score))
-        .map(|(word, _)| word)
-}
-
-/// `unknown <what> "<found>"; did you mean "<word>"? <label>: <all known words>`.
-pub fn unknown(what: &str, found: &str, label: &str, known: &[&str]) -> String {
-    let all = if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    };
-    match did_you_mean(found, known.iter().copied()) {
-        Some(word) => format!("unknown {what} {found:?}; did you mean {word:?}? {label}: {all}"),
-        None => format!("unknown {what} {found:?}; {label}: {all}"),
+/// What the system said, in a few words that do not depend on the system.
+pub fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+        io::ErrorKind::NotADirectory => "is not a directory".to_owned(),
+        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => format!("cannot be read ({error})"),
     }
 }
 
@@ -222,15 +206,6 @@ mod tests {
             problems.to_string(),
             "gateway.toml: the file as a whole\ngateway.toml:3:11: weight is 0; expected 1 to 1000\ngateway.toml:9:1: later"
         );
-    }
-
-    #[test]
-    fn a_slip_is_recognised_and_a_different_word_is_not() {
-        let keys = ["upstream", "redirect", "respond", "host", "headers"];
-        assert_eq!(did_you_mean("upstrem", keys), Some("upstream"));
-        assert_eq!(did_you_mean("header", keys), Some("headers"));
-        assert_eq!(did_you_mean("timeout", keys), None);
-        assert_eq!(did_you_mean("apii", ["api", "static"]), Some("api"));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 use super::expand;
-use super::problem::{Place, Positioned, Problem, Problems, did_you_mean};
+use super::problem::{Place, Positioned, Problem, Problems};
+use crate::word::did_you_mean;
 use tree::{At, Source};
 
 /// A type that can stand behind a key: how it is read, and what an editor may know of it.

@@ -1,5 +1,4 @@
-//! Every key of the file, each declared once: type, default, bounds, meaning. Knows no other module's types;
-//! what one key means for another is checked in `check`.
+//! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod headers;
 mod route;

@@ -1,21 +1,17 @@
-//! The words an operator writes behind the keys: what each may be, and what it means. Knows no key.
+//! The words an operator writes behind the keys. Most are types of the modules that live by them, which parse
+//! themselves; here is what an editor may know of each, and the few words that end in this module. Knows no key.
 
 mod address;
 mod choice;
 mod http;
 mod policy;
 mod quantity;
-mod template;
 
-pub use address::{BackendAddress, HostPattern, ListenAddress, ServerNameSpec, parse_cidr};
-pub use choice::{
-    AccessSpec, BalanceSpec, FormatSpec, HashKeySpec, HealthKindSpec, LastResortSpec, LevelSpec,
-    MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec, ProtocolSpec, QuerySpec, RetryOnSpec,
-};
-pub use http::{HostHeaderSpec, RedirectStatus, RouteName, RoutePath};
-pub use policy::{CspSpec, HeaderFields, HstsSpec};
+pub use address::parse_cidr;
+pub use choice::{HealthKindSpec, RetryOnSpec};
+pub use http::{ProbePath, RedirectStatus, RouteName};
+pub use policy::HeaderFields;
 pub use quantity::{HttpsPort, Percent, Size, StatusSet, parse_duration};
-pub use template::{RedirectTemplate, TemplatePart};
 
 use std::fmt::Display;
 use std::path::PathBuf;

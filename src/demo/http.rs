@@ -139,6 +139,8 @@ async fn answer(backend: &Backend, stream: &mut TcpStream, request: &Request) ->
             let kind = "text/css; charset=utf-8";
             send(stream, request, "200 OK", kind, page::STYLE).await
         }
+        // Browsers ask by themselves; a 404 would be the first line in the log of every visitor.
+        "/favicon.ico" => send(stream, request, "200 OK", "image/x-icon", "").await,
         "/api/time" => {
             let unix = SystemTime::now().duration_since(UNIX_EPOCH);
             let answer = serde_json::json!({

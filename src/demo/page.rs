@@ -46,7 +46,7 @@ pub(super) fn html(backend: &str, count: u64, headers: &[(String, String)]) -> S
 </head>
 <body>
 <h1>{backend}</h1>
-<p>answered its request number {count}</p>
+<p>answered its request number {count}. The gateway told it:</p>
 <table>
 {rows}</table>
 <nav><a href="/">again</a> <a href="/strict">strict</a> <a href="/api/time">time</a> <a href="/slow">slow</a>

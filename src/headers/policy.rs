@@ -2,36 +2,37 @@
 //! Knows names and values; knows nothing of routes or of where a response came from.
 
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
-use pingora_http::{IntoCaseHeaderName, RequestHeader, ResponseHeader};
+use pingora_http::{HMap, ResponseHeader};
 use thiserror::Error;
 
-use super::security::{CspError, Preset, content_security_policy};
+use super::security::{Csp, Preset};
 use crate::client::RequestId;
 
-/// What the operator wrote, as plain values.
+/// What the operator wrote.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySettings {
     pub preset: Preset,
     /// Override whatever the application said.
-    pub set: Vec<(String, String)>,
+    pub set: Vec<(FieldName, HeaderValue)>,
     /// Only where the application did not say.
-    pub default: Vec<(String, String)>,
+    pub default: Vec<(FieldName, HeaderValue)>,
     /// Appended to what the application said.
-    pub add: Vec<(String, String)>,
-    pub remove: Vec<String>,
-    /// Directives and their sources; they take the place of the preset's policy, also when they
-    /// are only reported. Empty: the preset's policy, if it has one.
-    pub csp: Vec<(String, Vec<String>)>,
+    pub add: Vec<(FieldName, HeaderValue)>,
+    pub remove: Vec<FieldName>,
+    /// Takes the place of the preset's policy, also when it is only reported. Empty: the preset's
+    /// policy, if it has one.
+    pub csp: Csp,
     pub csp_report_only: bool,
     pub hsts: Hsts,
     /// Set towards the application.
-    pub request_set: Vec<(String, String)>,
-    pub request_remove: Vec<String>,
+    pub request_set: Vec<(FieldName, HeaderValue)>,
+    pub request_remove: Vec<FieldName>,
 }
 
 /// `Strict-Transport-Security`, which is only ever sent over https.
@@ -44,17 +45,51 @@ pub enum Hsts {
     MaxAge(Duration),
 }
 
-/// What is wrong with one entry of a policy: `table` is its key in the file.
+/// The name of a field that a policy may touch, with its case on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldName {
+    name: HeaderName,
+    wire: Bytes,
+}
+
+/// Why a text is no [`FieldName`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum PolicyError {
-    #[error("{name:?} is not a field name")]
-    Name { table: &'static str, name: String },
-    #[error("the value of {name} may only hold visible ASCII characters, spaces and tabs")]
-    Value { table: &'static str, name: String },
-    #[error("{name} belongs to the connection or to framing; the gateway manages it")]
-    Managed { table: &'static str, name: String },
-    #[error(transparent)]
-    Csp(#[from] CspError),
+pub enum BadFieldName {
+    #[error("{0:?} is not a header name; expected letters, digits and -")]
+    Syntax(String),
+    #[error(r#"field "host" is set by the upstream; expected host = "…" there"#)]
+    Host,
+    #[error("field {0:?} frames the message or belongs to its connection; no policy may touch it")]
+    Managed(HeaderName),
+}
+
+impl FromStr for FieldName {
+    type Err = BadFieldName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // RFC 9110 section 7.6.1, RFC 9112 section 6.
+        const MANAGED: [&str; 8] = [
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let name: HeaderName = text
+            .parse()
+            .map_err(|_| BadFieldName::Syntax(text.to_owned()))?;
+        match name.as_str() {
+            "host" => Err(BadFieldName::Host),
+            managed if MANAGED.contains(&managed) => Err(BadFieldName::Managed(name)),
+            _ => Ok(Self {
+                name,
+                wire: Bytes::copy_from_slice(text.as_bytes()),
+            }),
+        }
+    }
 }
 
 /// What [`HeaderPolicy::finish`] has to know of one exchange.
@@ -71,11 +106,10 @@ pub struct Facts<'a> {
     pub first_byte: Option<Duration>,
 }
 
-/// A field with its name for look-ups and its name as written on the wire.
+/// A field that a policy gives.
 #[derive(Clone, Debug)]
 struct Field {
-    name: HeaderName,
-    wire: Bytes,
+    name: Name,
     value: HeaderValue,
     /// RFC 6797 7.2: `Strict-Transport-Security` must not be sent over plaintext.
     https_only: bool,
@@ -93,37 +127,32 @@ pub struct HeaderPolicy {
 }
 
 impl HeaderPolicy {
-    /// Compiles a policy, or says everything that is wrong with it.
-    pub fn new(settings: &PolicySettings) -> Result<Self, Vec<PolicyError>> {
-        let mut problems = Vec::new();
-        let set = fields("set", &settings.set, &mut problems);
-        let mut default = fields("default", &settings.default, &mut problems);
-        let add = fields("add", &settings.add, &mut problems);
-        let remove = names("remove", &settings.remove, &mut problems);
-        let request_set = fields("request_set", &settings.request_set, &mut problems);
-        let request_remove = names("request_remove", &settings.request_remove, &mut problems);
-        let csp = csp_field(settings).unwrap_or_else(|wrong| {
-            problems.extend(wrong.into_iter().map(PolicyError::from));
-            None
-        });
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+    pub fn new(settings: &PolicySettings) -> Self {
+        let set = fields(&settings.set);
+        let mut default = fields(&settings.default);
+        let remove = names(&settings.remove);
+        let csp = settings.csp.value();
 
         // The operator's own word takes the place of the preset's.
-        default.extend(csp);
+        if !csp.is_empty() {
+            let name = match settings.csp_report_only {
+                true => "Content-Security-Policy-Report-Only",
+                false => "Content-Security-Policy",
+            };
+            default.push(known_field(name, csp));
+        }
         let hsts = hsts_value(settings);
         let hsts = hsts
             .iter()
             .map(|value| ("Strict-Transport-Security", value.as_str()));
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
             let field = known_field(name, value);
-            let is_said = |said: &Field| said.name == field.name;
-            let is_csp = field.name == CONTENT_SECURITY_POLICY && !settings.csp.is_empty();
+            let is_said = |said: &Field| said.name.name == field.name.name;
+            let is_csp = field.name.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
             if !is_csp
                 && !set.iter().any(is_said)
                 && !default.iter().any(is_said)
-                && !remove.contains(&field.name)
+                && !remove.contains(&field.name.name)
             {
                 default.push(field);
             }
@@ -132,14 +161,14 @@ impl HeaderPolicy {
         let mut removed: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
         removed.extend(remove);
 
-        Ok(Self {
+        Self {
             remove: removed.into(),
             set: set.into(),
             default: default.into(),
-            add: add.into(),
-            request_set: request_set.into(),
-            request_remove: request_remove.into(),
-        })
+            add: fields(&settings.add).into(),
+            request_set: fields(&settings.request_set).into(),
+            request_remove: names(&settings.request_remove).into(),
+        }
     }
 
     /// The policy a preset's name alone stands for.
@@ -148,17 +177,15 @@ impl HeaderPolicy {
             preset,
             ..PolicySettings::default()
         })
-        .expect("presets are right")
     }
 
     /// Dresses the request for the application; the operator's word is the last.
-    pub fn prepare(&self, request: &mut RequestHeader) {
+    pub fn prepare(&self, request: &mut HMap) {
         for name in &self.request_remove {
-            request.remove_header(name);
+            request.remove(name);
         }
         for field in &self.request_set {
-            let set = request.insert_header(field.wire.clone(), field.value.clone());
-            set.expect("compiled fields are right");
+            request.insert(field.name.name.clone(), field.value.clone());
         }
     }
 
@@ -167,83 +194,162 @@ impl HeaderPolicy {
     /// Removals come first, then `set`, then `default` where the field is still absent, then `add`;
     /// then `X-Request-ID`, `X-Request-Time` and `Server-Timing`. An informational response (101
     /// included) only receives its `X-Request-ID`.
-    pub fn finish(&self, response: &mut ResponseHeader, facts: &Facts<'_>) {
-        put(response, "X-Request-ID", facts.request_id.to_value());
-        if response.status < StatusCode::OK {
+    pub fn finish(&self, response: &mut impl Dressed, facts: &Facts<'_>) {
+        response.set(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+        if response.status() < StatusCode::OK {
             return;
         }
         for name in &self.remove {
-            if response.headers.contains_key(name) {
-                response.remove_header(name);
-            }
+            response.remove(name);
         }
         let allowed = |field: &&Field| facts.https || !field.https_only;
         for field in self.set.iter().filter(allowed) {
-            put(response, field.wire.clone(), field.value.clone());
+            response.set(&field.name, field.value.as_bytes());
         }
         for field in self.default.iter().filter(allowed) {
-            if !response.headers.contains_key(&field.name) {
-                put(response, field.wire.clone(), field.value.clone());
+            let set = |other: &Field| other.name.name == field.name.name;
+            if !response.has(&field.name.name) && !self.set.iter().any(set) {
+                response.add(&field.name, field.value.as_bytes());
             }
         }
         for field in self.add.iter().filter(allowed) {
-            append(response, field.wire.clone(), field.value.clone());
+            response.add(&field.name, field.value.as_bytes());
         }
-        put(response, "X-Request-Time", request_time(facts.elapsed));
-        append(response, "Server-Timing", server_timing(facts));
+        let mut short = Short::default();
+        response.set(&X_REQUEST_TIME, short.request_time(facts.elapsed));
+        response.add(&SERVER_TIMING, short.server_timing(facts));
     }
 }
 
-const NOT_FULL: &str = "a response is far from 32,768 fields";
-
-fn put(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
-    response.insert_header(name, value).expect(NOT_FULL);
+/// A name for look-ups and as it is written on the wire.
+#[derive(Clone, Debug)]
+pub struct Name {
+    name: HeaderName,
+    wire: Bytes,
 }
 
-fn append(response: &mut ResponseHeader, name: impl IntoCaseHeaderName, value: HeaderValue) {
-    response.append_header(name, value).expect(NOT_FULL);
-}
-
-/// Seconds to the millisecond: `0.123s`.
-fn request_time(elapsed: Duration) -> HeaderValue {
-    digits(|text| {
-        write!(
-            text,
-            "{}.{:03}s",
-            elapsed.as_secs(),
-            elapsed.subsec_millis()
-        )
-    })
-}
-
-/// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
-fn server_timing(facts: &Facts<'_>) -> HeaderValue {
-    let metrics = [
-        ("connect;dur=", facts.connect),
-        ("first-byte;dur=", facts.first_byte),
-        ("total;dur=", Some(facts.elapsed)),
-    ];
-    digits(|text| {
-        let mut comma = "";
-        for (name, took) in metrics {
-            let Some(took) = took else { continue };
-            let tenths = took.as_micros() / 100;
-            write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
-            comma = ", ";
+impl Name {
+    const fn of(name: &'static str, wire: &'static str) -> Self {
+        Self {
+            name: HeaderName::from_static(name),
+            wire: Bytes::from_static(wire.as_bytes()),
         }
-        Ok(())
-    })
+    }
 }
 
-/// A short value built without a heap but its own.
-fn digits(write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> HeaderValue {
+static X_REQUEST_ID: Name = Name::of("x-request-id", "X-Request-ID");
+static X_REQUEST_TIME: Name = Name::of("x-request-time", "X-Request-Time");
+static SERVER_TIMING: Name = Name::of("server-timing", "Server-Timing");
+
+/// A response that fields can be taken from and given to.
+pub trait Dressed {
+    fn status(&self) -> StatusCode;
+    fn has(&self, name: &HeaderName) -> bool;
+    fn remove(&mut self, name: &HeaderName);
+    /// One more line of this field. `value` is a valid one.
+    fn add(&mut self, name: &Name, value: &[u8]);
+    /// This value in place of what the field said.
+    fn set(&mut self, name: &Name, value: &[u8]) {
+        self.remove(&name.name);
+        self.add(name, value);
+    }
+}
+
+/// What is given goes into the map, for HTTP/2 and for answers of our own.
+impl Dressed for ResponseHeader {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        if self.headers.contains_key(name) {
+            self.remove_header(name);
+        }
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        let value = HeaderValue::from_bytes(value).expect("values are checked or our own");
+        self.append_header(name.wire.clone(), value)
+            .expect("a response is far from 32,768 fields");
+    }
+}
+
+/// What is given is written behind the head, for HTTP/1.x: a line of text costs a tenth of a place
+/// in pingora's two maps.
+pub struct OnWire<'a> {
+    pub head: &'a mut ResponseHeader,
+    /// Field lines, each with its end.
+    pub lines: &'a mut Vec<u8>,
+}
+
+impl Dressed for OnWire<'_> {
+    fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.head.has(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.head.remove(name);
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        for part in [&name.wire[..], b": ", value, b"\r\n"] {
+            self.lines.extend_from_slice(part);
+        }
+    }
+}
+
+/// Short values, one at a time, without a heap.
+struct Short {
     // Three times of the longest Duration, and their names.
-    let mut buffer = [0; 128];
-    let mut free = &mut buffer[..];
-    write(&mut free).expect("three times fit");
-    let free = free.len();
-    let used = buffer.len() - free;
-    HeaderValue::from_bytes(&buffer[..used]).expect("digits are a value")
+    text: [u8; 128],
+}
+
+impl Default for Short {
+    fn default() -> Self {
+        Self { text: [0; 128] }
+    }
+}
+
+impl Short {
+    /// Seconds to the millisecond: `0.123s`.
+    fn request_time(&mut self, elapsed: Duration) -> &[u8] {
+        let (seconds, millis) = (elapsed.as_secs(), elapsed.subsec_millis());
+        self.written(|text| write!(text, "{seconds}.{millis:03}s"))
+    }
+
+    /// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
+    fn server_timing(&mut self, facts: &Facts<'_>) -> &[u8] {
+        let metrics = [
+            ("connect;dur=", facts.connect),
+            ("first-byte;dur=", facts.first_byte),
+            ("total;dur=", Some(facts.elapsed)),
+        ];
+        self.written(|text| {
+            let mut comma = "";
+            for (name, took) in metrics {
+                let Some(took) = took else { continue };
+                let tenths = took.as_micros() / 100;
+                write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
+                comma = ", ";
+            }
+            Ok(())
+        })
+    }
+
+    fn written(&mut self, write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> &[u8] {
+        let mut free = &mut self.text[..];
+        write(&mut free).expect("three times fit");
+        let free = free.len();
+        &self.text[..self.text.len() - free]
+    }
 }
 
 fn hsts_value(settings: &PolicySettings) -> Option<String> {
@@ -257,23 +363,6 @@ fn hsts_value(settings: &PolicySettings) -> Option<String> {
     }
 }
 
-fn csp_field(settings: &PolicySettings) -> Result<Option<Field>, Vec<CspError>> {
-    if settings.csp.is_empty() {
-        return Ok(None);
-    }
-    let directives = settings
-        .csp
-        .iter()
-        .map(|(name, sources)| (name.as_str(), sources.as_slice()));
-    let value = content_security_policy(directives)?;
-    let name = if settings.csp_report_only {
-        "Content-Security-Policy-Report-Only"
-    } else {
-        "Content-Security-Policy"
-    };
-    Ok(Some(known_field(name, &value)))
-}
-
 fn known_field(wire: &'static str, value: &str) -> Field {
     let name = HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right");
     let value = HeaderValue::from_str(value).expect("our own values are right");
@@ -284,405 +373,23 @@ impl Field {
     fn new(name: HeaderName, wire: Bytes, value: HeaderValue) -> Self {
         let https_only = name == STRICT_TRANSPORT_SECURITY;
         Self {
-            name,
-            wire,
+            name: Name { name, wire },
             value,
             https_only,
         }
     }
 }
 
-fn fields(
-    table: &'static str,
-    entries: &[(String, String)],
-    problems: &mut Vec<PolicyError>,
-) -> Vec<Field> {
-    let mut fields = Vec::with_capacity(entries.len());
-    for (written, value) in entries {
-        let Some(name) = name(table, written, problems) else {
-            continue;
-        };
-        let wire = Bytes::copy_from_slice(written.as_bytes());
-        match HeaderValue::from_str(value) {
-            Ok(value) => fields.push(Field::new(name, wire, value)),
-            Err(_) => problems.push(PolicyError::Value {
-                table,
-                name: written.clone(),
-            }),
-        }
-    }
-    fields
-}
-
-fn names(
-    table: &'static str,
-    written: &[String],
-    problems: &mut Vec<PolicyError>,
-) -> Vec<HeaderName> {
-    written
+fn fields(entries: &[(FieldName, HeaderValue)]) -> Vec<Field> {
+    entries
         .iter()
-        .filter_map(|written| name(table, written, problems))
+        .map(|(field, value)| Field::new(field.name.clone(), field.wire.clone(), value.clone()))
         .collect()
 }
 
-fn name(table: &'static str, written: &str, problems: &mut Vec<PolicyError>) -> Option<HeaderName> {
-    const MANAGED: [&str; 9] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    match HeaderName::from_bytes(written.as_bytes()) {
-        Ok(name) if MANAGED.contains(&name.as_str()) => {
-            problems.push(PolicyError::Managed {
-                table,
-                name: written.to_owned(),
-            });
-            None
-        }
-        Ok(name) => Some(name),
-        Err(_) => {
-            problems.push(PolicyError::Name {
-                table,
-                name: written.to_owned(),
-            });
-            None
-        }
-    }
+fn names(fields: &[FieldName]) -> Vec<HeaderName> {
+    fields.iter().map(|field| field.name.clone()).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn pairs(entries: &[(&str, &str)]) -> Vec<(String, String)> {
-        entries
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
-    }
-
-    fn response(fields: &[(&'static str, &str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        for (name, value) in fields {
-            response.append_header(*name, *value).unwrap();
-        }
-        response
-    }
-
-    fn finished(
-        settings: &PolicySettings,
-        https: bool,
-        mut response: ResponseHeader,
-    ) -> ResponseHeader {
-        let id = RequestId::parse(b"id-1").unwrap();
-        let facts = Facts {
-            https,
-            request_id: &id,
-            elapsed: Duration::from_micros(53_914),
-            connect: None,
-            first_byte: Some(Duration::from_micros(53_249)),
-        };
-        HeaderPolicy::new(settings)
-            .unwrap()
-            .finish(&mut response, &facts);
-        response
-    }
-
-    fn preset(preset: Preset) -> PolicySettings {
-        PolicySettings {
-            preset,
-            ..PolicySettings::default()
-        }
-    }
-
-    fn all<'a>(response: &'a ResponseHeader, name: &str) -> Vec<&'a str> {
-        let values = response.headers.get_all(name).iter();
-        values.map(|value| value.to_str().unwrap()).collect()
-    }
-
-    fn names(response: &ResponseHeader) -> Vec<String> {
-        let mut names: Vec<String> = response.headers.keys().map(ToString::to_string).collect();
-        names.sort_unstable();
-        names
-    }
-
-    #[test]
-    fn each_preset_sends_its_list() {
-        let always = ["server-timing", "x-request-id", "x-request-time"];
-        let basic = [
-            "referrer-policy",
-            "strict-transport-security",
-            "x-content-type-options",
-            "x-frame-options",
-            "x-permitted-cross-domain-policies",
-        ];
-        let strict = [
-            "content-security-policy",
-            "cross-origin-opener-policy",
-            "cross-origin-resource-policy",
-            "permissions-policy",
-            "x-dns-prefetch-control",
-        ];
-        let lists: [(Preset, Vec<&str>); 3] = [
-            (Preset::Off, always.to_vec()),
-            (Preset::Basic, [&always[..], &basic].concat()),
-            (Preset::Strict, [&always[..], &basic, &strict].concat()),
-        ];
-        for (word, mut expected) in lists {
-            expected.sort_unstable();
-            assert_eq!(
-                names(&finished(&preset(word), true, response(&[]))),
-                expected,
-                "{word:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn strict_transport_security_is_only_sent_over_https() {
-        let year = "max-age=31536000";
-        let years = "max-age=63072000; includeSubDomains";
-        let own = Hsts::MaxAge(Duration::from_secs(60));
-        let cases = [
-            (Preset::Basic, Hsts::OfPreset, Some(year)),
-            (Preset::Strict, Hsts::OfPreset, Some(years)),
-            (Preset::Off, Hsts::OfPreset, None),
-            (Preset::Basic, Hsts::Never, None),
-            (Preset::Basic, own, Some("max-age=60")),
-            (Preset::Off, own, Some("max-age=60")),
-            (Preset::Strict, own, Some("max-age=60; includeSubDomains")),
-        ];
-        for (preset, hsts, expected) in cases {
-            let settings = PolicySettings {
-                preset,
-                hsts,
-                ..PolicySettings::default()
-            };
-            let over = |https| finished(&settings, https, response(&[]));
-            let sent = over(true);
-            assert_eq!(
-                all(&sent, "strict-transport-security").first().copied(),
-                expected
-            );
-            assert!(all(&over(false), "strict-transport-security").is_empty());
-        }
-        let set = pairs(&[("strict-transport-security", "max-age=1; preload")]);
-        let settings = PolicySettings {
-            set,
-            ..preset(Preset::Basic)
-        };
-        let sent = finished(&settings, true, response(&[]));
-        assert_eq!(
-            all(&sent, "strict-transport-security"),
-            ["max-age=1; preload"]
-        );
-        let plain = finished(&settings, false, response(&[]));
-        assert!(all(&plain, "strict-transport-security").is_empty());
-    }
-
-    #[test]
-    fn the_application_is_heard_before_a_default_and_not_before_a_set() {
-        let settings = PolicySettings {
-            set: pairs(&[("X-Robots-Tag", "none")]),
-            default: pairs(&[("Referrer-Policy", "same-origin"), ("X-Own", "d")]),
-            add: pairs(&[("Link", "</b.css>")]),
-            remove: vec!["X-Gone".into(), "X-Permitted-Cross-Domain-Policies".into()],
-            ..preset(Preset::Basic)
-        };
-        let said = response(&[
-            ("X-Frame-Options", "DENY"),
-            ("X-Robots-Tag", "all"),
-            ("X-Own", "application"),
-            ("Link", "</a.css>"),
-            ("X-Gone", "1"),
-            ("Server", "gunicorn"),
-            ("X-Powered-By", "PHP/8"),
-        ]);
-        let sent = finished(&settings, false, said);
-        assert_eq!(all(&sent, "x-frame-options"), ["DENY"]);
-        assert_eq!(all(&sent, "x-robots-tag"), ["none"]);
-        assert_eq!(all(&sent, "x-own"), ["application"]);
-        assert_eq!(all(&sent, "link"), ["</a.css>", "</b.css>"]);
-        assert_eq!(all(&sent, "referrer-policy"), ["same-origin"]);
-        let gone = [
-            "x-gone",
-            "server",
-            "x-powered-by",
-            "x-permitted-cross-domain-policies",
-        ];
-        assert!(gone.iter().all(|name| all(&sent, name).is_empty()));
-    }
-
-    #[test]
-    fn off_leaves_the_application_as_it_is() {
-        let sent = finished(
-            &preset(Preset::Off),
-            true,
-            response(&[("Server", "gunicorn")]),
-        );
-        assert_eq!(all(&sent, "server"), ["gunicorn"]);
-    }
-
-    #[test]
-    fn a_server_field_of_the_operators_own_is_sent() {
-        let settings = PolicySettings {
-            set: pairs(&[("Server", "edge")]),
-            ..preset(Preset::Strict)
-        };
-        assert_eq!(
-            all(
-                &finished(&settings, true, response(&[("Server", "x")])),
-                "server"
-            ),
-            ["edge"]
-        );
-    }
-
-    #[test]
-    fn a_policy_of_the_operator_takes_the_place_of_the_presets() {
-        let csp = vec![("default-src".to_owned(), vec!["'self'".to_owned()])];
-        let enforced = PolicySettings {
-            csp,
-            ..preset(Preset::Strict)
-        };
-        let sent = finished(&enforced, true, response(&[]));
-        assert_eq!(
-            all(&sent, "content-security-policy"),
-            ["default-src 'self'"]
-        );
-        let reported = PolicySettings {
-            csp_report_only: true,
-            ..enforced.clone()
-        };
-        let sent = finished(&reported, true, response(&[]));
-        assert!(all(&sent, "content-security-policy").is_empty());
-        assert_eq!(
-            all(&sent, "content-security-policy-report-only"),
-            ["default-src 'self'"]
-        );
-        let own = response(&[("Content-Security-Policy", "default-src *")]);
-        let sent = finished(&enforced, true, own);
-        assert_eq!(all(&sent, "content-security-policy"), ["default-src *"]);
-    }
-
-    #[test]
-    fn id_and_times_are_ours_and_server_timing_is_continued() {
-        let said = response(&[
-            ("X-Request-ID", "forged"),
-            ("X-Request-Time", "0s"),
-            ("Server-Timing", "db;dur=5"),
-        ]);
-        let sent = finished(&preset(Preset::Off), true, said);
-        assert_eq!(all(&sent, "x-request-id"), ["id-1"]);
-        assert_eq!(all(&sent, "x-request-time"), ["0.053s"]);
-        let ours = "first-byte;dur=53.2, total;dur=53.9";
-        assert_eq!(all(&sent, "server-timing"), ["db;dur=5", ours]);
-    }
-
-    #[test]
-    fn the_longest_times_are_written_too() {
-        let id = RequestId::make();
-        let facts = Facts {
-            https: true,
-            request_id: &id,
-            elapsed: Duration::MAX,
-            connect: Some(Duration::MAX),
-            first_byte: Some(Duration::MAX),
-        };
-        assert!(server_timing(&facts).len() > 100);
-        assert!(request_time(Duration::MAX).len() > 20);
-    }
-
-    #[test]
-    fn an_informational_response_only_gets_its_id() {
-        let switching = ResponseHeader::build(101, None).unwrap();
-        let sent = finished(&preset(Preset::Strict), true, switching);
-        assert_eq!(names(&sent), ["x-request-id"]);
-    }
-
-    #[test]
-    fn names_keep_the_case_they_were_written_in() {
-        let set = pairs(&[("X-MiXed", "1")]);
-        let settings = PolicySettings {
-            set,
-            ..preset(Preset::Strict)
-        };
-        let mut wire = Vec::new();
-        finished(&settings, true, response(&[])).header_to_h1_wire(&mut wire);
-        let wire = String::from_utf8(wire).unwrap();
-        for name in [
-            "X-MiXed: 1\r\n",
-            "X-Frame-Options: deny\r\n",
-            "X-Request-ID: id-1\r\n",
-        ] {
-            assert!(wire.contains(name), "{wire}");
-        }
-    }
-
-    #[test]
-    fn the_operators_request_fields_reach_the_application() {
-        let settings = PolicySettings {
-            request_set: pairs(&[("X-Tenant", "a")]),
-            request_remove: vec!["Cookie".into()],
-            ..PolicySettings::default()
-        };
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        request.insert_header("Cookie", "a=1").unwrap();
-        request.insert_header("x-tenant", "forged").unwrap();
-        HeaderPolicy::new(&settings).unwrap().prepare(&mut request);
-        assert_eq!(request.headers["x-tenant"], "a");
-        assert!(!request.headers.contains_key("cookie"));
-    }
-
-    #[test]
-    fn everything_wrong_is_said_at_once() {
-        let settings = PolicySettings {
-            set: pairs(&[("Bad Name", "1"), ("X-A", "line\nbreak")]),
-            add: pairs(&[("Content-Length", "1")]),
-            remove: vec!["Connection".into()],
-            csp: vec![("default-scr".into(), vec!["'self'".into()])],
-            ..PolicySettings::default()
-        };
-        let problems = HeaderPolicy::new(&settings).unwrap_err();
-        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            said,
-            [
-                r#""Bad Name" is not a field name"#,
-                "the value of X-A may only hold visible ASCII characters, spaces and tabs",
-                "Content-Length belongs to the connection or to framing; the gateway manages it",
-                "Connection belongs to the connection or to framing; the gateway manages it",
-                r#"unknown directive "default-scr"; did you mean default-src?"#,
-            ]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn any_time_is_written_to_its_unit(micros in 0..10_000_000_000_u64) {
-            let time = request_time(Duration::from_micros(micros));
-            let seconds: f64 = time.to_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
-            prop_assert!((seconds - micros as f64 / 1e6).abs() < 0.001);
-        }
-
-        #[test]
-        fn finish_never_takes_away_what_the_application_said_of_security(
-            value in "[a-z' ]{1,20}[a-z]",
-            strict in any::<bool>(),
-        ) {
-            let word = if strict { Preset::Strict } else { Preset::Basic };
-            for (name, _) in word.fields() {
-                let sent = finished(&preset(word), true, response(&[(name, &value)]));
-                prop_assert_eq!(all(&sent, name), [value.as_str()]);
-            }
-        }
-    }
-}
+mod tests;

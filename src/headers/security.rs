@@ -1,25 +1,29 @@
 //! Security fields: what each preset sends, and a Content-Security-Policy from its directives.
 //! Knows which words are right; when a field is sent is decided in `policy`.
 
-use std::str::FromStr;
-
 use thiserror::Error;
 
-/// Where a header policy starts from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Preset {
-    /// What does not break an ordinary application.
-    #[default]
-    Basic,
-    /// The list of the OWASP Secure Headers Project (2026-07), without the opt-in
-    /// `Cross-Origin-Embedder-Policy`. Inline scripts, foreign sources and cross-origin embedding
-    /// stop working until the application says otherwise in its own fields.
-    Strict,
-    /// Nothing is added for security and nothing of the application is removed.
-    Off,
+use crate::word::{UnknownWord, choice};
+
+choice! {
+    /// Where a header policy starts from.
+    #[derive(Default)]
+    pub enum Preset: "preset" {
+        /// What does not break an ordinary application.
+        #[default]
+        Basic = "basic",
+        /// The list of the OWASP Secure Headers Project (2026-07), without the opt-in
+        /// `Cross-Origin-Embedder-Policy`. Inline scripts, foreign sources and cross-origin embedding
+        /// stop working until the application says otherwise in its own fields.
+        Strict = "strict",
+        /// Nothing is added for security and nothing of the application is removed.
+        Off = "off",
+    }
 }
 
 impl Preset {
+    pub const ALL: [Self; 3] = [Self::Basic, Self::Strict, Self::Off];
+
     /// Fields sent where the application did not say, with their case on the wire.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -47,23 +51,6 @@ impl Preset {
         }
     }
 }
-
-impl FromStr for Preset {
-    type Err = UnknownPreset;
-
-    fn from_str(word: &str) -> Result<Self, UnknownPreset> {
-        match word {
-            "basic" => Ok(Self::Basic),
-            "strict" => Ok(Self::Strict),
-            "off" => Ok(Self::Off),
-            _ => Err(UnknownPreset(word.to_owned())),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unknown preset {0:?}; expected basic, strict or off")]
-pub struct UnknownPreset(pub String);
 
 const BASIC: [(&str, &str); 4] = [
     ("X-Content-Type-Options", "nosniff"),
@@ -108,11 +95,8 @@ const REVEALING: [&str; 9] = [
 /// Why a directive of a Content-Security-Policy is not right.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CspError {
-    #[error("unknown directive {found:?}{}", hint(.near))]
-    UnknownDirective {
-        found: String,
-        near: Option<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownDirective(UnknownWord),
     #[error("source {found:?} of {directive} must be quoted: \"'{found}'\"")]
     Unquoted { directive: String, found: String },
     #[error("unknown keyword {found:?} of {directive}; expected {}, 'nonce-…' or 'sha256-…'", KEYWORDS.join(", "))]
@@ -131,35 +115,38 @@ pub enum CspError {
     Empty { directive: String },
 }
 
-fn hint(near: &Option<&'static str>) -> String {
-    near.map(|name| format!("; did you mean {name}?"))
-        .unwrap_or_default()
-}
-
-/// Directives of CSP Level 3 and its neighbours whose values are sources.
-const SOURCE_DIRECTIVES: [&str; 20] = [
-    "default-src",
-    "script-src",
-    "script-src-elem",
-    "script-src-attr",
-    "style-src",
-    "style-src-elem",
-    "style-src-attr",
-    "img-src",
-    "font-src",
-    "connect-src",
-    "media-src",
-    "object-src",
-    "frame-src",
-    "child-src",
-    "worker-src",
-    "manifest-src",
-    "fenced-frame-src",
+/// The directives of CSP Level 3 and its neighbours.
+pub const DIRECTIVES: &[&str] = &[
     "base-uri",
+    "block-all-mixed-content",
+    "child-src",
+    "connect-src",
+    "default-src",
+    "fenced-frame-src",
+    "font-src",
     "form-action",
     "frame-ancestors",
+    "frame-src",
+    "img-src",
+    "manifest-src",
+    "media-src",
+    "object-src",
+    "report-to",
+    "report-uri",
+    "require-trusted-types-for",
+    "sandbox",
+    "script-src",
+    "script-src-attr",
+    "script-src-elem",
+    "style-src",
+    "style-src-attr",
+    "style-src-elem",
+    "trusted-types",
+    "upgrade-insecure-requests",
+    "webrtc",
+    "worker-src",
 ];
-/// Directives whose values are words of their own.
+/// Those whose values are words of their own; the values of all others are sources.
 const WORD_DIRECTIVES: [&str; 6] = [
     "report-uri",
     "report-to",
@@ -168,7 +155,7 @@ const WORD_DIRECTIVES: [&str; 6] = [
     "sandbox",
     "webrtc",
 ];
-/// Directives that stand alone.
+/// Those that stand alone.
 const BARE_DIRECTIVES: [&str; 2] = ["upgrade-insecure-requests", "block-all-mixed-content"];
 
 const KEYWORDS: [&str; 9] = [
@@ -183,86 +170,95 @@ const KEYWORDS: [&str; 9] = [
     "'inline-speculation-rules'",
 ];
 
-/// The value of a `Content-Security-Policy` field, directives in the order given.
+/// A Content-Security-Policy, right as far as it goes.
 ///
 /// Every directive name is a known one; keywords, nonces and hashes are quoted as CSP wants them;
 /// `'none'` stands alone; nothing can smuggle in a second directive or policy.
-pub fn content_security_policy<'a, S: AsRef<str> + 'a>(
-    directives: impl IntoIterator<Item = (&'a str, &'a [S])>,
-) -> Result<String, Vec<CspError>> {
-    let mut problems = Vec::new();
-    let mut policy = String::new();
-    let mut seen = Vec::new();
-    for (directive, values) in directives {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Csp {
+    value: String,
+    /// Also those that were refused, to know the second of a name.
+    seen: Vec<String>,
+}
+
+impl Csp {
+    /// Appends a directive with its values, or leaves the policy without it.
+    pub fn push(&mut self, directive: &str, values: &[impl AsRef<str>]) -> Result<(), CspError> {
         let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-        problems.extend(check_directive(directive, &values).err());
-        if seen.contains(&directive) {
-            problems.push(CspError::Repeated {
-                directive: directive.to_owned(),
-            });
+        let name = directive.to_owned();
+        let repeated = self.seen.contains(&name);
+        self.seen.push(name.clone());
+        check_directive(directive, &values)?;
+        if repeated {
+            return Err(CspError::Repeated { directive: name });
         }
-        seen.push(directive);
-        if !policy.is_empty() {
-            policy.push_str("; ");
+        if !self.value.is_empty() {
+            self.value.push_str("; ");
         }
-        policy.push_str(directive);
+        self.value.push_str(directive);
         for value in values {
-            policy.push(' ');
-            policy.push_str(value);
+            self.value.push(' ');
+            self.value.push_str(value);
         }
+        Ok(())
     }
-    if problems.is_empty() {
-        Ok(policy)
-    } else {
-        Err(problems)
+
+    /// The value of the field; empty if there is no directive.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+/// Whether there is a directive of this name.
+pub fn known_directive(directive: &str) -> Result<(), CspError> {
+    match DIRECTIVES.contains(&directive) {
+        true => Ok(()),
+        false => Err(CspError::UnknownDirective(UnknownWord::new(
+            "directive",
+            directive,
+            DIRECTIVES,
+        ))),
+    }
+}
+
+/// Whether `value` can be one of the values of `directive`.
+pub fn check_value(directive: &str, value: &str) -> Result<(), CspError> {
+    if !is_one_word(value) {
+        return Err(CspError::Separator {
+            directive: directive.to_owned(),
+            found: value.to_owned(),
+        });
+    }
+    match WORD_DIRECTIVES.contains(&directive) || BARE_DIRECTIVES.contains(&directive) {
+        true => Ok(()),
+        false => check_source(directive, value),
     }
 }
 
 fn check_directive(directive: &str, values: &[&str]) -> Result<(), CspError> {
     let name = || directive.to_owned();
-    if let Some(found) = values.iter().find(|value| !is_one_word(value)) {
-        return Err(CspError::Separator {
-            directive: name(),
-            found: (*found).to_owned(),
-        });
-    }
-    if BARE_DIRECTIVES.contains(&directive) {
-        return match values.first() {
-            Some(found) => Err(CspError::TakesNone {
+    known_directive(directive)?;
+    let none = |value: &&str| value.eq_ignore_ascii_case("'none'");
+    match values {
+        [] if BARE_DIRECTIVES.contains(&directive) => {}
+        [found, ..] if BARE_DIRECTIVES.contains(&directive) => {
+            return Err(CspError::TakesNone {
                 directive: name(),
                 found: (*found).to_owned(),
-            }),
-            None => Ok(()),
-        };
-    }
-    if WORD_DIRECTIVES.contains(&directive) {
+            });
+        }
         // `sandbox` and `trusted-types` alone are the strictest form.
-        return match values {
-            [] if !matches!(directive, "sandbox" | "trusted-types") => {
-                Err(CspError::Empty { directive: name() })
-            }
-            _ => Ok(()),
-        };
-    }
-    if !SOURCE_DIRECTIVES.contains(&directive) {
-        return Err(CspError::UnknownDirective {
-            found: name(),
-            near: nearest(directive),
-        });
-    }
-    if values.is_empty() {
-        return Err(CspError::Empty { directive: name() });
-    }
-    if values.len() > 1
-        && values
-            .iter()
-            .any(|value| value.eq_ignore_ascii_case("'none'"))
-    {
-        return Err(CspError::NoneIsAlone { directive: name() });
+        [] if !matches!(directive, "sandbox" | "trusted-types") => {
+            return Err(CspError::Empty { directive: name() });
+        }
+        [_, _, ..] if !WORD_DIRECTIVES.contains(&directive) && values.iter().any(none) => {
+            return Err(CspError::NoneIsAlone { directive: name() });
+        }
+        _ => {}
     }
     values
         .iter()
-        .try_for_each(|source| check_source(directive, source))
+        .try_for_each(|value| check_value(directive, value))
 }
 
 fn is_one_word(value: &str) -> bool {
@@ -309,18 +305,6 @@ fn check_source(directive: &str, source: &str) -> Result<(), CspError> {
     }
 }
 
-fn nearest(found: &str) -> Option<&'static str> {
-    let known = SOURCE_DIRECTIVES
-        .iter()
-        .chain(&WORD_DIRECTIVES)
-        .chain(&BARE_DIRECTIVES);
-    known
-        .map(|name| (strsim::damerau_levenshtein(found, name), *name))
-        .filter(|(distance, _)| *distance <= 3)
-        .min()
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -328,11 +312,16 @@ mod tests {
     use super::*;
 
     fn policy(directives: &[(&str, &[&str])]) -> Result<String, String> {
-        let directives = directives.iter().map(|(name, sources)| (*name, *sources));
-        content_security_policy(directives).map_err(|problems| {
-            let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            said.join("\n")
-        })
+        let mut policy = Csp::default();
+        let problems: Vec<String> = directives
+            .iter()
+            .filter_map(|(name, sources)| policy.push(name, sources).err())
+            .map(|problem| problem.to_string())
+            .collect();
+        match problems.is_empty() {
+            true => Ok(policy.value),
+            false => Err(problems.join("\n")),
+        }
     }
 
     #[test]
@@ -341,7 +330,7 @@ mod tests {
         let error = "Strict".parse::<Preset>().unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"unknown preset "Strict"; expected basic, strict or off"#
+            r#"unknown preset "Strict"; did you mean "strict"? expected: basic, strict, off"#
         );
     }
 
@@ -367,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_wrong_directive_says_what_would_be_right() {
-        let cases: [(&str, &[&str], &str); 11] = [
+        let cases: [(&str, &[&str], &str); 9] = [
             (
                 "default-src",
                 &["self"],
@@ -377,16 +366,6 @@ mod tests {
                 "script-src",
                 &["sha256-YWJj"],
                 r#"source "sha256-YWJj" of script-src must be quoted: "'sha256-YWJj'""#,
-            ),
-            (
-                "default-scr",
-                &["'self'"],
-                r#"unknown directive "default-scr"; did you mean default-src?"#,
-            ),
-            (
-                "whatever-else",
-                &["'self'"],
-                r#"unknown directive "whatever-else""#,
             ),
             ("img-src", &[], "img-src needs a value"),
             ("report-uri", &[], "report-uri needs a value"),
@@ -422,6 +401,23 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_directive_is_answered_with_the_known_ones() {
+        let all = DIRECTIVES.join(", ");
+        assert_eq!(
+            policy(&[("default-scr", &["'self'"])]),
+            Err(format!(
+                r#"unknown directive "default-scr"; did you mean "default-src"? expected: {all}"#
+            ))
+        );
+        assert_eq!(
+            policy(&[("whatever-else", &["'self'"])]),
+            Err(format!(
+                r#"unknown directive "whatever-else"; expected: {all}"#
+            ))
+        );
+    }
+
+    #[test]
     fn every_wrong_directive_is_said_at_once() {
         let problems = policy(&[
             ("img-src", &["self"]),
@@ -441,19 +437,13 @@ mod tests {
             .iter()
             .find(|(name, _)| *name == "Content-Security-Policy")
             .unwrap();
-        let directives: Vec<(&str, Vec<&str>)> = value
-            .split("; ")
-            .map(|directive| {
-                let mut words = directive.split(' ');
-                (words.next().unwrap(), words.collect())
-            })
-            .collect();
-        let built = content_security_policy(
-            directives
-                .iter()
-                .map(|(name, sources)| (*name, &sources[..])),
-        );
-        assert_eq!(built.as_deref(), Ok(*value));
+        let mut built = Csp::default();
+        for directive in value.split("; ") {
+            let mut words = directive.split(' ');
+            let name = words.next().unwrap();
+            built.push(name, &words.collect::<Vec<_>>()).unwrap();
+        }
+        assert_eq!(built.value(), *value);
     }
 
     proptest! {

@@ -32,6 +32,7 @@ pub enum BadResponse {
     InterimInHttp10,
     TooManyInterim,
     UnsolicitedUpgrade,
+    UpgradeUnnamed,
     Body(Malformed),
     ClosedBeforeHead,
     ClosedInHead,
@@ -41,7 +42,7 @@ pub enum BadResponse {
 
 impl BadResponse {
     /// Every variant but [`BadResponse::Body`], for tables and tests.
-    pub const PLAIN: [BadResponse; 24] = [
+    pub const PLAIN: [BadResponse; 25] = [
         BadResponse::UnsolicitedBytes,
         BadResponse::StatusLine,
         BadResponse::StatusOutOfRange,
@@ -62,6 +63,7 @@ impl BadResponse {
         BadResponse::InterimInHttp10,
         BadResponse::TooManyInterim,
         BadResponse::UnsolicitedUpgrade,
+        BadResponse::UpgradeUnnamed,
         BadResponse::ClosedBeforeHead,
         BadResponse::ClosedInHead,
         BadResponse::ClosedInBody,
@@ -102,6 +104,7 @@ impl BadResponse {
             InterimInHttp10 => ("interim_in_http_1_0", "an HTTP/1.0 response has an interim status"),
             TooManyInterim => ("too_many_interim", "too many interim responses came before the final one"),
             UnsolicitedUpgrade => ("unsolicited_upgrade", "the protocol was switched though no request asked for it"),
+            UpgradeUnnamed => ("upgrade_unnamed", "the protocol was switched to one that no Upgrade field names"),
             Body(bad) => (bad.reason(), bad.detail()),
             ClosedBeforeHead => ("closed_before_head", "the connection ended before a response began"),
             ClosedInHead => ("closed_in_head", "the connection ended within a response head"),

@@ -4,66 +4,11 @@ use std::fmt::Write as _;
 
 use super::{BodyScanner, Framing, HeadScanner, Limits, Malformed, ResponseGate, ResponseLimits};
 
-struct Case<'a> {
-    name: &'a str,
-    outcome: &'a str,
-    text: &'a str,
-}
+// The integration tests send the same messages to the running gateway.
+#[path = "../../tests/harness/corpus.rs"]
+mod reader;
 
-fn cases(file: &str) -> Vec<Case<'_>> {
-    let mut lines = file.lines();
-    let mut cases = Vec::new();
-    while let Some(line) = lines.next() {
-        if let Some(name) = line.strip_prefix("# ") {
-            cases.push(Case {
-                name,
-                outcome: lines.next().expect("an outcome follows a name"),
-                text: lines.next().expect("the bytes follow an outcome"),
-            });
-        }
-    }
-    cases
-}
-
-/// Bytes of an escaped text; `\{3*ab}` repeats and nests.
-fn unescape(text: &str) -> Vec<u8> {
-    fn run(rest: &mut &[u8], nested: bool, out: &mut Vec<u8>) {
-        while let [byte, tail @ ..] = *rest {
-            *rest = tail;
-            match byte {
-                b'}' if nested => return,
-                b'\\' => {
-                    let kind = rest[0];
-                    *rest = &rest[1..];
-                    match kind {
-                        b'r' => out.push(b'\r'),
-                        b'n' => out.push(b'\n'),
-                        b't' => out.push(b'\t'),
-                        b'\\' => out.push(b'\\'),
-                        b'x' => {
-                            let digits = std::str::from_utf8(&rest[..2]).unwrap();
-                            out.push(u8::from_str_radix(digits, 16).unwrap());
-                            *rest = &rest[2..];
-                        }
-                        b'{' => {
-                            let star = rest.iter().position(|&b| b == b'*').unwrap();
-                            let times = std::str::from_utf8(&rest[..star]).unwrap();
-                            *rest = &rest[star + 1..];
-                            let mut piece = Vec::new();
-                            run(rest, true, &mut piece);
-                            out.extend(piece.repeat(times.parse().unwrap()));
-                        }
-                        other => panic!("unknown escape {:?}", char::from(other)),
-                    }
-                }
-                _ => out.push(*byte),
-            }
-        }
-    }
-    let mut out = Vec::new();
-    run(&mut text.as_bytes(), false, &mut out);
-    out
-}
+use reader::{cases, unescape};
 
 /// The buffer after each read: whole, or growing by one byte.
 fn steps(bytes: &[u8], one_by_one: bool) -> Vec<usize> {

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use bytes::{BufMut, BytesMut};
 use http::{Method, Version};
 
 use super::framing::{BadFraming, Framing, FramingFields};
@@ -76,6 +77,42 @@ impl RequestHead {
     /// For bytes that arrive in pieces use [`HeadScanner`]: it does not begin again each time.
     pub fn check(buf: &[u8], limits: &Limits) -> Result<Option<RequestHead>, Malformed> {
         HeadScanner::new(*limits).scan(buf)
+    }
+
+    /// The head as it is passed on, where that is not how it was sent: an absolute-form target in
+    /// origin-form, with a `Host` where HTTP/1.0 had none (RFC 9112 3.2.2), and in the query
+    /// percent-encoded what RFC 3986 3.4 does not allow there. `buf` is what the head was read from.
+    pub fn rewritten(&self, buf: &[u8]) -> Option<BytesMut> {
+        let path_and_query = &buf[self.path_and_query.clone()];
+        let is_illegal = |byte: &u8| matches!(byte, b'"' | b'<' | b'>');
+        if self.form != Form::Absolute && !path_and_query.iter().any(is_illegal) {
+            return None;
+        }
+        let line_end = self.target.end + " HTTP/1.1\r\n".len();
+        let mut head = BytesMut::with_capacity(self.bytes.len() + "Host: \r\n".len());
+        head.put_slice(&buf[self.bytes.start..self.target.start]);
+        match path_and_query {
+            // RFC 9112 3.2.4: what the last proxy makes of a target without a path.
+            b"" if self.method == Method::OPTIONS => head.put_slice(b"*"),
+            [b'/', ..] => {}
+            _ => head.put_slice(b"/"),
+        }
+        for byte in path_and_query {
+            match byte {
+                b'"' => head.put_slice(b"%22"),
+                b'<' => head.put_slice(b"%3C"),
+                b'>' => head.put_slice(b"%3E"),
+                _ => head.put_u8(*byte),
+            }
+        }
+        head.put_slice(&buf[self.target.end..line_end]);
+        if self.target.contains(&self.host.start) {
+            head.put_slice(b"Host: ");
+            head.put_slice(&buf[self.host.clone()]);
+            head.put_slice(b"\r\n");
+        }
+        head.put_slice(&buf[line_end..self.bytes.end]);
+        Some(head)
     }
 }
 

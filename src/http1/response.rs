@@ -118,8 +118,8 @@ impl ResponseGate {
         matches!(self.state, State::Head(_))
     }
 
-    /// Whether the request being answered asks for another protocol.
-    pub fn may_switch(&self) -> bool {
+    /// Whether the outstanding request asks to leave HTTP.
+    pub fn asks_to_upgrade(&self) -> bool {
         self.in_head() && self.asked.upgrade
     }
 
@@ -172,6 +172,7 @@ impl ResponseGate {
             100..=199 if !head.http11 => Err(BadResponse::InterimInHttp10),
             100..=199 if has_framing => Err(BadResponse::FramingForbidden),
             101 if !self.asked.upgrade => Err(BadResponse::UnsolicitedUpgrade),
+            101 if !head.upgrade => Err(BadResponse::UpgradeUnnamed),
             101 => Ok(State::Tunnel),
             100..=199 => {
                 self.interim += 1;
@@ -223,6 +224,7 @@ struct HeadReader {
     status: u16,
     http11: bool,
     framing: FramingFields,
+    upgrade: bool,
 }
 
 /// A response head that may be believed.
@@ -230,6 +232,8 @@ struct ResponseHead {
     status: u16,
     http11: bool,
     framing: Framing,
+    /// There is an `Upgrade` field.
+    upgrade: bool,
     /// Where the head ends in the buffer.
     end: usize,
 }
@@ -248,6 +252,7 @@ impl HeadReader {
             status: 0,
             http11: false,
             framing: FramingFields::default(),
+            upgrade: false,
         }
     }
 
@@ -266,6 +271,7 @@ impl HeadReader {
                 Line::Field(line) => {
                     let (name, value) = grammar::field(&buf[line])?;
                     match name.len() {
+                        7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
                         14 if name.eq_ignore_ascii_case(b"content-length") => {
                             self.framing.length(value)?;
                         }
@@ -280,6 +286,7 @@ impl HeadReader {
                         status: self.status,
                         http11: self.http11,
                         framing: self.framing.framing(self.http11)?,
+                        upgrade: self.upgrade,
                         end,
                     }));
                 }
@@ -389,7 +396,7 @@ mod tests {
     fn a_tunnel_is_not_judged() {
         let mut gate = gate();
         gate.request_started(b"GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: websocket\r\n\r\n");
-        gate.feed(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x00\xff\n")
+        gate.feed(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x00\xff\n")
             .unwrap();
         gate.feed(b"anything").unwrap();
         assert_eq!(gate.eof(), Ok(()));

@@ -1,76 +1,58 @@
-//! From what is written to what runs. `config` has checked every value; what is found here is
-//! what only doing shows: a file that cannot be read, a certificate that cannot be used.
+//! From what is written to what runs. `config` has checked every word; what is found here is
+//! what only doing shows: a file that cannot be read or used.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-
-use super::{Action, Forward, HostSent, Plan, Respond, Retry, RetryOn, Rewrite, Route};
-use crate::accept::AcceptSettings;
-use crate::accept::certificates::{CertificateStore, MinTls, server_config};
-use crate::accept::guard::ConnectionGuards;
-use crate::accept::listener::{ListenAddress, ListenerSettings};
+use super::Plan;
+use super::routes::route;
+use super::upstreams::{load_tls, lookup, upstreams};
 use crate::client::TrustedProxies;
 use crate::config::Config;
-use crate::config::problem::{Problem, Problems};
-use crate::config::spec::{
-    ActionSpec, HeadersSpec, HealthSpec, ListenSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec,
-    TimeoutsSpec, TlsSpec, UpstreamSpec,
-};
-use crate::config::word::{
-    AccessSpec, BackendAddress, BalanceSpec, FormatSpec, HashKeySpec, HeaderFields, HealthKindSpec,
-    HostHeaderSpec, HostPattern as HostPatternSpec, HstsSpec, LastResortSpec, LevelSpec,
-    ListenAddress as ListenAddressSpec, MinTlsSpec, OutputSpec, PathParametersSpec, PresetSpec,
-    ProtocolSpec, QuerySpec, RetryOnSpec,
-};
-use crate::headers::policy::{HeaderPolicy, Hsts, PolicySettings};
+use crate::config::problem::{Problems, why};
+use crate::config::spec::{HeadersSpec, RouteSpec};
+use crate::headers::policy::{HeaderPolicy, PolicySettings};
 use crate::headers::security::Preset;
 use crate::http1::Limits;
-use crate::proxy::refusal::Pages;
-use crate::route::{self, HostPattern, PathPrefix, Routes};
-use crate::target::{PathParameters, PathRules};
-use crate::telemetry::access::{AccessMode, AccessPolicy, QueryMode};
-use crate::telemetry::{Format, Level, LogSettings, Output};
-use crate::upstream::resolve::{NoResolver, System};
-use crate::upstream::{
-    Address, Affinity, Balance, LastResort, Lookup, Probe, ProbeKind, Protocol, Seed, Settings,
-    Timeouts, Tls, TlsFiles, Upstream,
-};
-
-/// The header policies that exist without being written.
-const PRESETS: [(&str, Preset); 3] = [
-    ("basic", Preset::Basic),
-    ("strict", Preset::Strict),
-    ("off", Preset::Off),
-];
+use crate::refusal::Pages;
+use crate::route::Routes;
+use crate::target::PathRules;
+use crate::telemetry::LogSettings;
+use crate::telemetry::access::AccessPolicy;
 
 impl Plan {
-    /// Compiles `config`, which stands in `file`; what lives in `running` lives on.
-    pub fn compile(config: &Config, file: &str, running: Option<&Self>) -> Result<Self, Problems> {
-        let mut problems = Problems::new(file);
-        let upstreams = upstreams(config, running, &mut problems);
-        let policies = policies(config, &mut problems);
-        let pages = pages(config, &mut problems);
+    /// Compiles `config`; what lives in `running` lives on.
+    ///
+    /// Every file that it names is read before anything is made of it. `None` when there is a
+    /// problem: one that was found here, or one before.
+    pub fn compile(
+        config: &Config,
+        running: Option<&Self>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let tls = load_tls(config, problems);
+        let pages = pages(config, problems);
+        if !problems.is_empty() {
+            return None;
+        }
+        let upstreams = upstreams(config, tls, running);
+        let policies = policies(config);
         let routes: Vec<_> = config
             .routes
             .iter()
             .filter_map(|spec| route(spec, config, &upstreams, &policies))
             .collect();
-        let plan = Self {
+        Some(Self {
             routes: Routes::new(routes),
             trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
             forwarded: config.clients.forwarded,
             limits: limits(config),
             drop_unsafe_fields: config.server.drop_unsafe_headers,
-            pages: pages.unwrap_or_else(|| Pages::built_in(*config.errors.retry_after)),
+            pages: pages?,
             default_headers: policies["basic"].clone(),
             access: access(config, None),
             upstreams,
-        };
-        problems.none_or(plan)
+        })
     }
 
     /// Starts the probes and the name resolution of the upstreams, in place of those of the plan
@@ -90,205 +72,39 @@ impl Plan {
     }
 }
 
-/// The system's resolver, with its files as they are now.
-fn lookup() -> Arc<dyn Lookup> {
-    match System::new() {
-        Ok(system) => Arc::new(system),
-        Err(error) => {
-            let error = crate::telemetry::chain(&error);
-            tracing::warn!(%error, "the system has no usable resolver; names of backends stay unresolved");
-            Arc::new(NoResolver)
-        }
-    }
-}
-
 /// Says what differs between two configurations that a reload cannot change.
-pub fn check_restart(running: &Config, wanted: &Config, file: &str) -> Result<(), Problems> {
-    let mut problems = Problems::new(file);
-    if running.server != wanted.server {
+pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems) {
+    if wanted.server.origin.sound && running.server != wanted.server {
         problems.note(
             &wanted.server,
             "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
-    problems.none_or(())
 }
 
-fn upstreams(
-    config: &Config,
-    running: Option<&Plan>,
-    problems: &mut Problems,
-) -> BTreeMap<String, Arc<Upstream>> {
-    let mut upstreams = BTreeMap::new();
-    for (name, spec) in &config.upstreams {
-        let tls = match spec.tls.as_ref().map(tls).transpose() {
-            Ok(tls) => tls,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        let seeds = spec.backends.iter().map(|backend| Seed {
-            address: address(&backend.address),
-            weight: backend.weight,
-            backup: backend.backup,
-        });
-        let carried = running.and_then(|plan| plan.upstreams.get(name));
-        let upstream = Upstream::new(
-            settings(name, spec, tls),
-            seeds.collect(),
-            carried.map(Arc::as_ref),
-        );
-        upstreams.insert(name.clone(), upstream);
-    }
-    upstreams
-}
-
-fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
-    Settings {
-        name: name.into(),
-        balance: balance(&spec.balance),
-        protocol: match *spec.protocol {
-            ProtocolSpec::H1 => Protocol::H1,
-            ProtocolSpec::H2 => Protocol::H2,
-            ProtocolSpec::H2c => Protocol::H2c,
-        },
-        tls,
-        max_fails: spec.max_fails,
-        fail_timeout: spec.fail_timeout,
-        keepalive: spec.keepalive,
-        keepalive_idle: spec.keepalive_idle,
-        max_connections: spec.max_connections as u32,
-        queue: spec.queue,
-        queue_timeout: spec.queue_timeout,
-        slow_start: spec.slow_start,
-        timeouts: timeouts(&spec.timeouts),
-        health: spec.health.as_ref().map(probe),
-        retry_percent: u32::from(spec.retry.budget.percent()),
-        last_resort: match spec.last_resort {
-            LastResortSpec::Unavailable => LastResort::Unavailable,
-            LastResortSpec::TryAnyway => LastResort::TryAnyway,
-        },
-        resolve_every: spec.resolve_every,
-        max_response_head: spec.max_response_head as usize,
-    }
-}
-
-fn balance(spec: &BalanceSpec) -> Balance {
-    match spec {
-        BalanceSpec::LeastConnections => Balance::LeastConnections,
-        BalanceSpec::RoundRobin => Balance::RoundRobin,
-        BalanceSpec::RandomTwo => Balance::RandomTwo,
-        BalanceSpec::ConsistentHash(key) => Balance::ConsistentHash(match key {
-            HashKeySpec::ClientIp => Affinity::ClientIp,
-            HashKeySpec::Header(name) => Affinity::Header(name.clone()),
-            HashKeySpec::Cookie(name) => Affinity::Cookie(name.clone()),
-        }),
-    }
-}
-
-/// Both grammars accept what `config` has accepted.
-fn address(spec: &BackendAddress) -> Address {
-    spec.to_string()
-        .parse()
-        .expect("a checked backend address is one")
-}
-
-fn timeouts(spec: &TimeoutsSpec) -> Timeouts {
-    Timeouts {
-        connect: spec.connect,
-        first_byte: spec.first_byte,
-        read: spec.read,
-        write: spec.write,
-        websocket_idle: spec.websocket_idle,
-    }
-}
-
-fn probe(spec: &HealthSpec) -> Probe {
-    Probe {
-        kind: match spec.kind {
-            HealthKindSpec::Tcp => ProbeKind::Tcp,
-            HealthKindSpec::Http => ProbeKind::Http {
-                path: spec.path.as_str().to_owned(),
-                host: Some(spec.host.clone()).filter(|host| !host.is_empty()),
-                status: spec.status.ranges().to_vec(),
-            },
-        },
-        every: spec.every,
-        timeout: *spec.timeout,
-        healthy_after: spec.healthy_after,
-        unhealthy_after: spec.unhealthy_after,
-    }
-}
-
-fn tls(spec: &TlsSpec) -> Result<Tls, Problem> {
-    let sni = spec.sni.as_ref().map(|sni| sni.0.to_str());
-    let identity = spec.certificate.as_ref().zip(spec.key.as_ref());
-    Tls::load(&TlsFiles {
-        sni: sni.as_deref(),
-        ca: spec.ca.as_ref().map(|ca| ca.path.as_path()),
-        insecure: *spec.insecure,
-        identity: identity.map(|(chain, key)| (chain.path.as_path(), key.path.as_path())),
-    })
-    .map_err(|error| Problem::at(spec, crate::telemetry::chain(&error)))
-}
-
-fn policies(config: &Config, problems: &mut Problems) -> BTreeMap<String, Arc<HeaderPolicy>> {
-    let presets =
-        PRESETS.map(|(name, preset)| (name.to_owned(), Arc::new(HeaderPolicy::of(preset))));
-    let mut policies = BTreeMap::from(presets);
+fn policies(config: &Config) -> BTreeMap<String, Arc<HeaderPolicy>> {
+    let built_in =
+        Preset::ALL.map(|preset| (preset.to_string(), Arc::new(HeaderPolicy::of(preset))));
+    let mut policies = BTreeMap::from(built_in);
     for (name, spec) in &config.headers {
-        match HeaderPolicy::new(&policy(spec)) {
-            Ok(policy) => {
-                policies.insert(name.clone(), Arc::new(policy));
-            }
-            Err(errors) => {
-                for error in errors {
-                    problems.note(spec, crate::telemetry::chain(&error));
-                }
-            }
-        }
+        policies.insert(name.clone(), Arc::new(HeaderPolicy::new(&policy(spec))));
     }
     policies
 }
 
 fn policy(spec: &HeadersSpec) -> PolicySettings {
     PolicySettings {
-        preset: match spec.preset {
-            PresetSpec::Basic => Preset::Basic,
-            PresetSpec::Strict => Preset::Strict,
-            PresetSpec::Off => Preset::Off,
-        },
-        set: fields(&spec.set),
-        default: fields(&spec.default),
-        add: fields(&spec.add),
-        remove: spec.remove.iter().map(|name| name.to_string()).collect(),
-        csp: spec
-            .csp
-            .as_ref()
-            .map(|csp| csp.0.clone())
-            .unwrap_or_default(),
+        preset: spec.preset,
+        set: spec.set.0.clone(),
+        default: spec.default.0.clone(),
+        add: spec.add.0.clone(),
+        remove: spec.remove.clone(),
+        csp: spec.csp.clone().unwrap_or_default(),
         csp_report_only: spec.csp_report_only,
-        hsts: match spec.hsts {
-            None => Hsts::OfPreset,
-            Some(HstsSpec::Off) => Hsts::Never,
-            Some(HstsSpec::MaxAge(age)) => Hsts::MaxAge(age),
-        },
-        request_set: fields(&spec.request_set),
-        request_remove: spec
-            .request_remove
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
+        hsts: spec.hsts.unwrap_or_default(),
+        request_set: spec.request_set.0.clone(),
+        request_remove: spec.request_remove.clone(),
     }
-}
-
-fn fields(spec: &HeaderFields) -> Vec<(String, String)> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    spec.0
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value)))
-        .collect()
 }
 
 fn pages(config: &Config, problems: &mut Problems) -> Option<Pages> {
@@ -296,161 +112,30 @@ fn pages(config: &Config, problems: &mut Problems) -> Option<Pages> {
     let Some(page) = &config.errors.page else {
         return Some(Pages::built_in(retry_after));
     };
-    let pages = std::fs::read_to_string(&page.path)
-        .map_err(|error| error.to_string())
-        .and_then(|html| {
-            Pages::with_template(&html, retry_after).map_err(|error| error.to_string())
-        });
-    pages
-        .map_err(|error| problems.note(page, format!("{}: {error}", page.written)))
+    let html = match std::fs::read_to_string(&page.path) {
+        Ok(html) => html,
+        Err(error) => {
+            let why = why(&error);
+            let message = format!("error page {} {why}; expected an HTML file", page.value);
+            problems.note(page, message);
+            return None;
+        }
+    };
+    Pages::with_template(&html, retry_after)
+        .map_err(|error| problems.note(page, format!("error page {}: {error}", page.value)))
         .ok()
 }
 
-/// `None` when something it needs is missing, of which a problem tells already.
-fn route(
-    spec: &RouteSpec,
-    config: &Config,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-    policies: &BTreeMap<String, Arc<HeaderPolicy>>,
-) -> Option<route::Route<Arc<Route>>> {
-    let path: PathPrefix = spec
-        .path
-        .as_str()
-        .parse()
-        .expect("a checked path is a prefix");
-    let mut max_body = spec.max_body;
-    let action = match &spec.action {
-        ActionSpec::Upstream(name) => {
-            let written = config.upstreams.get(&name.value)?;
-            let upstream = upstreams.get(&name.value)?;
-            max_body = max_body.or(Some(written.max_body));
-            Action::Forward(Arc::new(forward(spec, written, upstream, &path)))
-        }
-        ActionSpec::Redirect(redirect) => {
-            let template = redirect
-                .to
-                .to_string()
-                .parse()
-                .expect("a checked template is one");
-            Action::Redirect(redirect.status, template)
-        }
-        ActionSpec::Respond(respond) => Action::Respond(Respond {
-            status: respond.status,
-            content_type: respond.content_type.clone(),
-            body: Bytes::from(respond.body.clone()),
-        }),
-    };
-    let host = match spec.host.as_deref() {
-        None => HostPattern::Any,
-        Some(HostPatternSpec::Exact(name)) => HostPattern::Exact(name.as_str().into()),
-        Some(HostPatternSpec::Under(name)) => HostPattern::Under(name.as_str().into()),
-    };
-    let value = Route {
-        name: spec.label().into(),
-        action,
-        headers: policies.get(&spec.headers.value)?.clone(),
-        max_body: max_body.unwrap_or(u64::MAX),
-        access: access(config, Some(spec)),
-    };
-    Some(route::Route {
-        host,
-        path,
-        methods: spec.methods.clone().unwrap_or_default(),
-        value: Arc::new(value),
-    })
-}
-
-fn forward(
-    spec: &RouteSpec,
-    written: &UpstreamSpec,
-    upstream: &Arc<Upstream>,
-    path: &PathPrefix,
-) -> Forward {
-    let timeouts = overridden(timeouts(&written.timeouts), &spec.timeouts);
-    let own = timeouts != upstream.settings().timeouts;
-    Forward {
-        transport: own.then(|| upstream.transport_with(&timeouts)),
-        upstream: upstream.clone(),
-        rewrite: match &spec.replace_prefix {
-            Some(by) => {
-                let by = by.as_str().parse().expect("a checked path is a prefix");
-                Rewrite::Replace(path.clone(), by)
-            }
-            None if *spec.strip_prefix => Rewrite::Strip(path.clone()),
-            None => Rewrite::Keep,
-        },
-        host: match &written.host {
-            HostHeaderSpec::Client => HostSent::Client,
-            HostHeaderSpec::Backend => HostSent::Backend,
-            HostHeaderSpec::Literal(name) => {
-                HostSent::Name(HeaderValue::from_str(name).expect("a checked host is a value"))
-            }
-        },
-        retry: retry(&written.retry),
-        websocket_idle: timeouts.websocket_idle,
-    }
-}
-
-fn overridden(timeouts: Timeouts, spec: &TimeoutOverridesSpec) -> Timeouts {
-    Timeouts {
-        connect: spec.connect.unwrap_or(timeouts.connect),
-        first_byte: spec.first_byte.unwrap_or(timeouts.first_byte),
-        read: spec.read.unwrap_or(timeouts.read),
-        write: spec.write.unwrap_or(timeouts.write),
-        websocket_idle: spec.websocket_idle.unwrap_or(timeouts.websocket_idle),
-    }
-}
-
-fn retry(spec: &RetrySpec) -> Retry {
-    let names = |word: RetryOnSpec| spec.on.contains(&word);
-    let statuses = spec.on.iter().filter_map(|word| word.status());
-    Retry {
-        attempts: spec.attempts,
-        on: RetryOn {
-            connect: names(RetryOnSpec::Connect),
-            reset: names(RetryOnSpec::Reset),
-            timeout: names(RetryOnSpec::Timeout),
-            statuses: statuses
-                .map(|status| StatusCode::from_u16(status).expect("a listed status is one"))
-                .collect(),
-        },
-        non_idempotent: spec.non_idempotent,
-    }
-}
-
-fn path_rules(config: &Config) -> PathRules {
-    PathRules {
-        merge_slashes: config.server.merge_slashes,
-        parameters: match config.server.path_parameters {
-            PathParametersSpec::Keep => PathParameters::Keep,
-            PathParametersSpec::Refuse => PathParameters::Refuse,
-        },
-    }
-}
-
-fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
+pub(super) fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
     let log = &config.log;
-    let mode = route
-        .and_then(|route| route.access_log)
-        .unwrap_or(log.access);
     AccessPolicy {
-        mode: match mode {
-            AccessSpec::All => AccessMode::All,
-            AccessSpec::Errors => AccessMode::Errors,
-            AccessSpec::Slow => AccessMode::Slow,
-            AccessSpec::Sampled(every) => AccessMode::Sampled(
-                NonZeroU64::new(every.into()).expect("a checked rate is at least 1"),
-            ),
-            AccessSpec::Off => AccessMode::Off,
-        },
+        mode: route
+            .and_then(|route| route.access_log)
+            .unwrap_or(log.access),
         slow_after: route
             .and_then(|route| route.slow_after)
             .unwrap_or(log.slow_after),
-        query: match log.query {
-            QuerySpec::Masked => QueryMode::Masked,
-            QuerySpec::Off => QueryMode::Off,
-            QuerySpec::Full => QueryMode::Full,
-        },
+        query: log.query,
     }
 }
 
@@ -458,105 +143,23 @@ fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy {
 pub fn log_settings(config: &Config) -> LogSettings {
     let log = &config.log;
     LogSettings {
-        level: match log.level {
-            LevelSpec::Error => Level::Error,
-            LevelSpec::Warn => Level::Warn,
-            LevelSpec::Info => Level::Info,
-            LevelSpec::Debug => Level::Debug,
-            LevelSpec::Trace => Level::Trace,
-        },
-        format: match log.format {
-            FormatSpec::Json => Format::Json,
-            FormatSpec::Text => Format::Text,
-        },
-        output: match &log.output.value {
-            OutputSpec::Stderr => Output::Stderr,
-            OutputSpec::Stdout => Output::Stdout,
-            OutputSpec::File(file) => Output::File(file.path.clone()),
-        },
+        level: log.level,
+        format: log.format,
+        output: log.output.value.clone(),
         buffer: log.buffer,
     }
 }
 
-/// How connections are taken.
-pub fn accept_settings(config: &Config) -> AcceptSettings {
-    let server = &config.server;
-    AcceptSettings {
-        header_timeout: server.header_timeout,
-        idle_timeout: server.idle_timeout,
-        handshake_timeout: server.handshake_timeout,
-        body_timeout: server.body_timeout,
-        send_timeout: server.send_timeout,
-        keepalive_requests: server.keepalive_requests,
-        max_h2_streams: server.max_h2_streams,
-        limits: limits(config),
-    }
-}
-
-fn limits(config: &Config) -> Limits {
+/// What a request may measure, and how its path is canonicalised.
+pub fn limits(config: &Config) -> Limits {
     let server = &config.server;
     Limits {
         request_line: *server.max_request_line as usize,
         head_bytes: server.max_header_bytes as usize,
         fields: server.max_headers,
-        path: path_rules(config),
-    }
-}
-
-/// The bounds on connections.
-pub fn guards(config: &Config) -> ConnectionGuards {
-    let server = &config.server;
-    ConnectionGuards::new(
-        server.max_connections,
-        server.max_connections_per_client as u32,
-    )
-}
-
-/// Every listener with its certificates, which are watched from here on. Needs a runtime.
-pub fn listeners(config: &Config, file: &str) -> Result<Vec<Arc<ListenerSettings>>, Problems> {
-    let mut problems = Problems::new(file);
-    let mut listeners = Vec::new();
-    for spec in &config.server.listen {
-        match listener(spec) {
-            Ok(listener) => listeners.push(Arc::new(listener)),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    problems.none_or(listeners)
-}
-
-fn listener(spec: &ListenSpec) -> Result<ListenerSettings, Problem> {
-    let certificates = spec
-        .tls
-        .as_ref()
-        .map(|directory| {
-            let default = spec
-                .default_certificate
-                .as_ref()
-                .map(|name| name.value.as_str());
-            CertificateStore::load(&directory.path, default)
-                .map(Arc::new)
-                .map_err(|error| Problem::at(directory, crate::telemetry::chain(&error)))
-        })
-        .transpose()?;
-    let min_tls = match spec.min_tls {
-        MinTlsSpec::Tls12 => MinTls::V1_2,
-        MinTlsSpec::Tls13 => MinTls::V1_3,
-    };
-    if let Some(store) = &certificates {
-        store.watch();
-    }
-    Ok(ListenerSettings {
-        address: match &spec.address.value {
-            ListenAddressSpec::Tcp(address) => ListenAddress::Tcp(*address),
-            ListenAddressSpec::Unix(path) => ListenAddress::Unix(path.clone()),
+        path: PathRules {
+            merge_slashes: server.merge_slashes,
+            parameters: server.path_parameters,
         },
-        tls: certificates
-            .as_ref()
-            .map(|store| server_config(store.clone(), spec.h2, min_tls)),
-        certificates,
-        h2c: *spec.h2c,
-        redirect_https: *spec.redirect_https,
-        proxy_protocol: *spec.proxy_protocol,
-    })
+    }
 }

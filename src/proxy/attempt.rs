@@ -8,26 +8,32 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::{HMap, RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
+use tracing::warn;
 
+use super::entry;
 use super::exchange::Exchange;
-use super::refusal::Refusal;
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
 use crate::headers::forwarded::{
     Arrival, strip_hop_by_hop, strip_response_hop_by_hop, towards_application,
 };
-use crate::plan::{Action, Forward, HostSent, Retry, Route};
+use crate::headers::host::HostSent;
+use crate::plan::{Action, Forward, Retry, Route};
+use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Unavailable};
+use crate::upstream::{Deadline, Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
 const MAX_STALE: u32 = 3;
+
+/// Room for what a request gains on its way to the application.
+const FIELDS_ADDED: usize = 12;
 
 /// Chooses a backend and counts this request as its load.
 pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -56,6 +62,10 @@ pub async fn begin(session: &Session, exchange: &mut Exchange) -> Result<Box<Htt
     };
     attempt.upstream = Some(forward.upstream.clone());
     attempt.lease = Some(lease);
+    // What was read of the body is sent, and counted, once more.
+    exchange.request_body_bytes = 0;
+    // Why the attempt before failed is no reason for what this one brings.
+    exchange.refusal = None;
     Ok(Box::new(peer))
 }
 
@@ -68,6 +78,15 @@ pub fn connected(exchange: &mut Exchange, reused: bool) {
 /// Makes the request that the backend receives.
 pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let (route, forward) = forwarding(exchange);
+    if forward.upstream.settings().protocol != Protocol::H1 && request.version != Version::HTTP_2 {
+        // pingora takes HTTP/1.1 when the TLS handshake chose no protocol: on a connection that has none of our
+        // deadlines, and whose responses nobody judges.
+        let error = Error::explain(
+            ErrorType::InvalidH2,
+            "the backend did not choose h2 by ALPN",
+        );
+        return Err(error.into_up());
+    }
     let downstream = session
         .digest()
         .and_then(Downstream::of)
@@ -78,14 +97,19 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    request.set_raw_path(target.as_bytes())?;
 
-    let upgrade = session.is_upgrade_req();
-    strip_hop_by_hop(request, upgrade);
+    // Without pingora's second map, which keeps how names were spelled and costs as much as the
+    // first: applications read names in any case, and receive them in lower case.
+    let end_stream = request.send_end_stream();
+    let mut parts = http::request::Parts::from(std::mem::replace(request, unset()));
+    let fields = &mut parts.headers;
+    fields.reserve(FIELDS_ADDED);
+
+    strip_hop_by_hop(fields, session.is_upgrade_req());
     let client_host = asked.host.as_ref().map(Host::to_string).unwrap_or_default();
     let peer = downstream.peer_ip();
     towards_application(
-        request,
+        fields,
         &Arrival {
             peer,
             peer_is_trusted: exchange.plan.trusted.contains(peer),
@@ -108,10 +132,37 @@ pub fn prepare(session: &Session, request: &mut RequestHeader, exchange: &Exchan
         HostSent::Name(name) => Some(name.clone()),
     };
     if let Some(host) = host {
-        request.insert_header(header::HOST, host)?;
+        fields.insert(header::HOST, host);
     }
-    route.headers.prepare(request);
-    Ok(())
+    join_cookies(fields);
+    route.headers.prepare(fields);
+
+    *request = RequestHeader::from(parts);
+    if let Some(end_stream) = end_stream {
+        request.set_send_end_stream(end_stream);
+    }
+    request.set_raw_path(target.as_bytes())
+}
+
+/// A request to leave in place of one that is being rebuilt.
+fn unset() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
+}
+
+/// HTTP/2 clients send a cookie a field; HTTP/1.1 has one field for all (RFC 9113 8.2.3), and an
+/// application that joins lines by commas would read one cookie.
+fn join_cookies(fields: &mut HMap) {
+    let mut lines = fields.get_all(header::COOKIE).iter();
+    if lines.nth(1).is_none() {
+        return;
+    }
+    let lines = fields.get_all(header::COOKIE).iter();
+    let joined = lines
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    let joined = HeaderValue::from_bytes(&joined).expect("valid values joined by a valid text");
+    fields.insert(header::COOKIE, joined);
 }
 
 /// A response head arrived. Takes it, or asks for another attempt.
@@ -128,7 +179,15 @@ pub fn answered(
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     if forward.retry.on.status(status) {
-        blame(exchange, Failure::Status(status));
+        // An application that answers is alive, whatever it says: only what is no answer counts
+        // against a backend, or one page that says 503 would take all of them down.
+        let answering = exchange.attempt.lease.as_mut().map(|lease| {
+            lease.succeeded();
+            lease.backend().clone()
+        });
+        if let Some(backend) = answering {
+            exchange.attempt.tried.add(&backend);
+        }
         if may_retry(session, exchange, &forward.retry) {
             let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
             error.set_retry(true);
@@ -147,6 +206,17 @@ pub fn answered(
     Ok(())
 }
 
+/// Frames a final response for its client. It says our own version (RFC 9110 2.5), and HTTP/1.0
+/// knows no chunks: there the body ends with the connection.
+pub fn frame_for_client(session: &mut Session, response: &mut ResponseHeader) {
+    response.set_version(Version::HTTP_11);
+    if session.req_header().version == Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
+}
+
 /// No connection to the backend could be made. Nothing was sent, so any request may be repeated.
 pub fn not_connected(
     session: &Session,
@@ -154,19 +224,18 @@ pub fn not_connected(
     mut error: Box<Error>,
 ) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    blame(
-        exchange,
-        if timed_out {
-            Failure::Timeout
-        } else {
-            Failure::Connect
-        },
-    );
+    let failure = if timed_out {
+        Failure::Timeout
+    } else {
+        Failure::Connect
+    };
+    blame(exchange, failure);
     let (_, forward) = forwarding(exchange);
     let retry = forward.retry.on.connect
         && session.response_written().is_none()
         && another_attempt(exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(if timed_out {
         Refusal::UpstreamTimeout
     } else {
@@ -186,9 +255,9 @@ pub fn failed(
         // Decided already, by `answered` or by the limit on the body.
         return error;
     }
-    let failure = failure_of(&error).filter(|_| !session.was_upgraded());
-    let Some(failure) = failure else {
-        // A tunnel ends as its ends like, or by its silence: that is no fault of the backend.
+    let failure = failure_of(&error);
+    // How a tunnel ends says nothing of the backend: silence is the application's affair.
+    let Some(failure) = failure.filter(|_| !session.was_upgraded()) else {
         error.set_retry(false);
         return error;
     };
@@ -197,11 +266,15 @@ pub fn failed(
     if reused && unanswered && failure == Failure::Reset && exchange.attempt.stale < MAX_STALE {
         // The backend had closed the pooled connection: no fault, and no attempt worth counting.
         exchange.attempt.stale += 1;
-        if repeatable(session, &forward.retry) {
+        let retry = repeatable(session, &forward.retry);
+        error.set_retry(retry);
+        if retry {
             exchange.attempt.count -= 1;
-            error.set_retry(true);
-            return error;
+        } else {
+            log_failure(exchange, failure, &error);
+            exchange.refusal = Some(Refusal::UpstreamReset);
         }
+        return error;
     }
     blame(exchange, failure);
     let named = match failure {
@@ -210,6 +283,7 @@ pub fn failed(
     };
     let retry = named && may_retry(session, exchange, &forward.retry);
     error.set_retry(retry);
+    log_failure(exchange, failure, &error);
     exchange.refusal = Some(match failure {
         Failure::Timeout => Refusal::UpstreamTimeout,
         Failure::Protocol => Refusal::UpstreamProtocol,
@@ -219,9 +293,13 @@ pub fn failed(
 }
 
 /// The answer had begun when the exchange broke off: what the client has is all it gets.
-pub fn cut_short(exchange: &mut Exchange, error: &Error) {
+pub fn cut_short(session: &Session, exchange: &mut Exchange, error: &Error) {
     exchange.refusal = None;
+    if session.req_header().version == Version::HTTP_10 {
+        entry::downstream(session).end_with_reset();
+    }
     match error.esource() {
+        _ if io_cause(error) == Some(&Deadline::Idle) => {}
         ErrorSource::Upstream => exchange.truncated = true,
         _ => exchange.aborted = true,
     }
@@ -262,21 +340,33 @@ fn failure_of(error: &Error) -> Option<Failure> {
     })
 }
 
-/// The I/O error at the root of a pingora error.
+/// The I/O error at the root of a pingora error, whose `source` does not lead there.
 fn io_error(error: &Error) -> Option<&io::Error> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
+    error.root_cause().downcast_ref()
 }
 
 /// What one of our own streams put into the I/O error at the root.
 fn io_cause<E: StdError + 'static>(error: &Error) -> Option<&E> {
     io_error(error)?.get_ref()?.downcast_ref()
+}
+
+/// One line for each attempt that failed: the record of the request says only how it ended.
+fn log_failure(exchange: &Exchange, failure: Failure, error: &Error) {
+    let attempt = &exchange.attempt;
+    let (Some(upstream), Some(backend)) = (&attempt.upstream, &attempt.backend) else {
+        return;
+    };
+    warn!(
+        target: "upstream",
+        upstream = %upstream.settings().name,
+        backend = %backend,
+        why = %failure,
+        %error,
+        attempt = attempt.count,
+        again = error.retry(),
+        id = exchange.request_id.as_str(),
+        "attempt failed"
+    );
 }
 
 fn blame(exchange: &mut Exchange, failure: Failure) {

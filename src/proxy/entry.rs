@@ -5,19 +5,19 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode};
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::exchange::{Asked, Exchange};
-use super::ingress::{self, Parsed};
-use super::refusal::{Answer, Refusal};
-use crate::accept::downstream::Downstream;
+use super::ingress::{self, Malformed, Parsed};
 use crate::client::{RequestId, client_address};
+use crate::downstream::Downstream;
 use crate::headers::forwarded::is_https;
-use crate::headers::policy::Facts;
+use crate::headers::policy::{Dressed, Facts};
 use crate::plan::{Action, Plan, Route};
+use crate::refusal::{Answer, Refusal};
 use crate::route::Found;
 use crate::route::rewrite::{Parts, Template};
 use crate::target::Host;
@@ -40,12 +40,27 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
         request.remove_header(&name);
     }
+    if !ingress::asks_to_upgrade(request.version, &request.headers) {
+        // pingora takes the field alone for an upgrade.
+        request.remove_header(&UPGRADE);
+    }
+    if request.version == Version::HTTP_10 {
+        // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
+        request.remove_header(&EXPECT);
+    }
     if let Some(host) = &asked.host {
         check_authority(&downstream, host)?;
     }
     let asked = exchange.asked.insert(asked);
     if let Some(port) = downstream.listener.redirect_https {
-        return Ok(Entry::Answer(Box::new(to_https(asked, port))));
+        let host = asked
+            .host
+            .as_ref()
+            .ok_or(Refusal::Malformed(Malformed::HostMissing))?;
+        return Ok(Entry::Answer(Box::new(to_https(host, asked, port))));
+    }
+    if &*asked.path == "*" {
+        return Ok(Entry::Answer(Box::new(Answer::options())));
     }
     let route = find(&exchange.plan, asked, &request.method)?;
     exchange.route = Some(route.clone());
@@ -104,7 +119,7 @@ pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Optio
 }
 
 /// The fields that every answer to this request carries, ours and the application's.
-pub fn dress(exchange: &Exchange, response: &mut ResponseHeader) {
+pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     let policy = match &exchange.route {
         Some(route) => &route.headers,
         None => &exchange.plan.default_headers,
@@ -175,8 +190,8 @@ fn content_length(request: &RequestHeader) -> Option<u64> {
 }
 
 /// 308 keeps the method: a form posted to http arrives at https as it was meant.
-fn to_https(asked: &Asked, port: u16) -> Answer {
-    let host = asked.host.as_ref().map_or("", Host::name);
+fn to_https(host: &Host, asked: &Asked, port: u16) -> Answer {
+    let host = host.name();
     let port = match port {
         443 => String::new(),
         port => format!(":{port}"),

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pingora_core::upstreams::peer::HttpPeer;
+
 use crate::client::RequestId;
 use crate::plan::{Plan, Route};
 use crate::target::Host;
 use crate::upstream::{Backend, Lease, Tried, Upstream};
 
 use super::ingress::Admitted;
-use super::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// One request and its answer.
 pub struct Exchange {
@@ -68,6 +70,8 @@ impl From<Admitted<'_>> for Asked {
 #[derive(Default)]
 pub struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
+    /// Where the first attempt goes, until it begins.
+    pub peer: Option<Box<HttpPeer>>,
     /// Counts as load on its backend while it lives.
     pub lease: Option<Lease>,
     pub tried: Tried,

@@ -74,6 +74,18 @@ pub fn unsafe_fields(headers: &HeaderMap, strict: bool) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Whether the request asks for another protocol: `Upgrade` is there and `Connection` names it
+/// (RFC 9110 7.8), in HTTP/1.1. Otherwise `Upgrade` means nothing.
+pub fn asks_to_upgrade(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11
+        && headers.contains_key(UPGRADE)
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|line| grammar::list(line.as_bytes()))
+            .any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
 type Split<'a> = (Option<&'a [u8]>, Option<Target<'a>>, u16);
 
 /// The authority if the target brings one, the canonical target, and the default port.

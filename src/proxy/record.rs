@@ -8,7 +8,7 @@ use pingora_core::{Error, ErrorSource};
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use crate::accept::downstream::Downstream;
+use crate::downstream::Downstream;
 use crate::target::Host;
 use crate::telemetry::Log;
 use crate::telemetry::access::Record;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::PathPrefix;
+use crate::word::did_you_mean;
 
 /// The path without the prefix that matched it; always begins with `/`.
 pub fn strip_prefix<'p>(prefix: &PathPrefix, path: &'p str) -> &'p str {
@@ -58,33 +59,39 @@ enum Piece {
     MarkedQuery,
 }
 
+const KNOWN: &str = "{host}, {path}, {query}, {?query}";
+
 /// Why a text is not a [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTemplate {
-    #[error(
-        "unknown placeholder \"{{{0}}}\"; expected {{host}}, {{path}}, {{query}} or {{?query}}"
-    )]
+    #[error("unknown placeholder {{{0}}};{meant} known: {KNOWN}", meant = meant(.0))]
     Placeholder(String),
-    #[error("\"{0}\" has a brace without its partner")]
+    #[error("redirect target {0:?} has a brace without its other; known: {KNOWN}")]
     Brace(String),
-    #[error("\"{0}\" has a character that no URL has")]
-    Character(String),
+    #[error("redirect target {text:?} holds {stray:?}; expected it percent-encoded")]
+    Character { text: String, stray: char },
     #[error(
-        "\"{0}\" leads nowhere; expected https://…, http://… or a path that begins with / or {{path}}"
+        r#"redirect target {0:?} is relative; expected "https://…", "http://…", "/…" or "{{path}}…""#
     )]
     Start(String),
+}
+
+fn meant(name: &str) -> String {
+    did_you_mean(name, ["host", "path", "query", "?query"])
+        .map_or(String::new(), |word| format!(" did you mean {{{word}}}?"))
 }
 
 impl FromStr for Template {
     type Err = BadTemplate;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
-            return Err(BadTemplate::Character(text.to_owned()));
-        }
         let starts = ["https://", "http://", "/", "{path}"];
         if !starts.iter().any(|start| text.starts_with(start)) || text.starts_with("//") {
             return Err(BadTemplate::Start(text.to_owned()));
+        }
+        if let Some(stray) = text.chars().find(|c| !c.is_ascii_graphic()) {
+            let text = text.to_owned();
+            return Err(BadTemplate::Character { text, stray });
         }
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -218,12 +225,12 @@ mod tests {
         let why = |text: &str| text.parse::<Template>().unwrap_err().to_string();
         assert_eq!(
             why("https://{hots}/"),
-            "unknown placeholder \"{hots}\"; expected {host}, {path}, {query} or {?query}"
+            "unknown placeholder {hots}; did you mean {host}? known: {host}, {path}, {query}, {?query}"
         );
         assert!(why("https://{host").contains("brace"));
         assert!(why("https://a}").contains("brace"));
-        assert!(why("https://a b").contains("character"));
-        assert!(why("https://a\r\nX: y").contains("character"));
+        assert!(why("https://a b").contains("holds ' '"));
+        assert!(why("https://a\r\nX: y").contains("holds '\\r'"));
         for text in [
             "",
             "shop.example",
@@ -232,7 +239,7 @@ mod tests {
             "{host}{path}",
             "{query}",
         ] {
-            assert!(why(text).contains("leads nowhere"), "{text}");
+            assert!(why(text).contains("is relative"), "{text}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 use super::segment::{Dots, Segment, is_plain};
+use crate::word::choice;
 
 /// Why a target is refused. [`BadPath::reason`] is stable; the text is for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -94,32 +95,17 @@ impl BadPath {
     }
 }
 
-/// What is done with a `;` in a path segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PathParameters {
-    /// `;x=1` is text and part of the segment.
-    #[default]
-    Keep,
-    /// A path with a `;` is refused.
-    Refuse,
-}
-
-impl std::str::FromStr for PathParameters {
-    type Err = UnknownPathParameters;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "keep" => Ok(PathParameters::Keep),
-            "refuse" => Ok(PathParameters::Refuse),
-            _ => Err(UnknownPathParameters(word.to_owned())),
-        }
+choice! {
+    /// What is done with a `;` in a path segment.
+    #[derive(Default)]
+    pub enum PathParameters: "path_parameters mode" {
+        /// `;x=1` is text and part of the segment.
+        #[default]
+        Keep = "keep",
+        /// A path with a `;` is refused.
+        Refuse = "refuse",
     }
 }
-
-/// A word that [`PathParameters`] does not know.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown path_parameters \"{0}\"; expected keep or refuse")]
-pub struct UnknownPathParameters(String);
 
 /// The settings of canonicalisation; the same for a whole gateway, as every decision shares its
 /// result.

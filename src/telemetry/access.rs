@@ -1,14 +1,18 @@
 //! The one record of a finished request: which requests get one, what it says, how it is written.
 //! Pure: a record is plain values, and there is no field that could hold a credential.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use thiserror::Error;
+
+use super::Format;
 use super::line::{Millis, Timestamp, escape_json, escape_text, put};
 pub use super::query::QueryMode;
-use super::{Format, UnknownWord};
+use crate::word::UnknownWord;
 
 /// Everything that is said about one request. Absent facts leave no trace in the line.
 #[derive(Clone, Copy, Debug)]
@@ -84,24 +88,50 @@ pub enum Verdict {
     Slow,
 }
 
-impl FromStr for AccessMode {
-    type Err = UnknownWord;
+/// Why a text is no [`AccessMode`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadAccessMode {
+    #[error(transparent)]
+    Unknown(UnknownWord),
+    #[error("{0:?} is not a sampling rate; expected sampled:N, one request in N, N from 1")]
+    Rate(String),
+}
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let sampled = || {
-            let digits = word.strip_prefix("sampled:")?;
-            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-            digits.parse().ok().filter(|_| plain).map(Self::Sampled)
-        };
-        match word {
+impl FromStr for AccessMode {
+    type Err = BadAccessMode;
+
+    fn from_str(text: &str) -> Result<Self, BadAccessMode> {
+        const WORDS: &[&str] = &["all", "errors", "slow", "sampled:N", "off"];
+        match text {
             "all" => Ok(Self::All),
             "errors" => Ok(Self::Errors),
             "slow" => Ok(Self::Slow),
             "off" => Ok(Self::Off),
-            _ => sampled().ok_or_else(|| {
-                let expected = "all, errors, slow, sampled:N (N at least 1) or off";
-                UnknownWord::new("access mode", word, expected)
-            }),
+            _ => match text.strip_prefix("sampled:") {
+                Some(every) => Some(every)
+                    .filter(|every| every.bytes().all(|byte| byte.is_ascii_digit()))
+                    .and_then(|every| every.parse().ok())
+                    .map(Self::Sampled)
+                    .ok_or_else(|| BadAccessMode::Rate(every.to_owned())),
+                None => Err(BadAccessMode::Unknown(UnknownWord::new(
+                    "access mode",
+                    text,
+                    WORDS,
+                ))),
+            },
+        }
+    }
+}
+
+impl fmt::Display for AccessMode {
+    /// The operator's word for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Errors => f.write_str("errors"),
+            Self::Slow => f.write_str("slow"),
+            Self::Sampled(every) => write!(f, "sampled:{every}"),
+            Self::Off => f.write_str("off"),
         }
     }
 }
@@ -393,19 +423,17 @@ mod tests {
         assert_eq!("slow".parse(), Ok(AccessMode::Slow));
         assert_eq!("off".parse(), Ok(AccessMode::Off));
         assert_eq!("sampled:100".parse(), sampled(100));
-        for wrong in [
-            "",
-            "All",
-            "sampled",
-            "sampled:",
-            "sampled:0",
-            "sampled:+1",
-            "sampled:-1",
-            "sampled:1.5",
-        ] {
+        for wrong in ["", "All", "sampled"] {
             let error = wrong.parse::<AccessMode>().unwrap_err().to_string();
-            let expected = "expected all, errors, slow, sampled:N (N at least 1) or off";
-            assert_eq!(error, format!("unknown access mode {wrong:?}; {expected}"));
+            let (start, end) = (
+                format!("unknown access mode {wrong:?}"),
+                "expected: all, errors, slow, sampled:N, off",
+            );
+            assert!(error.starts_with(&start) && error.ends_with(end), "{error}");
+        }
+        for rate in ["", "0", "+1", "-1", "1.5"] {
+            let error = format!("sampled:{rate}").parse::<AccessMode>();
+            assert_eq!(error, Err(BadAccessMode::Rate(rate.to_owned())));
         }
     }
 

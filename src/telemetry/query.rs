@@ -1,29 +1,16 @@
 //! Which part of a query may be written down.
 
-use std::str::FromStr;
+use crate::word::choice;
 
-use super::UnknownWord;
-
-/// How much of a query is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum QueryMode {
-    /// Values of parameters that look secret are replaced by `***`.
-    #[default]
-    Masked,
-    Off,
-    Full,
-}
-
-impl FromStr for QueryMode {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "masked" => Ok(Self::Masked),
-            "off" => Ok(Self::Off),
-            "full" => Ok(Self::Full),
-            _ => Err(UnknownWord::new("query mode", word, "masked, off or full")),
-        }
+choice! {
+    /// How much of a query is written.
+    #[derive(Default)]
+    pub enum QueryMode: "query mode" {
+        /// Values of parameters that look secret are replaced by `***`.
+        #[default]
+        Masked = "masked",
+        Off = "off",
+        Full = "full",
     }
 }
 
@@ -187,7 +174,7 @@ mod tests {
         let error = "all".parse::<QueryMode>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            r#"unknown query mode "all"; expected masked, off or full"#
+            r#"unknown query mode "all"; expected: masked, off, full"#
         );
     }
 

@@ -344,6 +344,20 @@ impl fmt::Display for Failure {
     }
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up => f.write_str("Up"),
+            Self::Rising(percent) => write!(f, "Rising, at {percent} %"),
+            Self::Failed { why, again } => {
+                let again = again.as_secs_f64();
+                write!(f, "Failed: {why}; tried again in {again:.1} s")
+            }
+            Self::Unhealthy(why) => write!(f, "Unhealthy: {why}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,5 +415,25 @@ mod tests {
                 "INFO upstream: backend is up upstream=app backend=192.0.2.1:80 why=\"a trial request succeeded\"",
             ]
         );
+    }
+
+    #[test]
+    fn a_state_reads_as_an_operator_would_say_it() {
+        let failed = State::Failed {
+            why: Failure::Timeout,
+            again: Duration::from_millis(9949),
+        };
+        let states = [
+            (State::Up, "Up"),
+            (State::Rising(40), "Rising, at 40 %"),
+            (failed, "Failed: timed out; tried again in 9.9 s"),
+            (
+                State::Unhealthy("status 500".into()),
+                "Unhealthy: status 500",
+            ),
+        ];
+        for (state, text) in states {
+            assert_eq!(state.to_string(), text);
+        }
     }
 }

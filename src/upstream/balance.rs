@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use http::HeaderName;
 use thiserror::Error;
 
+use crate::word::UnknownWord;
+
 /// How an upstream spreads requests over its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
@@ -27,16 +29,23 @@ pub enum Affinity {
     Cookie(String),
 }
 
+/// Every form a [`Balance`] is written in.
+const FORMS: &[&str] = &[
+    "least-connections",
+    "round-robin",
+    "random-two",
+    "consistent-hash:client-ip",
+    "consistent-hash:header:NAME",
+    "consistent-hash:cookie:NAME",
+];
+
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BalanceError {
-    #[error(
-        "unknown balance {0:?}; expected least-connections, round-robin, random-two, consistent-hash:client-ip, \
-         consistent-hash:header:NAME or consistent-hash:cookie:NAME"
-    )]
-    Unknown(String),
-    #[error("balance {0:?} names no valid header; expected consistent-hash:header:NAME")]
+    #[error(transparent)]
+    Unknown(UnknownWord),
+    #[error("{0:?} is not a header name; expected letters, digits and -")]
     Header(String),
-    #[error("balance {0:?} names no valid cookie; expected consistent-hash:cookie:NAME")]
+    #[error("{0:?} is not a cookie name; expected letters, digits, - and _")]
     Cookie(String),
 }
 
@@ -173,15 +182,16 @@ impl FromStr for Balance {
                 if let Some(name) = text.strip_prefix("consistent-hash:header:") {
                     let name = name
                         .parse()
-                        .map_err(|_| BalanceError::Header(text.into()))?;
+                        .map_err(|_| BalanceError::Header(name.into()))?;
                     Self::ConsistentHash(Affinity::Header(name))
                 } else if let Some(name) = text.strip_prefix("consistent-hash:cookie:") {
                     // A cookie name is a token (RFC 6265 4.1.1), as a field name is; but its case counts.
                     HeaderName::from_bytes(name.as_bytes())
-                        .map_err(|_| BalanceError::Cookie(text.into()))?;
+                        .map_err(|_| BalanceError::Cookie(name.into()))?;
                     Self::ConsistentHash(Affinity::Cookie(name.into()))
                 } else {
-                    return Err(BalanceError::Unknown(text.into()));
+                    let unknown = UnknownWord::new("balance", text, FORMS);
+                    return Err(BalanceError::Unknown(unknown));
                 }
             }
         })
@@ -262,12 +272,24 @@ mod tests {
 
     #[test]
     fn an_unknown_balance_names_the_known_ones() {
-        let error = "least-conn".parse::<Balance>().unwrap_err().to_string();
-        assert!(error.starts_with(
-            "unknown balance \"least-conn\"; expected least-connections, round-robin,"
-        ));
-        assert!("consistent-hash:header:".parse::<Balance>().is_err());
-        assert!("consistent-hash:cookie:a b".parse::<Balance>().is_err());
+        let error = "least-conections"
+            .parse::<Balance>()
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            r#"unknown balance "least-conections"; did you mean "least-connections"? expected: least-connections, round-robin, random-two, consistent-hash:client-ip, consistent-hash:header:NAME, consistent-hash:cookie:NAME"#
+        );
+        for text in [
+            "consistent-hash",
+            "consistent-hash:",
+            "consistent-hash:header:",
+            "consistent-hash:header:a b",
+            "consistent-hash:cookie:",
+            "consistent-hash:cookie:a b",
+        ] {
+            assert!(text.parse::<Balance>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -333,7 +333,7 @@ mod tests {
         let authority = Authority::new();
         let address = server(Some(authority.server(None))).await;
         let files = TlsFiles {
-            sni: Some("app.example"),
+            sni: "app.example".try_into().ok(),
             ca: Some(&authority.ca()),
             ..TlsFiles::default()
         };
@@ -354,7 +354,7 @@ mod tests {
         let authority = Authority::new();
         let address = server(Some(authority.server(None))).await;
         let files = TlsFiles {
-            sni: Some("other.example"),
+            sni: "other.example".try_into().ok(),
             ca: Some(&authority.ca()),
             ..TlsFiles::default()
         };
@@ -370,7 +370,7 @@ mod tests {
         let address = server(Some(authority.server(None))).await;
         for ca in [None, Some(stranger.ca())] {
             let files = TlsFiles {
-                sni: Some("app.example"),
+                sni: "app.example".try_into().ok(),
                 ca: ca.as_deref(),
                 ..TlsFiles::default()
             };
@@ -402,7 +402,7 @@ mod tests {
         let ca = authority.ca();
         let (chain, key) = authority.identity();
         let anonymous = TlsFiles {
-            sni: Some("app.example"),
+            sni: "app.example".try_into().ok(),
             ca: Some(&ca),
             ..TlsFiles::default()
         };
@@ -429,7 +429,7 @@ mod tests {
         let address = server(Some(authority.server(None))).await;
         let peer_with = async |ca: PathBuf, sni: &str| {
             let files = TlsFiles {
-                sni: Some(sni),
+                sni: sni.to_owned().try_into().ok(),
                 ca: Some(&ca),
                 ..TlsFiles::default()
             };
@@ -467,10 +467,10 @@ mod tests {
 
     #[test]
     fn tls_without_a_name_must_say_that_it_is_insecure() {
-        let error = Tls::load(&TlsFiles::default()).unwrap_err();
+        let errors = Tls::load(&TlsFiles::default()).unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "tls has no sni; name the backend's certificate or say insecure = true"
+            errors[0].to_string(),
+            "tls without sni; expected the name that the backends prove, or insecure = true"
         );
     }
 

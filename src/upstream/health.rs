@@ -435,7 +435,7 @@ mod tests {
             }
         });
         let named = |ca| TlsFiles {
-            sni: Some("app.example"),
+            sni: "app.example".try_into().ok(),
             ca: Some(ca),
             ..TlsFiles::default()
         };
@@ -448,7 +448,7 @@ mod tests {
             for (files, well) in [
                 (named(&own), true),
                 (named(&other), false),
-                (TlsFiles { ..insecure }, true),
+                (insecure.clone(), true),
             ] {
                 let settings = Settings {
                     protocol,

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{Address, Balance, Tls};
+use crate::word::choice;
 
 /// The values of one upstream.
 #[derive(Clone, Debug)]
@@ -55,24 +56,27 @@ pub struct Timeouts {
     pub websocket_idle: Duration,
 }
 
-/// What is spoken to the backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    #[default]
-    H1,
-    /// HTTP/2 by ALPN; `tls` must be set.
-    H2,
-    /// HTTP/2 in plaintext with prior knowledge; `tls` must not be set.
-    H2c,
-}
+choice! {
+    /// What is spoken to the backends.
+    #[derive(Default)]
+    pub enum Protocol: "protocol" {
+        #[default]
+        H1 = "h1",
+        /// HTTP/2 by ALPN; `tls` must be set.
+        H2 = "h2",
+        /// HTTP/2 in plaintext with prior knowledge; `tls` must not be set.
+        H2c = "h2c",
+    }
 
-/// What a request meets when every backend is down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LastResort {
-    #[default]
-    Unavailable,
-    /// Backends are used as if all were up.
-    TryAnyway,
+    /// What a request meets when every backend is down.
+    #[derive(Default)]
+    pub enum LastResort: "last resort" {
+        /// 503 with Retry-After.
+        #[default]
+        Unavailable = "unavailable",
+        /// Backends are used as if all were up.
+        TryAnyway = "try-anyway",
+    }
 }
 
 /// An active probe of every backend.

@@ -1,24 +1,23 @@
 //! A connected socket to a backend: TCP or Unix, with or without TLS.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, RawFd},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Endpoint, Tls, transport::TransportSettings};
+use crate::stream::forward_stream;
 
 /// Bytes to and from a backend.
 #[derive(Debug)]
@@ -120,54 +119,9 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Calls the same method on whichever stream it is.
-macro_rules! forward {
-    ($self:ident, $method:ident $(, $argument:expr)*) => {
-        match $self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            Socket::Unix(stream) => Pin::new(stream).$method($($argument),*),
-            Socket::TlsTcp(stream) => Pin::new(stream).$method($($argument),*),
-            Socket::TlsUnix(stream) => Pin::new(stream).$method($($argument),*),
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        forward!(self, poll_read, cx, buf)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write, cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write_vectored, cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_flush, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_shutdown, cx)
-    }
-}
+forward_stream!(Socket {
+    Tcp,
+    Unix,
+    TlsTcp,
+    TlsUnix,
+});

@@ -35,10 +35,10 @@ pub struct Tls {
 }
 
 /// What an operator says about TLS.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsFiles<'a> {
     /// The name the certificate must have, sent as SNI. Required unless `insecure`.
-    pub sni: Option<&'a str>,
+    pub sni: Option<ServerName<'static>>,
     /// PEM certificates to believe; `None` is the platform's.
     pub ca: Option<&'a Path>,
     /// Believes every certificate.
@@ -58,50 +58,75 @@ struct Said {
 
 #[derive(Debug, Error)]
 pub enum TlsError {
-    #[error("tls has no sni; name the backend's certificate or say insecure = true")]
+    #[error("tls without sni; expected the name that the backends prove, or insecure = true")]
     NoSni,
-    #[error("{0:?} is not a name a certificate can have")]
-    Sni(String),
-    #[error("cannot read {}", .0.display())]
+    #[error("cannot read {}; expected PEM", .0.display())]
     Read(PathBuf, #[source] pem::Error),
-    #[error("{} holds no certificate", .0.display())]
+    #[error("{} holds no certificate; expected PEM", .0.display())]
     NoCertificate(PathBuf),
     #[error("{} holds a certificate that cannot be trusted", .0.display())]
     Ca(PathBuf, #[source] rustls::Error),
-    #[error("the certificate and key for the backend cannot be used")]
-    Identity(#[source] rustls::Error),
+    #[error("{} and {} cannot be presented; expected a certificate and its private key", certificate.display(), key.display())]
+    Identity {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
     #[error("the platform's certificates cannot be read")]
     Platform(#[source] std::io::Error),
 }
 
+impl TlsError {
+    /// The file that is wrong; of a pair the certificate.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Read(file, _) | Self::NoCertificate(file) | Self::Ca(file, _) => Some(file),
+            Self::Identity { certificate, .. } => Some(certificate),
+            Self::NoSni | Self::Platform(_) => None,
+        }
+    }
+}
+
 impl Tls {
-    /// Reads the files and checks that they can be used.
-    pub fn load(files: &TlsFiles<'_>) -> Result<Self, TlsError> {
-        let sni = match files.sni {
-            Some(name) => {
-                let valid = ServerName::try_from(name.to_owned());
-                Some(valid.map_err(|_| TlsError::Sni(name.into()))?)
+    /// Reads the files and checks that they can be used. Says everything that is wrong with them.
+    pub fn load(files: &TlsFiles<'_>) -> Result<Self, Vec<TlsError>> {
+        let mut problems = Vec::new();
+        if files.sni.is_none() && !files.insecure {
+            problems.push(TlsError::NoSni);
+        }
+        let ca = files.ca.map(certificates).transpose();
+        let chain = files.identity.map(|(chain, _)| certificates(chain));
+        let key = files.identity.map(|(_, key)| {
+            PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::Read(key.into(), cause))
+        });
+        match (ca, chain.transpose(), key.transpose()) {
+            (Ok(ca), Ok(chain), Ok(key)) if problems.is_empty() => {
+                Self::of(files, ca, chain.unwrap_or_default(), key).map_err(|wrong| vec![wrong])
             }
-            None if files.insecure => None,
-            None => return Err(TlsError::NoSni),
-        };
-        let ca = files.ca.map(certificates).transpose()?;
-        let (chain, key) = match files.identity {
-            Some((chain, key)) => {
-                let secret = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|cause| TlsError::Read(key.into(), cause))?;
-                (certificates(chain)?, Some(secret))
+            (ca, chain, key) => {
+                problems.extend(ca.err());
+                problems.extend(chain.err());
+                problems.extend(key.err());
+                Err(problems)
             }
-            None => (Vec::new(), None),
-        };
+        }
+    }
+
+    fn of(
+        files: &TlsFiles<'_>,
+        ca: Option<Vec<CertificateDer<'static>>>,
+        chain: Vec<CertificateDer<'static>>,
+        key: Option<PrivateKeyDer<'static>>,
+    ) -> Result<Self, TlsError> {
         let said = Said {
-            sni,
+            sni: files.sni.clone(),
             insecure: files.insecure,
             ca,
             chain,
             key,
         };
-        let h1 = said.config(files.ca)?;
+        let h1 = said.config(files)?;
         let mut h2 = h1.clone();
         h2.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
@@ -141,7 +166,7 @@ impl Tls {
 
 impl Said {
     /// For HTTP/1.1.
-    fn config(&self, ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    fn config(&self, files: &TlsFiles<'_>) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -151,12 +176,19 @@ impl Said {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(BelieveEverything(provider)))
         } else {
-            builder.with_root_certificates(self.roots(ca)?)
+            builder.with_root_certificates(self.roots(files.ca)?)
         };
         let mut config = match &self.key {
             Some(key) => builder
                 .with_client_auth_cert(self.chain.clone(), key.clone_key())
-                .map_err(TlsError::Identity)?,
+                .map_err(|source| {
+                    let (certificate, key) = files.identity.expect("a key comes from a file");
+                    TlsError::Identity {
+                        certificate: certificate.into(),
+                        key: key.into(),
+                        source,
+                    }
+                })?,
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -29,14 +29,7 @@ use tokio::{
 
 use crate::http1::{ResponseGate, ResponseLimits};
 
-use super::{Deadline, Transport, deadline::Timer, socket::Socket};
-
-/// Reads that are put off by one turn of the task each after a request to switch protocols.
-///
-/// pingora 0.9.1 hands itself "the request has no body" while it waits for the response, and takes
-/// it for the end of the tunnel when it has read the 101 first. The first turn lets it be handed over,
-/// the second lets it be taken.
-const READS_PUT_OFF: u8 = 2;
+use super::{Deadline, Transport, deadline::Timer, outgoing::Outgoing, socket::Socket};
 
 /// A connection over one [`Transport`].
 pub(super) struct WireStream {
@@ -44,8 +37,11 @@ pub(super) struct WireStream {
     transport: Arc<Transport>,
     phase: Phase,
     gate: ResponseGate,
-    /// How many reads are still put off, see [`READS_PUT_OFF`].
-    reads_put_off: u8,
+    outgoing: Outgoing,
+    /// The backend took no more of the request in time: what has not been answered by now will not be.
+    jammed: bool,
+    /// The reader has not been told to wait since a request to upgrade was written.
+    unannounced: bool,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -107,7 +103,9 @@ impl WireStream {
             transport,
             phase: Phase::Idle { parked: false },
             gate: ResponseGate::new(limits),
-            reads_put_off: 0,
+            outgoing: Outgoing::nothing(),
+            jammed: false,
+            unannounced: false,
             last_write: now,
             last_read: now,
             reading_since: None,
@@ -124,6 +122,8 @@ impl WireStream {
         let timeouts = &self.transport.settings().timeouts;
         match self.phase {
             Phase::Idle { .. } => None,
+            // The client is still sending: its pauses are not the backend's.
+            Phase::Head if !self.outgoing.is_whole() => None,
             Phase::Head => Some((self.last_write + timeouts.first_byte, Deadline::FirstByte)),
             // From when we began to wait, not from the last byte: a slow client may have kept us from reading.
             Phase::Body => Some((self.reading_since? + timeouts.read, Deadline::Read)),
@@ -159,21 +159,34 @@ impl WireStream {
         Ok(())
     }
 
-    /// `bytes` begin a request if the connection was idle: pingora writes a head in one piece.
-    fn sent(&mut self, bytes: &[u8]) {
+    /// The first `written` bytes of these parts were taken. They begin a request if the connection was idle: pingora
+    /// writes a head in one piece.
+    fn sent(&mut self, parts: &[IoSlice<'_>], written: usize) {
         self.last_write = Instant::now();
         if matches!(self.phase, Phase::Idle { .. }) {
+            let head = parts.iter().find(|part| !part.is_empty());
+            let head: &[u8] = head.map_or(&[], |part| part);
             self.unpark();
             self.phase = Phase::Head;
-            self.gate.request_started(bytes);
-            if self.gate.may_switch() {
-                self.reads_put_off = READS_PUT_OFF;
+            self.gate.request_started(head);
+            self.outgoing = Outgoing::request(head);
+            self.unannounced = self.gate.asks_to_upgrade();
+        }
+        if self.phase == Phase::Head {
+            let mut left = written;
+            for part in parts {
+                let taken = left.min(part.len());
+                self.outgoing.written(&part[..taken]);
+                left -= taken;
             }
         }
     }
 
     /// Enters the pool if there is room; `false` is that the connection is to be closed.
     fn park(&mut self) -> bool {
+        if !self.outgoing.is_whole() {
+            return false;
+        }
         let room = self.transport.settings().keepalive;
         let parked = self
             .parked
@@ -196,16 +209,19 @@ impl WireStream {
     fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
-        first: &[u8],
+        parts: &[IoSlice<'_>],
         write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let result = write(Pin::new(&mut self.socket), cx);
         if result.is_pending() {
             ready!(self.poll_write_deadline(cx));
+            self.jammed = true;
             return Poll::Ready(Err(Deadline::Write.passed()));
         }
         self.writing_since = None;
-        self.sent(first);
+        if let Poll::Ready(Ok(written)) = result {
+            self.sent(parts, written);
+        }
         result
     }
 
@@ -223,8 +239,10 @@ impl AsyncRead for WireStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.reads_put_off > 0 {
-            this.reads_put_off -= 1;
+        if this.unannounced {
+            // pingora closes the tunnel if it reads the 101 before it has noticed that the request has no body, which it
+            // does as soon as it waits.
+            this.unannounced = false;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -246,6 +264,9 @@ impl AsyncRead for WireStream {
             // An end of file: pingora drops what it was about to keep.
             return Poll::Ready(Ok(()));
         }
+        if this.jammed {
+            return Poll::Ready(Err(Deadline::Write.passed()));
+        }
         this.reading_since.get_or_insert_with(Instant::now);
         let deadline = this.read_deadline();
         ready!(this.read_timer.poll(cx, deadline.map(|(at, _)| at)));
@@ -261,7 +282,9 @@ impl AsyncWrite for WireStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.get_mut()
-            .poll_write_with(cx, bytes, |socket, cx| socket.poll_write(cx, bytes))
+            .poll_write_with(cx, &[IoSlice::new(bytes)], |socket, cx| {
+                socket.poll_write(cx, bytes)
+            })
     }
 
     fn poll_write_vectored(
@@ -269,9 +292,7 @@ impl AsyncWrite for WireStream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = parts.iter().find(|part| !part.is_empty());
-        let first = first.map_or(&[][..], |part| part);
-        self.get_mut().poll_write_with(cx, first, |socket, cx| {
+        self.get_mut().poll_write_with(cx, parts, |socket, cx| {
             socket.poll_write_vectored(cx, parts)
         })
     }
@@ -287,6 +308,7 @@ impl AsyncWrite for WireStream {
             return Poll::Ready(result);
         }
         ready!(this.poll_write_deadline(cx));
+        this.jammed = true;
         Poll::Ready(Err(Deadline::Write.passed()))
     }
 
@@ -415,7 +437,8 @@ mod tests {
 
     /// Sends a request and receives `head`, without the paused clock moving.
     async fn begin(stream: &mut WireStream, far: &mut TcpStream, head: &[u8]) {
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         far.write_all(head).await.unwrap();
         receive(stream).await;
     }
@@ -453,7 +476,7 @@ mod tests {
         begin(
             &mut stream,
             &mut far,
-            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         )
         .await;
         for _ in 0..3 {
@@ -508,15 +531,18 @@ mod tests {
     async fn a_head_over_its_limit_is_an_error_and_interim_heads_count() {
         let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3000);
         let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(70_000));
-        for response in [flood, long] {
+        for (response, why) in [
+            (
+                flood,
+                "too many interim responses came before the final one",
+            ),
+            (long, "the head is larger than max_response_head"),
+        ] {
             let (mut stream, mut far) = pair(Timeouts::default()).await;
             stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
             far.write_all(response.as_bytes()).await.unwrap();
             let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "the response head is longer than 65536 bytes"
-            );
+            assert_eq!(error.to_string(), why);
         }
     }
 }

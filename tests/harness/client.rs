@@ -107,6 +107,15 @@ impl Connection {
         self.response()
     }
 
+    /// GET of a body that its sender gives up; panics when what arrives could be taken for whole.
+    pub fn get_broken_off(&mut self, path: &str) {
+        let end = self.get(path).expect_err("no whole response");
+        assert!(
+            matches!(end, Broken::Truncated | Broken::Reset),
+            "{path}: {end}"
+        );
+    }
+
     /// Waits until the peer closes; an error when it sends more, or stays.
     pub fn wait_for_close(&mut self) -> Result<(), Broken> {
         match self.some() {

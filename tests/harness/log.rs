@@ -39,6 +39,11 @@ impl Log {
         self.locked().len()
     }
 
+    /// The lines from `position` on.
+    pub fn lines_after(&self, position: usize) -> Vec<String> {
+        self.locked()[position..].to_vec()
+    }
+
     /// The first line at or after `position` that `wanted` accepts, or `None` when time is over.
     pub fn wait_after(
         &self,

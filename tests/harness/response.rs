@@ -89,6 +89,12 @@ impl Head {
             .map(|field| field.1.as_str())
     }
 
+    /// Every field line, in order.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lines = self.fields.iter();
+        lines.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// How the body of this response to `method` ends (RFC 9112 6.3).
     pub fn framing(&self, method: &str) -> Result<Framing, Broken> {
         if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {

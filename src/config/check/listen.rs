@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::problem::Problems;
 use crate::config::spec::{Config, ListenSpec};
-use crate::config::word::ListenAddress;
+use crate::listen::ListenAddress;
 
 /// Each address can be bound once, and a wildcard takes every address of its family on that port.
 pub fn collisions(listeners: &[ListenSpec], problems: &mut Problems) {

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use http::Method;
 
-use crate::config::problem::{Positioned, Problems, unknown};
+use crate::config::problem::{Positioned, Problems};
 use crate::config::spec::{ActionSpec, Config, RouteSpec};
-use crate::config::word::PresetSpec;
+use crate::headers::security::Preset;
+use crate::word::{Choice, unknown};
 
 pub fn references(config: &Config, problems: &mut Problems) {
     let upstreams: Vec<&str> = config.upstreams.keys().map(String::as_str).collect();
@@ -51,9 +52,9 @@ pub fn references(config: &Config, problems: &mut Problems) {
 
 /// Built-in and defined.
 pub fn policy_names(config: &Config) -> Vec<&str> {
-    let built_in = [PresetSpec::Basic, PresetSpec::Strict, PresetSpec::Off].map(PresetSpec::as_str);
-    built_in
-        .into_iter()
+    Preset::WORDS
+        .iter()
+        .copied()
         .chain(config.headers.keys().map(String::as_str))
         .collect()
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use crate::config::problem::Problems;
 use crate::config::spec::{Config, TlsSpec, UpstreamSpec};
-use crate::config::word::{BackendAddress, ProtocolSpec};
+use crate::upstream::{Address, Protocol};
 
 pub fn duplicates(config: &Config, problems: &mut Problems) {
     for upstream in config.upstreams.values() {
-        let mut seen: HashSet<&BackendAddress> = HashSet::new();
+        let mut seen: HashSet<&Address> = HashSet::new();
         for backend in &upstream.backends {
             if !seen.insert(&backend.address) {
                 let message = format!(
@@ -52,13 +52,13 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
 
 fn protocol(upstream: &UpstreamSpec, problems: &mut Problems) {
     match (*upstream.protocol, &upstream.tls) {
-        (ProtocolSpec::H2, None) => {
+        (Protocol::H2, None) => {
             problems.note(
                 &upstream.protocol,
                 r#"protocol "h2" without tls; expected tls, or protocol "h2c" for plaintext"#,
             );
         }
-        (ProtocolSpec::H2c, Some(_)) => {
+        (Protocol::H2c, Some(_)) => {
             problems.note(
                 &upstream.protocol,
                 r#"protocol "h2c" with tls; expected protocol "h2", or tls = false"#,
@@ -69,12 +69,6 @@ fn protocol(upstream: &UpstreamSpec, problems: &mut Problems) {
 }
 
 fn verification(tls: &TlsSpec, problems: &mut Problems) {
-    if tls.sni.is_none() && !*tls.insecure {
-        problems.note(
-            tls,
-            "tls without sni; expected the name that the backends prove, or insecure = true",
-        );
-    }
     if let Some(ca) = tls.ca.as_ref().filter(|_| *tls.insecure) {
         problems.note(
             ca,

@@ -8,9 +8,10 @@ use crate::config::declare::{Group, spec};
 use crate::config::problem::{Located, Place};
 use crate::config::read::{Fields, Reader};
 use crate::config::schema::Key;
-use crate::config::word::{
-    AccessSpec, HostPattern, RedirectStatus, RedirectTemplate, RouteName, RoutePath, Size,
-};
+use crate::config::word::{RedirectStatus, RouteName, Size};
+use crate::route::rewrite::Template;
+use crate::route::{HostPattern, PathPrefix};
+use crate::telemetry::access::AccessMode;
 
 spec! {
     /// Which requests, and what becomes of them: exactly one of upstream, redirect and respond.
@@ -20,13 +21,13 @@ spec! {
         /// "shop.example", or "*.shop.example" for every name below it; otherwise any host.
         host: Option<Located<HostPattern>>;
         /// Prefix of whole segments: "/api" is for /api and /api/x, "/api/" only for what is below it.
-        path: Located<RoutePath> = "/";
+        path: Located<PathPrefix> = "/";
         /// Methods, 1 to 32; otherwise all. A path that matches only with another method is answered with 405.
         methods: Option<Vec<Method>>, entries 1..=32;
         /// Takes the path of the route away before forwarding.
         strip_prefix: Located<bool> = false;
         /// Puts this in place of the path of the route before forwarding.
-        replace_prefix: Option<Located<RoutePath>>;
+        replace_prefix: Option<Located<PathPrefix>>;
         /// In place of single timeouts of the upstream.
         timeouts: TimeoutOverridesSpec = {};
         /// In place of the upstream's max_body, 0 B to 1024 GiB.
@@ -34,7 +35,7 @@ spec! {
         /// Name of a header policy.
         headers: Located<String> = "basic";
         /// In place of log.access.
-        access_log: Option<AccessSpec>;
+        access_log: Option<AccessMode>;
         /// In place of log.slow_after, 1ms to 1d.
         slow_after: Option<Duration>, within "1ms"..="1d";
     }
@@ -57,7 +58,7 @@ spec! {
         /// 301, 302, 303, 307 or 308.
         status: StatusCode as RedirectStatus = 308;
         /// Target, with {host}, {path}, {query} and {?query}, the last with its question mark if there is a query.
-        to: RedirectTemplate;
+        to: Template;
     }
 
     /// A fixed response.

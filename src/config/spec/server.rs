@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::certificates::MinTls;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{
-    AccessSpec, FilePath, FormatSpec, HttpsPort, LevelSpec, ListenAddress, MinTlsSpec, OutputSpec,
-    PathParametersSpec, QuerySpec, Size,
-};
+use crate::config::word::{FilePath, HttpsPort, Size};
+use crate::listen::ListenAddress;
+use crate::target::PathParameters;
+use crate::telemetry::access::{AccessMode, QueryMode};
+use crate::telemetry::{Format, Level, Output};
 
 spec! {
     /// Listeners, connections and what a request may look like.
@@ -44,12 +46,12 @@ spec! {
         max_header_bytes: u64 as Size = "32 KiB", within "256 B"..="1023 KiB";
         /// Streams open at once on one HTTP/2 connection, 1 to 10,000.
         max_h2_streams: u32 = 128, within 1..=10_000;
-        /// Drops fields with "_" in their name, which applications confuse with "-". The Proxy field is always dropped.
+        /// Drops fields whose name has more than letters, digits and "-": applications confuse "_" with "-". Proxy is always dropped.
         drop_unsafe_headers: bool = true;
         /// Merges empty path segments: "//" is "/". Otherwise they are part of the path.
         merge_slashes: bool = false;
         /// ";x=1" in a path segment: "keep" as text, or "refuse" with 400.
-        path_parameters: PathParametersSpec = "keep";
+        path_parameters: PathParameters = "keep";
         /// File that holds the process id while the gateway runs.
         pid_file: Option<Located<FilePath>>;
         /// Reloads when this file changes, and on SIGHUP anyway.
@@ -65,7 +67,7 @@ spec! {
         /// NAME for clients that ask for no name or an unknown one; otherwise the first by name.
         default_certificate: Option<Located<String>>;
         /// The lowest TLS version: "1.2" or "1.3".
-        min_tls: MinTlsSpec = "1.2";
+        min_tls: MinTls = "1.2";
         /// Offers HTTP/2 to TLS clients.
         h2: bool = true;
         /// HTTP/2 in plaintext with prior knowledge; not on a TLS listener.
@@ -87,19 +89,19 @@ spec! {
     /// The access log and the gateway's own messages.
     pub struct LogSpec in "[log]" {
         /// The gateway's own messages: "error", "warn", "info", "debug" or "trace".
-        level: LevelSpec = "info";
+        level: Level = "info";
         /// "json" or "text".
-        format: FormatSpec = "json";
+        format: Format = "json";
         /// Requests that are logged: "all", "errors" (status 400 and above), "slow", "sampled:N" (one in N) or "off".
-        access: AccessSpec = "errors";
+        access: AccessMode = "errors";
         /// A request that takes longer is logged as a warning with its timings, 1ms to 1d.
         slow_after: Duration = "1s", within "1ms"..="1d";
         /// "stderr", "stdout" or the path of a file.
-        output: Located<OutputSpec> = "stderr";
+        output: Located<Output> = "stderr";
         /// Lines that may wait to be written, 64 to 1,000,000; further ones are dropped and counted.
         buffer: usize = 8192, within 64..=1_000_000;
         /// Query strings: "masked" (values that look secret are replaced), "off" or "full".
-        query: QuerySpec = "masked";
+        query: QueryMode = "masked";
     }
 
     /// The answers that the gateway gives by itself.

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::config::declare::{OrFalse, spec};
 use crate::config::problem::Located;
+use rustls_pki_types::ServerName;
+
 use crate::config::word::{
-    BackendAddress, BalanceSpec, FilePath, HealthKindSpec, HostHeaderSpec, LastResortSpec, Percent,
-    ProtocolSpec, RetryOnSpec, RoutePath, ServerNameSpec, Size, StatusSet,
+    FilePath, HealthKindSpec, Percent, ProbePath, RetryOnSpec, Size, StatusSet,
 };
+use crate::headers::host::HostSent;
+use crate::upstream::{Address, Balance, LastResort, Protocol};
 
 spec! {
     /// An application and the backends it runs on.
@@ -15,9 +18,9 @@ spec! {
         /// Its instances, 1 to 256; a bare string is the address of one.
         backends: Vec<BackendSpec>, entries 1..=256;
         /// "least-connections", "round-robin", "random-two" or "consistent-hash:KEY" by client-ip, header:NAME or cookie:NAME.
-        balance: Located<BalanceSpec> = "least-connections";
+        balance: Located<Balance> = "least-connections";
         /// "h1", "h2" over TLS, or "h2c" in plaintext.
-        protocol: Located<ProtocolSpec> = "h1";
+        protocol: Located<Protocol> = "h1";
         /// false, or a table: TLS to the backends.
         tls: Option<TlsSpec> as OrFalse<TlsSpec> = false;
         /// Failures within fail_timeout that mark a backend down, 0 to 1000; 0 is never.
@@ -43,7 +46,7 @@ spec! {
         /// Names are resolved again by their TTL, but at least this often and at most every second, 1s to 1d.
         resolve_every: Duration = "30s", within "1s"..="1d";
         /// Host sent to the application: "client" (as received), "backend" or a literal name.
-        host: HostHeaderSpec = "client";
+        host: HostSent = "client";
         /// How long each step may take.
         timeouts: TimeoutsSpec = {};
         /// Active probes; without this table there are none.
@@ -51,13 +54,13 @@ spec! {
         /// What is tried again on another backend.
         retry: RetrySpec = {};
         /// When every backend is down: "unavailable" (503 with Retry-After) or "try-anyway".
-        last_resort: LastResortSpec = "unavailable";
+        last_resort: LastResort = "unavailable";
     }
 
     /// One instance of an application.
     pub struct BackendSpec in "a backend", or address {
         /// "HOST:PORT", "IP:PORT", with IPv6 in brackets, or "unix:/path".
-        address: Located<BackendAddress>;
+        address: Located<Address>;
         /// Share of the load against the other backends, 1 to 1000.
         weight: u32 = 1, within 1..=1000;
         /// Used only when every other backend is down.
@@ -67,7 +70,7 @@ spec! {
     /// TLS to the backends. Certificates are verified unless insecure is said.
     pub struct TlsSpec in "tls" {
         /// The name that backends prove; required unless insecure = true.
-        sni: Option<ServerNameSpec>;
+        sni: Option<ServerName<'static>>;
         /// PEM file of the authorities to trust instead of the system's.
         ca: Option<Located<FilePath>>;
         /// Accepts any certificate: for nothing that matters.
@@ -95,7 +98,7 @@ spec! {
     /// Active probes of every backend.
     pub struct HealthSpec in "health" {
         /// Target of the probe.
-        path: RoutePath = "/healthz";
+        path: ProbePath = "/healthz";
         /// Between two probes of one backend, 10ms to 1h.
         every: Duration = "5s", within "10ms"..="1h";
         /// For one probe; not longer than every, 1ms to 1h.
@@ -117,7 +120,7 @@ spec! {
         /// Attempts in all, 1 to 10; 1 never tries again.
         attempts: u32 = 2, within 1..=10;
         /// When: "connect", "reset" (lost before any byte), "timeout" (no first byte), "429", "500", "502", "503", "504".
-        on: Vec<RetryOnSpec> = ["connect", "502", "503", "504"];
+        on: Vec<RetryOnSpec> = ["connect", "reset", "timeout", "502", "503", "504"];
         /// Also methods that may have an effect each time: POST, PATCH.
         non_idempotent: bool = false;
         /// Share of requests that may be tried again, "0%" to "100%".

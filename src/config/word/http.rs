@@ -3,20 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ::http::{HeaderName, HeaderValue, Method, StatusCode};
+use ::http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value as Json, json};
 
-use super::address::is_host_name;
 use super::{Word, or_variable};
 use crate::config::declare::Yields;
 use crate::config::read::{Node, Reader, Value};
+use crate::headers::host::HostSent;
+use crate::headers::policy::FieldName;
+use crate::route::PathPrefix;
+use crate::route::rewrite::Template;
+use crate::target::{PathRules, Target};
 
 pub(super) const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
-
-pub(super) fn parse_name(text: &str) -> Result<HeaderName, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a header name; expected letters, digits and -"))
-}
+const PATH: &str = "^/[^?#\\\\ ]*$";
 
 /// The value is not repeated in the message: it may be a secret from the environment.
 fn parse_value(text: &str) -> Result<HeaderValue, String> {
@@ -32,17 +32,11 @@ fn parse_value(text: &str) -> Result<HeaderValue, String> {
     }
 }
 
-impl Value for HeaderName {
-    fn expects() -> String {
-        "a header name".to_owned()
-    }
+impl Word for FieldName {
+    const EXPECTS: &'static str = "a header name";
 
-    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.parsed(node, "a header name", parse_name)
-    }
-
-    fn schema() -> Json {
-        or_variable(json!({ "type": "string", "pattern": TOKEN }))
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": TOKEN })
     }
 }
 
@@ -137,33 +131,7 @@ impl Value for RedirectStatus {
     }
 }
 
-/// The Host that a backend receives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostHeaderSpec {
-    /// As the client sent it.
-    Client,
-    /// The address of the backend as configured.
-    Backend,
-    /// This host, with its port if it has one.
-    Literal(String),
-}
-
-impl FromStr for HostHeaderSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "client" => Ok(Self::Client),
-            "backend" => Ok(Self::Backend),
-            _ if is_authority(text) => Ok(Self::Literal(text.to_owned())),
-            _ => Err(format!(
-                r#"{text:?} is not a host to send; expected "client", "backend" or a name such as "app.example""#
-            )),
-        }
-    }
-}
-
-impl Word for HostHeaderSpec {
+impl Word for HostSent {
     const EXPECTS: &'static str = r#""client", "backend" or a name such as "app.example""#;
 
     fn form() -> Json {
@@ -171,81 +139,59 @@ impl Word for HostHeaderSpec {
     }
 }
 
-/// A host, with or without a port (RFC 9110 section 7.2).
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let address = bracketed.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-        || host.parse::<std::net::Ipv4Addr>().is_ok();
-    let port = port.is_none_or(|port| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
-    });
-    port && (address || is_host_name(host))
+impl Word for PathPrefix {
+    const EXPECTS: &'static str = r#"a path such as "/api""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": PATH })
+    }
 }
 
-/// A path as a request has it after canonicalisation, to be matched or put in front.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RoutePath(String);
+impl Word for Template {
+    const EXPECTS: &'static str = r#"a target such as "https://{host}{path}{?query}""#;
 
-impl RoutePath {
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^(/|https?://|\\{path\\})" })
+    }
+}
+
+/// The path that a probe asks for, without query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbePath(String);
+
+impl ProbePath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Display for RoutePath {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl FromStr for RoutePath {
+impl FromStr for ProbePath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if !text.starts_with('/') {
-            return Err(format!(
-                r#"path {text:?} does not start with "/"; expected "/{text}""#
-            ));
+        let target = Target::parse(text.as_bytes(), &PathRules::default()).map_err(|wrong| {
+            format!(
+                r#"{text:?} is not a path to ask for: {wrong}; expected one such as "/healthz""#
+            )
+        })?;
+        if target.query().is_some() {
+            return Err(format!("path {text:?} has a query; expected it without"));
         }
-        if let Some(stray) = text
-            .chars()
-            .find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\'))
-        {
+        if text.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err(format!(
-                "path {text:?} holds {stray:?}, which no path does; expected it percent-encoded or left out"
-            ));
-        }
-        if text
-            .split('/')
-            .any(|segment| segment == "." || segment == "..")
-        {
-            return Err(format!(
-                "path {text:?} holds a dot segment and matches nothing; expected the path it resolves to"
-            ));
-        }
-        let encoded = text.split('%').skip(1).all(|after| {
-            after.len() >= 2 && after.bytes().take(2).all(|byte| byte.is_ascii_hexdigit())
-        });
-        if !encoded {
-            return Err(format!(
-                "path {text:?} holds a % that encodes nothing; expected two hexadecimal digits after it"
+                "path {text:?} holds a dot segment; expected {:?}",
+                target.path()
             ));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-impl Word for RoutePath {
-    const EXPECTS: &'static str = r#"a path such as "/api""#;
+impl Word for ProbePath {
+    const EXPECTS: &'static str = r#"a path such as "/healthz""#;
 
     fn form() -> Json {
-        json!({ "type": "string", "pattern": "^/[^?#\\\\ ]*$" })
+        json!({ "type": "string", "pattern": PATH })
     }
 }
 
@@ -285,39 +231,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_path_can_be_the_path_of_a_request() {
-        for text in ["/", "/api", "/api/", "/a%20b", "/a;b=1", "//"] {
-            assert!(text.parse::<RoutePath>().is_ok(), "{text}");
+    fn a_probe_path_is_one_that_a_request_can_have() {
+        for text in ["/", "/healthz", "/a%20b", "/a;b=1"] {
+            assert!(text.parse::<ProbePath>().is_ok(), "{text}");
         }
         for text in [
-            "", "api", "/a?b", "/a#b", "/a b", "/a\\b", "/a/../b", "/.", "/a%2", "/a%zz", "/é",
+            "", "healthz", "/a?b", "/a#b", "/a b", "/a/../b", "/a%2", "/é",
         ] {
-            assert!(text.parse::<RoutePath>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_host_to_send_is_a_word_or_an_authority() {
-        assert_eq!("client".parse(), Ok(HostHeaderSpec::Client));
-        for text in [
-            "app.example",
-            "app:8000",
-            "[::1]:80",
-            "[::1]",
-            "127.0.0.1:80",
-        ] {
-            assert_eq!(text.parse(), Ok(HostHeaderSpec::Literal(text.to_owned())));
-        }
-        for text in [
-            "",
-            "a b",
-            "http://app",
-            "app:",
-            "app:port",
-            "::1",
-            "app:99999",
-        ] {
-            assert!(text.parse::<HostHeaderSpec>().is_err(), "{text}");
+            assert!(text.parse::<ProbePath>().is_err(), "{text}");
         }
     }
 

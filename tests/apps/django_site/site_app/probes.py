@@ -15,6 +15,7 @@ def healthz(request):
 
 
 def whoami(request):
+    time.sleep(settings.LATENCY_MS / 1000)
     return HttpResponse(settings.INSTANCE, content_type="text/plain")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 BASE_DIR = Path(__file__).resolve().parent
 SITE_DATA = Path(os.environ["SITE_DATA"])
 INSTANCE = os.environ.get("INSTANCE") or socket.gethostname()
+# How much slower than others this instance answers /whoami.
+LATENCY_MS = int(os.environ.get("LATENCY_MS", "0"))
 
 DEBUG = False
 ALLOWED_HOSTS = ["*"]

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use pingora_core::protocols::Digest;
 
-use super::listener::ListenerSettings;
+use crate::listen::ListenerSettings;
 
 /// The facts of one client connection, shared by all its requests.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub struct Downstream {
     /// What the handshake settled; `None` on a plaintext connection.
     pub tls: Option<TlsFacts>,
     pub listener: Arc<ListenerSettings>,
+    /// Field lines for the answer under way: a connection of HTTP/1.x has one at a time.
+    pub added: Mutex<Vec<u8>>,
+    /// See [`Downstream::end_with_reset`].
+    pub reset: AtomicBool,
 }
 
 /// What a TLS handshake settled.
@@ -35,13 +41,34 @@ pub struct TlsFacts {
 const THIS_MACHINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Downstream {
+    /// Makes the end of this connection an RST: where only its end marks that of a body, an
+    /// orderly one would make a whole answer of one that broke off.
+    pub fn end_with_reset(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    pub fn ends_with_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+
+    /// Gives the next final HTTP/1.x response head these field lines, each with its line end, in
+    /// place of any given before.
+    pub fn add_to_answer(&self, lines: Vec<u8>) {
+        *self.added.lock() = lines;
+    }
+
+    /// What the head that is being written gains.
+    pub fn take_added(&self) -> Vec<u8> {
+        std::mem::take(&mut self.added.lock())
+    }
+
     /// The address that trust is asked of. A Unix socket counts as the loopback address.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer
             .map_or(THIS_MACHINE, |peer| peer.ip().to_canonical())
     }
 
-    /// The facts that [`super::connection::Connection`] put into pingora's digest.
+    /// The facts that the acceptance of the connection put into pingora's digest.
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest
             .proxy_digest

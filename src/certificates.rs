@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use parking_lot::Mutex;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
+
+use crate::word::choice;
 
 mod error;
 mod pair;
@@ -66,18 +67,26 @@ impl CertificateStore {
     /// `None` takes the first by file name. Hidden files and other extensions are passed over, and so
     /// is an authority's certificate without a key (the `ca.crt` of a Kubernetes secret).
     ///
-    /// Any broken pair is an error here: what is wrong at the start should be seen at the start. A
+    /// Every broken pair is an error here: what is wrong at the start should be seen at the start. A
     /// certificate that has expired, or is not valid yet, is loaded with a warning: refusing it would
     /// take down every other name of the directory, and a browser's warning says the same thing.
-    pub fn load(directory: &Path, default: Option<&str>) -> Result<Self, CertificateError> {
+    pub fn load(directory: &Path, default: Option<&str>) -> Result<Self, Vec<CertificateError>> {
         let mut pairs = BTreeMap::new();
-        for (name, files) in pair::find(directory)? {
-            if let Some(pair) = Pair::read(&name, &files)? {
-                pair.warn_if_unusual();
-                pairs.insert(name, Arc::new(pair));
+        let mut broken = Vec::new();
+        for (name, files) in pair::find(directory).map_err(|error| vec![error])? {
+            match Pair::read(&name, &files) {
+                Ok(Some(pair)) => {
+                    pair.warn_if_unusual();
+                    pairs.insert(name, Arc::new(pair));
+                }
+                Ok(None) => {}
+                Err(error) => broken.push(error),
             }
         }
-        let table = Table::new(directory, pairs, default)?;
+        if !broken.is_empty() {
+            return Err(broken);
+        }
+        let table = Table::new(directory, pairs, default).map_err(|error| vec![error])?;
         Ok(CertificateStore {
             directory: directory.to_path_buf(),
             default: default.map(str::to_owned),
@@ -134,7 +143,9 @@ impl CertificateStore {
         {
             // Kept: one file moved away by mistake must not hold up every renewal to come.
             if passed_over.get(name) != Some(&Stamp::GONE) {
-                changed.refused.push(no_default(&self.directory, &pairs));
+                changed
+                    .refused
+                    .push(no_default(&self.directory, name, &pairs));
             }
             now_passed_over.insert(name.clone(), Stamp::GONE);
             pairs.insert(name.clone(), old.default.clone());
@@ -178,6 +189,15 @@ impl CertificateStore {
         let table = self.table.load();
         let found = host.and_then(|host| table.lookup(host)?.first());
         found.unwrap_or(&table.default).name.clone()
+    }
+
+    /// What clients would complain of, as (NAME, `expired on …`), in order of NAME.
+    pub fn complaints(&self) -> Vec<(String, String)> {
+        let table = self.table.load();
+        let complaints = table.pairs.values();
+        complaints
+            .filter_map(|pair| Some((pair.name.clone(), pair.complaint()?)))
+            .collect()
     }
 
     /// Every pair as (NAME, names it is for), in order of NAME.
@@ -261,6 +281,7 @@ impl Table {
         pairs: BTreeMap<String, Arc<Pair>>,
         default: Option<&str>,
     ) -> Result<Self, CertificateError> {
+        let default_name = default.unwrap_or_default();
         let default = match default {
             Some(name) => pairs.get(name),
             None => pairs.values().next(),
@@ -269,7 +290,7 @@ impl Table {
             true => CertificateError::Empty {
                 directory: directory.to_path_buf(),
             },
-            false => no_default(directory, &pairs),
+            false => no_default(directory, default_name, &pairs),
         })?;
         let mut best_first: Vec<&Arc<Pair>> = pairs.values().collect();
         best_first.sort_by_key(|pair| pair.rank());
@@ -307,46 +328,27 @@ impl Table {
     }
 }
 
-fn no_default(directory: &Path, pairs: &BTreeMap<String, Arc<Pair>>) -> CertificateError {
+fn no_default(
+    directory: &Path,
+    name: &str,
+    pairs: &BTreeMap<String, Arc<Pair>>,
+) -> CertificateError {
     CertificateError::Default {
         directory: directory.to_path_buf(),
-        defined: pairs.keys().cloned().collect::<Vec<_>>().join(", "),
+        name: name.to_owned(),
+        pairs: pairs.keys().cloned().collect(),
     }
 }
 
-/// The oldest version of TLS a listener speaks, written `"1.2"` or `"1.3"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MinTls {
-    /// TLS 1.2 and 1.3.
-    #[default]
-    V1_2,
-    /// TLS 1.3 only.
-    V1_3,
-}
-
-/// A word that is no version of TLS we speak.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown TLS version {0:?}; expected \"1.2\" or \"1.3\"")]
-pub struct UnknownTlsVersion(String);
-
-impl FromStr for MinTls {
-    type Err = UnknownTlsVersion;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "1.2" => Ok(MinTls::V1_2),
-            "1.3" => Ok(MinTls::V1_3),
-            _ => Err(UnknownTlsVersion(word.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for MinTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            MinTls::V1_2 => "1.2",
-            MinTls::V1_3 => "1.3",
-        })
+choice! {
+    /// The oldest version of TLS a listener speaks.
+    #[derive(Default)]
+    pub enum MinTls: "TLS version" {
+        /// TLS 1.2 and 1.3.
+        #[default]
+        V1_2 = "1.2",
+        /// TLS 1.3 only.
+        V1_3 = "1.3",
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -188,13 +188,26 @@ impl Pair {
         (self.not_before..=self.not_after).contains(&now())
     }
 
+    /// What a client would complain of now: `expired on …`, `is not valid before …`.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let date = |seconds: i64| {
+            let since = Duration::from_secs(seconds.try_into().unwrap_or(0));
+            httpdate::fmt_http_date(UNIX_EPOCH + since)
+        };
+        match now() {
+            now if now > self.not_after => Some(format!("expired on {}", date(self.not_after))),
+            now if now < self.not_before => {
+                Some(format!("is not valid before {}", date(self.not_before)))
+            }
+            _ => None,
+        }
+    }
+
     /// Says in the log what clients would complain about.
     pub(super) fn warn_if_unusual(&self) {
         let name = self.name.as_str();
-        if now() > self.not_after {
-            tracing::warn!(certificate = name, "certificate has expired");
-        } else if now() < self.not_before {
-            tracing::warn!(certificate = name, "certificate is not valid yet");
+        if let Some(complaint) = self.complaint() {
+            tracing::warn!(certificate = name, "certificate {complaint}");
         }
         if self.subjects.is_empty() {
             tracing::warn!(

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::Error as TlsError;
 use rustls::pki_types::pem;
 use x509_parser::prelude::X509Error;
+
+use crate::word::unknown;
 
 /// What is wrong with a certificate directory, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +24,13 @@ pub enum CertificateError {
     #[error("{directory}: no certificate here; expected at least one pair NAME.crt (or NAME.pem) and NAME.key", directory = directory.display())]
     Empty { directory: PathBuf },
     /// `default_certificate` names no pair.
-    #[error("{directory}: no pair for the default certificate; pairs here: {defined}", directory = directory.display())]
-    Default { directory: PathBuf, defined: String },
+    #[error("{}", unknown_default(directory, name, pairs))]
+    Default {
+        directory: PathBuf,
+        name: String,
+        /// The names that there are.
+        pairs: Vec<String>,
+    },
     /// A certificate alone.
     #[error("{certificate}: has no key; expected it in {key}", certificate = certificate.display(), key = key.display())]
     KeyMissing { certificate: PathBuf, key: PathBuf },
@@ -78,6 +85,12 @@ pub enum CertificateError {
     /// Certificate and key are of different pairs, or the chain begins with the wrong one.
     #[error("{certificate}: is not for the key in {key}; expected the server's own certificate first, then the intermediate ones", certificate = certificate.display(), key = key.display())]
     Mismatch { certificate: PathBuf, key: PathBuf },
+}
+
+fn unknown_default(directory: &Path, name: &str, pairs: &[String]) -> String {
+    let known: Vec<&str> = pairs.iter().map(String::as_str).collect();
+    let label = format!("in {}", directory.display());
+    unknown("certificate", name, &label, &known)
 }
 
 impl CertificateError {

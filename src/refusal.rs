@@ -11,7 +11,7 @@ use http::StatusCode;
 
 pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
-use super::ingress::Malformed;
+use crate::http1::Malformed;
 
 /// Why a request is not answered by the application.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -157,7 +157,7 @@ mod tests {
         let html = "<p title=\"{{ reason }}\">{{status}}{{title}}|{{detail}}|{{request_id}}</p>{}";
         let template = Template::parse(html).unwrap();
         let id = crate::client::RequestId::parse(b"id-1").unwrap();
-        let refusal = crate::proxy::refusal::Refusal::NotFound {
+        let refusal = crate::refusal::Refusal::NotFound {
             host: "a.example".into(),
             path: "/\"'&<{{status}}".into(),
         };
@@ -166,7 +166,7 @@ mod tests {
             ours: false,
             retry_after: Duration::ZERO,
         };
-        let asked = crate::proxy::refusal::Asked {
+        let asked = crate::refusal::Asked {
             accept: Some(b"text/html"),
             head: false,
             request_id: &id,
