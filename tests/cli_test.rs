@@ -366,7 +366,7 @@ fn explain_decides_as_the_gateway_does() {
         }
     }
     let (text, code) = said(&["explain", "--config", path, "GET", "shop.example/api"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(text.contains("absolute URL"), "{text}");
     let with_field = [
         "explain",

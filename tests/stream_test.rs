@@ -142,9 +142,8 @@ fn an_upload_reaches_the_backend_as_it_comes() {
         client.send(b"part").expect("the gateway reads");
         assert_eq!(exactly(&mut backend, 4), b"part");
     }
-    drop(backend);
-    drop(client);
 
+    let setup = Setup::new("");
     let chunked = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut client = setup.client(chunked);
     let mut backend = setup.accept();
