@@ -46,6 +46,7 @@ pub mod certs;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod downstream;
 pub mod explain;
 pub mod headers;

@@ -18,6 +18,7 @@ use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config, Draft, Source};
 use crate::demo;
+use crate::descriptors;
 use crate::listen::{ListenAddress, ListenerSettings};
 use crate::plan::{self, Plan};
 use crate::proxy::{self, Gateway};
@@ -77,6 +78,7 @@ fn run_inheriting(source: &Source, inheritance: &mut Inheritance) -> Result<(), 
         Err(_) => check(source)?.config,
     };
     let log = telemetry::init(&plan::log_settings(&config)).map_err(ServeError::Log)?;
+    descriptors::allow(config.server.max_connections);
     let runtime = runtime(config.server.workers)?;
     let outcome = runtime.block_on(serve(source, config, log.log(), inheritance));
     // Connections that outlived the drain are cut here; blocking work gets a moment.

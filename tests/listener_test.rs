@@ -19,7 +19,7 @@ use crate::harness::process::Signal;
 use crate::harness::tls::TestCa;
 use crate::harness::{PATIENCE, wait_for};
 
-/// A gateway in front of an origin that answers with the head it received.
+/// A gateway in front of an origin that answers with the head it received, in lower case.
 struct Setup {
     ca: TestCa,
     gateway: Gateway,
@@ -30,7 +30,7 @@ impl Setup {
     /// `listen` in the words of the file; `rest` follows in `[server]` and after it. The folder
     /// holds `certs/` with a certificate for `a.example` and one for `*.wild.example`.
     fn new(listen: &str, rest: &str) -> Self {
-        let origin = Origin::with(|request| Reply::ok(&request.head_text()));
+        let origin = Origin::with(|request| Reply::ok(&request.head_text().to_lowercase()));
         let ca = TestCa::new();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let certs = folder.path().join("certs");
@@ -135,12 +135,12 @@ fn one_gateway_listens_in_every_way_at_once() {
     assert!(
         get(plain, "/")
             .text()
-            .contains("X-Forwarded-Proto: http\r\n")
+            .contains("x-forwarded-proto: http\r\n")
     );
     let mut client = setup.ca.connect(secure, "a.example");
     let head = client.get("/").expect("a response").text();
-    assert!(head.contains("X-Forwarded-Proto: https\r\n"), "{head}");
-    assert!(get(ipv6, "/").text().contains("X-Forwarded-For: ::1\r\n"));
+    assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+    assert!(get(ipv6, "/").text().contains("x-forwarded-for: ::1\r\n"));
     let mut unix = UnixStream::connect(setup.gateway.folder().join("g.sock")).expect("it listens");
     unix.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         .expect("the gateway reads");
@@ -312,8 +312,8 @@ fn a_trusted_proxy_says_who_the_client_is() {
         let mut client = Connection::open(plain);
         client.send(&header).expect("the gateway reads");
         let head = client.get("/plain").expect("a response").text();
-        assert!(head.contains("X-Forwarded-For: 192.0.2.9\r\n"), "{head}");
-        assert!(head.contains("X-Real-IP: 192.0.2.9\r\n"), "{head}");
+        assert!(head.contains("x-forwarded-for: 192.0.2.9\r\n"), "{head}");
+        assert!(head.contains("x-real-ip: 192.0.2.9\r\n"), "{head}");
 
         let mut socket = connect(secure);
         socket.write_all(&header).expect("the gateway reads");
@@ -323,8 +323,8 @@ fn a_trusted_proxy_says_who_the_client_is() {
         let stream = StreamOwned::new(tls.expect("a complete configuration"), below);
         let mut client = Connection::over(socket, Box::new(stream));
         let head = client.get("/secure").expect("a response").text();
-        assert!(head.contains("X-Forwarded-For: 192.0.2.9\r\n"), "{head}");
-        assert!(head.contains("X-Forwarded-Proto: https\r\n"), "{head}");
+        assert!(head.contains("x-forwarded-for: 192.0.2.9\r\n"), "{head}");
+        assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
     }
     setup.gateway.wait_for_log("the client", |line| {
         line.contains("/plain") && line.contains("192.0.2.9")

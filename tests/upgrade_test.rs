@@ -425,7 +425,7 @@ fn an_upgrade_without_a_running_gateway_says_what_is_missing() {
     };
     std::fs::write(&path, without).expect("there is space");
     let (code, said) = upgrade();
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(
         said.contains("--pid") && said.contains("pid_file"),
         "{said}"

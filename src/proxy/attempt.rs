@@ -199,10 +199,10 @@ pub fn answered(
         lease.succeeded();
     }
     if switching {
-        // A tunnel rests as long as its policy says, not as long as a request body may.
-        let idle = forward.websocket_idle;
-        session.set_read_timeout(Some(idle));
-        session.set_write_timeout(Some(idle));
+        // How long a tunnel rests is for the backend's stream to say, which sees both directions:
+        // a client that only listens is not silent while it is spoken to.
+        session.set_read_timeout(None);
+        session.set_write_timeout(Some(forward.websocket_idle));
     }
     strip_response_hop_by_hop(response, switching);
     Ok(())
