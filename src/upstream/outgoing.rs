@@ -46,18 +46,21 @@ impl Outgoing {
 
 /// How the body ends, by a head that we have made ourselves.
 fn framing(head: &[u8]) -> Framing {
-    let lines = head.split(|byte| *byte == b'\n').skip(1);
-    for line in lines {
-        let Some(colon) = memchr::memchr(b':', line) else {
-            continue;
-        };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+    const CODING: &[u8] = b"transfer-encoding:";
+    const LENGTH: &[u8] = b"content-length:";
+    let named = |line: &[u8], name: &[u8]| {
+        line.get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    for line_end in memchr::memchr_iter(b'\n', head) {
+        let line = &head[line_end + 1..];
+        if named(line, CODING) {
             return Framing::Chunked;
         }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = std::str::from_utf8(value)
-                .ok()
+        if named(line, LENGTH) {
+            let value = line[LENGTH.len()..].split(|byte| *byte == b'\r').next();
+            let length = value
+                .and_then(|value| std::str::from_utf8(value.trim_ascii()).ok())
                 .and_then(|text| text.parse().ok());
             return length.map_or(Framing::None, Framing::Length);
         }
