@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 pub mod listener;
 pub mod proxy_protocol;
+mod sending;
 pub mod socket;
 
 use std::io;
@@ -195,7 +196,14 @@ impl Acceptor {
             added: parking_lot::Mutex::default(),
             reset: false.into(),
         });
-        Ok((Box::new(Connection::new(transport, downstream)), guard))
+        Ok((
+            Box::new(Connection::new(
+                transport,
+                downstream,
+                self.settings.send_timeout,
+            )),
+            guard,
+        ))
     }
 
     /// The answer to a request that never became one, and its record.

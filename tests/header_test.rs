@@ -408,7 +408,11 @@ fn the_log_says_every_fact_once_and_no_secret() {
 fn each_access_mode_records_its_requests() {
     let requests = ["/1", "/bad", "/2", "/3", "/4"];
     let of = |mode: &str| records(&format!("access = \"{mode}\""), &requests);
-    assert_eq!(paths(&of("all")), requests);
+    let all = of("all");
+    let mut all = paths(&all);
+    // Each request has a connection of its own, whose record may overtake another's.
+    all.sort_unstable();
+    assert_eq!(all, ["/1", "/2", "/3", "/4", "/bad"]);
     assert_eq!(paths(&of("errors")), ["/bad"]);
     assert_eq!(paths(&of("slow")), [""; 0]);
     assert_eq!(paths(&of("off")), [""; 0]);

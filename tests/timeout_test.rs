@@ -332,3 +332,33 @@ fn a_route_may_wait_longer_than_its_upstream() {
     );
     assert_eq!(in_time(|| get(&gateway)).text(), "at last");
 }
+
+#[test]
+fn a_client_that_never_reads_frees_its_backend_whatever_the_answers_are_like() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()
+        + &format!("400\r\n{}\r\n0\r\n\r\n", "x".repeat(1024));
+    let backend = Origin::always(Reply::raw(chunked));
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        send_timeout = "500ms"
+        [upstream.app]
+        backends = ["{}"]
+        max_connections = 1
+        queue = 0
+        [[route]]
+        upstream = "app"
+        "#,
+        backend.address()
+    ));
+    let mut greedy = gateway.connect();
+    // Many times what the sockets between can hold, asked for and never read.
+    for _ in 0..8 {
+        let pipelined = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000);
+        if greedy.send(pipelined.as_bytes()).is_err() {
+            break;
+        }
+    }
+    gateway.wait_until_idle(1);
+}

@@ -25,6 +25,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use super::sending::Sending;
 use super::socket::Socket;
 use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
@@ -83,6 +84,7 @@ pub struct Connection {
     transport: Transport,
     /// Read from the socket and not yet handed out.
     pending: BytesMut,
+    sending: Sending,
     /// Written by pingora and not yet sent.
     unsent: BytesMut,
     message: Message,
@@ -105,7 +107,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub fn new(transport: Transport, downstream: Arc<Downstream>) -> Self {
+    /// `send_timeout` is the longest that a write may make no progress.
+    pub fn new(transport: Transport, downstream: Arc<Downstream>, send_timeout: Duration) -> Self {
         let fd = transport.fd();
         let socket_digest = SocketDigest::from_raw_fd(fd);
         // Preset, or pingora asks the kernel for each.
@@ -119,6 +122,7 @@ impl Connection {
         Self {
             transport,
             pending: BytesMut::new(),
+            sending: Sending::within(send_timeout),
             unsent: BytesMut::new(),
             message: Message::Opaque,
             upgrade_wanted: false,
@@ -294,10 +298,16 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_write_through(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let step = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.sending.bound(cx, step)
+    }
+
     /// Sends what was gathered.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            let sent = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.unsent))?;
+            let step = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
+            let sent = ready!(self.sending.bound(cx, step))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -385,10 +395,11 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(buf.len()));
         }
         if this.unsent.is_empty() {
-            return Pin::new(&mut this.transport).poll_write(cx, buf);
+            return this.poll_write_through(cx, buf);
         }
         let both = [IoSlice::new(&this.unsent), IoSlice::new(buf)];
-        let sent = ready!(Pin::new(&mut this.transport).poll_write_vectored(cx, &both))?;
+        let step = Pin::new(&mut this.transport).poll_write_vectored(cx, &both);
+        let sent = ready!(this.sending.bound(cx, step))?;
         let gathered = this.unsent.len();
         this.unsent.advance(sent.min(gathered));
         if sent > gathered {
@@ -396,7 +407,7 @@ impl AsyncWrite for Connection {
         } else {
             // None of `buf` went yet: what was gathered goes first, then the caller tries again.
             ready!(this.poll_send(cx))?;
-            Pin::new(&mut this.transport).poll_write(cx, buf)
+            this.poll_write_through(cx, buf)
         }
     }
 
@@ -410,7 +421,8 @@ impl AsyncWrite for Connection {
             this.note_answer(first);
         }
         ready!(this.poll_send(cx))?;
-        Pin::new(&mut this.transport).poll_write_vectored(cx, bufs)
+        let step = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
+        this.sending.bound(cx, step)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -419,13 +431,15 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.transport).poll_flush(cx)
+        let step = Pin::new(&mut self.transport).poll_flush(cx);
+        self.sending.bound(cx, step)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
         if self.farewell.is_none() {
-            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            let step = Pin::new(&mut self.transport).poll_shutdown(cx);
+            ready!(self.sending.bound(cx, step))?;
             if !self.has_unread() {
                 return Poll::Ready(Ok(()));
             }
