@@ -7,8 +7,10 @@ use tempfile::TempDir;
 
 use crate::harness::client::get;
 use crate::harness::gateway::Gateway;
+use crate::harness::h2_client::runtime;
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
+use crate::harness::port::bind_free;
 use crate::harness::response::Response;
 use crate::harness::tls::TestCa;
 use crate::harness::tls_origin::TlsOrigin;
@@ -365,5 +367,61 @@ fn the_path_that_is_routed_is_the_path_that_is_forwarded() {
     }
     for target in ["/a/../b", "/a/%2e%2e/b", "/b/a"] {
         assert_eq!(get(gateway.address(), target).status(), 404, "{target}");
+    }
+}
+
+/// A backend of HTTP/2 in plaintext that answers with this status once a request has arrived whole.
+fn h2c_origin(status: u16) -> std::net::SocketAddr {
+    let (listener, address) = bind_free();
+    listener.set_nonblocking(true).expect("a socket of ours");
+    std::thread::spawn(move || {
+        runtime().block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        tokio::spawn(async move {
+                            let mut body = request.into_body();
+                            while let Some(Ok(data)) = body.data().await {
+                                let _ = body.flow_control().release_capacity(data.len());
+                            }
+                            let response = http::Response::builder().status(status).body(());
+                            let _ = respond.send_response(response.expect("three digits"), true);
+                        });
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn a_status_above_599_of_an_http2_backend_is_a_502() {
+    let gateway = start(h2c_origin(700), "protocol = \"h2c\"", "");
+    let refused = get(gateway.address(), "/");
+    assert_eq!(refused.status(), 502, "{}", refused.text());
+    assert!(
+        refused.text().contains("upstream_protocol"),
+        "{}",
+        refused.text()
+    );
+}
+
+#[test]
+fn a_slow_upload_to_an_http2_backend_is_not_the_backends_fault() {
+    let backends = format!("{}\", \"{}", h2c_origin(200), h2c_origin(200));
+    let upstream = "protocol = \"h2c\"\nmax_fails = 1\n\
+        timeouts = { first_byte = \"300ms\", read = \"300ms\" }";
+    let gateway = start(backends, upstream, "");
+    let mut client = gateway.connect();
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1")
+        .expect("the gateway reads");
+    let refused = client.response().expect("an answer");
+    assert_eq!(refused.status(), 408, "{}", refused.text());
+    for backend in gateway.status(2) {
+        assert!(backend.state.starts_with("Up"), "{backend:?}");
     }
 }

@@ -178,6 +178,11 @@ pub fn answered(
     if status.is_informational() && !switching {
         return Ok(());
     }
+    if status.as_u16() > 599 {
+        // HTTP/1.1 is judged byte by byte before; a codec of HTTP/2 passes any three digits.
+        let error = Error::explain(ErrorType::InvalidHTTPHeader, "a status above 599");
+        return Err(error.into_up());
+    }
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     if forward.retry.on.status(status) {
@@ -248,7 +253,7 @@ pub fn not_connected(
 
 /// The exchange with the backend broke off. Decides whose fault it was and what follows.
 pub fn failed(
-    session: &Session,
+    session: &mut Session,
     exchange: &mut Exchange,
     mut error: Box<Error>,
     reused: bool,
@@ -270,6 +275,14 @@ pub fn failed(
         return error;
     };
     let (_, forward) = forwarding(exchange);
+    let over_http2 = forward.upstream.settings().protocol != Protocol::H1;
+    if over_http2 && failure == Failure::Timeout && !session.is_body_done() {
+        // pingora's HTTP/2 waits for the response from the request's head on: it is the client
+        // that is still sending.
+        exchange.refusal = Some(Refusal::RequestTimeout);
+        error.set_retry(false);
+        return error;
+    }
     let unanswered = exchange.attempt.first_byte.is_none();
     if reused && unanswered && failure == Failure::Reset && exchange.attempt.stale < MAX_STALE {
         // The backend had closed the pooled connection: no fault, and no attempt worth counting.
