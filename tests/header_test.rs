@@ -421,33 +421,24 @@ fn each_access_mode_records_its_requests() {
 
 #[test]
 fn a_slow_request_is_a_warning_in_every_mode() {
-    for mode in ["off", "slow", "errors", "all"] {
-        let lines = records(
-            &format!("access = \"{mode}\"\nslow_after = \"1ms\""),
-            &["/1"],
-        );
-        // A request over a new connection may yet be faster than a millisecond.
-        for line in &lines {
-            let took = line["duration_ms"].as_f64().expect("a duration");
-            assert_eq!(line["level"] == "WARN", took > 1.0, "{mode}: {line}");
-        }
-    }
     let slow = Origin::with(|_| {
         // As slow as the setting asks for, not in the hope of something.
         std::thread::sleep(std::time::Duration::from_millis(30));
         Reply::ok("abc")
     });
-    let rest = format!("[log]\naccess = \"off\"\nslow_after = \"20ms\"\n{ROUTES}");
-    let gateway = in_front_of(&slow, &TestCa::new(), &rest);
-    ask(gateway.connect(), "/slow", "");
-    let line = gateway.wait_for_log("the warning", |line| line.contains("slow request"));
-    let line: Value = serde_json::from_str(&line).expect("an object");
-    assert_eq!(line["level"], "WARN");
-    assert!(
-        line["first_byte_ms"]
-            .as_f64()
-            .is_some_and(|took| took >= 30.0),
-        "{line}"
-    );
-    assert!(line["duration_ms"].as_f64() >= line["first_byte_ms"].as_f64());
+    for mode in ["off", "slow", "errors", "all"] {
+        let rest = format!("[log]\naccess = \"{mode}\"\nslow_after = \"20ms\"\n{ROUTES}");
+        let gateway = in_front_of(&slow, &TestCa::new(), &rest);
+        ask(gateway.connect(), "/slow", "");
+        let line = gateway.wait_for_log("the warning", |line| line.contains("slow request"));
+        let line: Value = serde_json::from_str(&line).expect("an object");
+        assert_eq!(line["level"], "WARN", "{mode}");
+        assert!(
+            line["first_byte_ms"]
+                .as_f64()
+                .is_some_and(|took| took >= 30.0),
+            "{mode}: {line}"
+        );
+        assert!(line["duration_ms"].as_f64() >= line["first_byte_ms"].as_f64());
+    }
 }

@@ -241,8 +241,8 @@ fn upload_to_one_who_does_not_read(timeouts: &str) -> (TcpListener, Result<Respo
     let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n");
     client.send(head.as_bytes()).expect("the gateway reads");
     let block = vec![0; 1_000_000];
-    let sent = (0..LENGTH / block.len()).try_for_each(|_| client.send(&block));
-    assert!(sent.is_err() || sent.is_ok());
+    // The gateway may give up before it has read all of it.
+    let _ = (0..LENGTH / block.len()).try_for_each(|_| client.send(&block));
     let answer = client.response();
     gateway.wait_until_idle(1);
     gateway.wait_for_log("which backend and why", |line| {
