@@ -205,8 +205,7 @@ fn every_link_between_files_leads_to_one() {
         let folder = folder.parent().expect("a file is in a folder");
         for found in link.captures_iter(&page.text) {
             let target = &found[1];
-            // Written by a run of the bench, and kept for each release.
-            if target.contains("://") || target.contains("bench/results/") {
+            if target.contains("://") {
                 continue;
             }
             let path = repository(folder.join(target).to_str().expect("UTF-8 paths"));
