@@ -185,23 +185,20 @@ pub fn answered(
     }
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
-    if forward.retry.on.status(status) {
+    let unwanted = forward.retry.on.status(status);
+    let attempt = &mut exchange.attempt;
+    if let Some(lease) = &mut attempt.lease {
         // An application that answers is alive, whatever it says: only what is no answer counts
         // against a backend, or one page that says 503 would take all of them down.
-        let answering = exchange.attempt.lease.as_mut().map(|lease| {
-            lease.succeeded();
-            lease.backend().clone()
-        });
-        if let Some(backend) = answering {
-            exchange.attempt.tried.add(&backend);
-        }
-        if may_retry(session, exchange, &forward.retry) {
-            let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
-            error.set_retry(true);
-            return Err(error);
-        }
-    } else if let Some(lease) = &mut exchange.attempt.lease {
         lease.succeeded();
+        if unwanted {
+            attempt.tried.add(lease);
+        }
+    }
+    if unwanted && may_retry(session, exchange, &forward.retry) {
+        let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
+        error.set_retry(true);
+        return Err(error);
     }
     if switching {
         // How long a tunnel rests is for the backend's stream to say, which sees both directions:

@@ -30,7 +30,6 @@ pub struct Exchange {
     /// The answer is ours, for this reason.
     pub refusal: Option<Refusal>,
     pub request_body_bytes: u64,
-    pub response_body_bytes: u64,
     /// Status sent to the client; 0 while none was.
     pub status: u16,
     /// The client left before its answer was whole.
@@ -101,7 +100,6 @@ impl Exchange {
             attempt: Attempt::default(),
             refusal: None,
             request_body_bytes: 0,
-            response_body_bytes: 0,
             status: 0,
             aborted: false,
             truncated: false,

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -65,8 +64,6 @@ pub enum Failure {
     Reset,
     /// What came is not HTTP.
     Protocol,
-    /// A status that counts as a failure.
-    Status(StatusCode),
 }
 
 /// Whether a backend is used, and if not, why.
@@ -339,7 +336,6 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("timed out"),
             Self::Reset => f.write_str("connection lost"),
             Self::Protocol => f.write_str("malformed response"),
-            Self::Status(status) => write!(f, "status {}", status.as_u16()),
         }
     }
 }
@@ -402,7 +398,7 @@ mod tests {
         let now = Instant::now();
         let lines = logged(|| {
             for _ in 0..6 {
-                backend.failed(Failure::Status(StatusCode::BAD_GATEWAY), now, &settings);
+                backend.failed(Failure::Reset, now, &settings);
             }
             for _ in 0..3 {
                 backend.succeeded(now + settings.fail_timeout, &settings);
@@ -411,7 +407,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "WARN upstream: backend is down upstream=app backend=192.0.2.1:80 why=status 502 for_ms=10000",
+                "WARN upstream: backend is down upstream=app backend=192.0.2.1:80 why=connection lost for_ms=10000",
                 "INFO upstream: backend is up upstream=app backend=192.0.2.1:80 why=\"a trial request succeeded\"",
             ]
         );
