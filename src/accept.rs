@@ -30,7 +30,8 @@ use self::socket::Socket;
 use crate::downstream::{Downstream, TlsFacts};
 use crate::http1::head::Limits;
 use crate::listen::ListenerSettings;
-use crate::proxy::{Gateway, Proxy};
+use crate::gateway::Gateway;
+use crate::proxy::Proxy;
 use crate::refusal::Refusal;
 
 /// Turns true once, when the gateway stops taking new work.

@@ -5,11 +5,10 @@ use std::fmt::Write;
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use crate::exchange::ingress::{self, Parsed};
+use crate::exchange::{Asked, entry};
 use crate::headers::host::HostSent;
 use crate::plan::{Action, Forward, Plan, Rewrite, Route};
-use crate::proxy::entry;
-use crate::proxy::exchange::Asked;
-use crate::proxy::ingress::{self, Parsed};
 use crate::refusal::Refusal;
 use crate::target::Host;
 

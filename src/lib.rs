@@ -6,7 +6,10 @@
 //! server          composition root: listeners, signals, upgrade, drain; `server::check` is `tollgate check`
 //! reload          SIGHUP or a changed file → draft → plan in force, or the old plan and every reason
 //! accept          the connection: guards, PROXY protocol, TLS handshake, deadlines, the loop of requests
-//! proxy           the full lane: every hook of pingora in one or two calls
+//! express         the express lane: plain HTTP/1.1 requests, without pingora's proxy
+//! proxy           the full lane: everything else, every hook of pingora in one or two calls
+//! gateway         what outlives every request: the plan in force, where records go
+//! exchange        what one request has learned, and the decisions both lanes take over it
 //!   ingress         what a request must be to enter      entry    who asks, which route
 //!   attempt         one try at one backend               record   what is written of it
 //! plan            Config → immutable Plan: names resolved, files loaded, live backends carried over
@@ -22,7 +25,8 @@
 //! telemetry       the log and the record of each request     address, word    what operators write
 //! ```
 //!
-//! **Imports go down only**: server, reload → accept → proxy → plan → {config, refusal} → route →
+//! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange →
+//! plan → {config, refusal} → route →
 //! headers → upstream → {downstream, listen, certificates} → {client, http1, target, telemetry} →
 //! {address, word}. Runtime modules never import config.
 //!
@@ -48,7 +52,9 @@ pub mod config;
 pub mod demo;
 pub mod descriptors;
 pub mod downstream;
+pub mod exchange;
 pub mod explain;
+pub mod gateway;
 pub mod headers;
 pub mod http1;
 pub mod listen;

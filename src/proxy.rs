@@ -1,116 +1,38 @@
 //! The full lane: one request from its head to its record, as pingora calls it.
 //!
-//! Every hook is one or two calls into the module named after the step. Only this directory and
-//! `accept` know pingora's `Session`.
+//! Every hook is one or two calls into `exchange`, where the decisions are, or into `attempt`, which
+//! says them in pingora's words. Only this directory and `accept` know pingora's `Session`.
 
-pub mod attempt;
-pub mod entry;
-pub mod exchange;
-pub mod ingress;
-pub mod record;
+mod attempt;
 
-use std::borrow::Cow;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use http::{HeaderName, StatusCode, Version};
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{
     FailToProxy, HttpProxy, ProxyHttp, ProxyServiceBuilder, ProxyWarnLogContext, Session,
 };
 
-use self::entry::Entry;
-use self::exchange::Exchange;
 use crate::downstream::Downstream;
+use crate::exchange::entry::{self, Entry};
+use crate::exchange::ingress::Parsed;
+use crate::exchange::record::{self, Served};
+use crate::exchange::{Exchange, attempt as decide};
+use crate::gateway::Gateway;
 use crate::headers::policy::OnWire;
-use crate::plan::Plan;
-use crate::refusal::{After, Answer, Asked, Refusal};
-use crate::telemetry::Log;
+use crate::refusal::{Answer, Refusal};
 use crate::upstream::Connector;
 
 /// pingora's proxy over our hooks and our connections to the backends.
 pub type Proxy = HttpProxy<FullLane, Connector>;
-
-/// What outlives every request: the plan in force, and where records go.
-pub struct Gateway {
-    plan: ArcSwap<Plan>,
-    draining: AtomicBool,
-    log: Log,
-}
-
-impl Gateway {
-    pub fn new(plan: Arc<Plan>, log: Log) -> Self {
-        Self {
-            plan: ArcSwap::new(plan),
-            draining: AtomicBool::new(false),
-            log,
-        }
-    }
-
-    /// The plan in force now.
-    pub fn plan(&self) -> Arc<Plan> {
-        self.plan.load_full()
-    }
-
-    /// Puts `plan` in force for requests that begin from now on; those under way keep theirs.
-    /// Returns the plan before.
-    pub fn swap_plan(&self, plan: Arc<Plan>) -> Arc<Plan> {
-        self.plan.swap(plan)
-    }
-
-    /// From here on answers ask their client to close the connection.
-    pub fn begin_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// The bytes to answer a message with that is no request: pingora never sees it. It is
-    /// recorded like any other. `read` is what arrived of the message.
-    pub fn refuse_unparsed(
-        &self,
-        downstream: &Downstream,
-        read: &[u8],
-        refusal: Refusal,
-        began: Instant,
-    ) -> BytesMut {
-        let mut exchange = Exchange::new(self.plan());
-        exchange.began = began;
-        entry::identify(&mut exchange, downstream, None);
-        let answer = self.refusal_answer(&exchange, &refusal, None);
-        let wire = answer.to_wire(After::Close, SystemTime::now());
-        exchange.refusal = Some(refusal);
-        exchange.status = answer.head.status.as_u16();
-        record::unparsed(&self.log, &exchange, downstream, read, answer.body.len());
-        wire
-    }
-
-    /// `refusal` dressed for this request.
-    fn refusal_answer(
-        &self,
-        exchange: &Exchange,
-        refusal: &Refusal,
-        request: Option<&RequestHeader>,
-    ) -> Answer {
-        let accept = request.and_then(|request| joined(request, &http::header::ACCEPT));
-        let asked = Asked {
-            accept: accept.as_deref(),
-            head: request.is_some_and(|request| request.method == http::Method::HEAD),
-            request_id: &exchange.request_id,
-        };
-        let mut answer = refusal.answer(&asked, &exchange.plan.pages);
-        entry::dress(exchange, &mut answer.head);
-        answer
-    }
-}
 
 /// The hooks.
 pub struct FullLane(Arc<Gateway>);
@@ -152,6 +74,14 @@ fn refused(exchange: &mut Exchange, refusal: Refusal) -> Box<Error> {
     Error::new(ErrorType::HTTPStatus(status))
 }
 
+impl FullLane {
+    fn refusal_answer(&self, session: &Session, exchange: &Exchange, refusal: &Refusal) -> Answer {
+        let request = session.req_header();
+        let request = Some((&request.method, &request.headers));
+        self.0.refusal_answer(exchange, refusal, request)
+    }
+}
+
 #[async_trait]
 impl ProxyHttp for FullLane {
     type CTX = Exchange;
@@ -164,19 +94,17 @@ impl ProxyHttp for FullLane {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if self.0.draining.load(Ordering::Relaxed) {
+        if self.0.is_draining() {
             session.set_keepalive(None);
         }
-        let answer = match entry::enter(session, exchange) {
+        let answer = match enter(session, exchange) {
             Ok(Entry::Forward) => return Ok(false),
             Ok(Entry::Answer(mut answer)) => {
                 entry::dress(exchange, &mut answer.head);
                 *answer
             }
             Err(refusal) => {
-                let answer = self
-                    .0
-                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                let answer = self.refusal_answer(session, exchange, &refusal);
                 exchange.refusal = Some(refusal);
                 answer
             }
@@ -192,15 +120,10 @@ impl ProxyHttp for FullLane {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<bool> {
-        match attempt::begin(session, exchange).await {
-            Ok(peer) => {
-                exchange.attempt.peer = Some(peer);
-                Ok(true)
-            }
+        match decide::begin(exchange, &session.req_header().headers).await {
+            Ok(()) => Ok(true),
             Err(refusal) => {
-                let answer = self
-                    .0
-                    .refusal_answer(exchange, &refusal, Some(session.req_header()));
+                let answer = self.refusal_answer(session, exchange, &refusal);
                 exchange.refusal = Some(refusal);
                 send(session, exchange, answer).await?;
                 Ok(false)
@@ -213,12 +136,13 @@ impl ProxyHttp for FullLane {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        match exchange.attempt.peer.take() {
-            Some(first) => Ok(first),
-            None => attempt::begin(session, exchange)
+        if !std::mem::take(&mut exchange.attempt.fresh) {
+            decide::begin(exchange, &session.req_header().headers)
                 .await
-                .map_err(|refusal| refused(exchange, refusal)),
+                .map_err(|refusal| refused(exchange, refusal))?;
+            exchange.attempt.fresh = false;
         }
+        Ok(attempt::peer(session, exchange))
     }
 
     async fn connected_to_upstream(
@@ -230,7 +154,7 @@ impl ProxyHttp for FullLane {
         _digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        attempt::connected(exchange, reused);
+        decide::connected(exchange, reused);
         Ok(())
     }
 
@@ -302,9 +226,9 @@ impl ProxyHttp for FullLane {
                     lines: &mut lines,
                 };
                 entry::dress(exchange, &mut response);
-                entry::downstream(session).add_to_answer(lines);
+                downstream(session).add_to_answer(lines);
             }
-            if self.0.draining.load(Ordering::Relaxed) {
+            if self.0.is_draining() {
                 session.set_keepalive(None);
             }
         }
@@ -327,9 +251,9 @@ impl ProxyHttp for FullLane {
         session: &mut Session,
         error: Box<Error>,
         exchange: &mut Exchange,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
-        attempt::failed(session, exchange, error, reused)
+        attempt::failed(session, exchange, error)
     }
 
     async fn fail_to_proxy(
@@ -360,9 +284,7 @@ impl ProxyHttp for FullLane {
                 }
             },
         };
-        let answer = self
-            .0
-            .refusal_answer(exchange, &refusal, Some(session.req_header()));
+        let answer = self.refusal_answer(session, exchange, &refusal);
         // pingora closes the connection after any failure to proxy: the client is to know.
         session.set_keepalive(None);
         exchange.refusal = Some(refusal);
@@ -378,7 +300,19 @@ impl ProxyHttp for FullLane {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        record::finish(&self.0.log, session, error, exchange);
+        let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        exchange.aborted |= client_left && exchange.refusal.is_none();
+        let request = session.req_header();
+        let served = Served {
+            method: &request.method,
+            version: request.version,
+            target: request.raw_path(),
+            fields: &request.headers,
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            tunnel: session.was_upgraded(),
+        };
+        record::finish(self.0.log(), exchange, downstream(session), &served);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
         let refused = error.is_some() && exchange.refusal.is_some();
@@ -411,9 +345,9 @@ const ADDED_BYTES: usize = 1024;
 async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) -> Result<()> {
     let Answer { head, body } = answer;
     // Meant for a response that broke off before its head was out; ours has its own.
-    entry::downstream(session).add_to_answer(Vec::new());
+    downstream(session).add_to_answer(Vec::new());
     exchange.status = head.status.as_u16();
-    let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
+    let head_only = session.req_header().method == Method::HEAD || body.is_empty();
     session
         .write_response_header(Box::new(head), head_only)
         .await?;
@@ -423,11 +357,29 @@ async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) ->
     Ok(())
 }
 
-/// The lines of one field, joined as RFC 9110 5.2 says.
-fn joined<'a>(request: &'a RequestHeader, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-    let mut lines = request.headers.get_all(name).iter();
-    let first = Cow::Borrowed(lines.next()?.as_bytes());
-    Some(lines.fold(first, |all, line| {
-        Cow::Owned([&all, line.as_bytes()].join(&b", "[..]))
-    }))
+/// Lets the request in or not, and takes from it what goes no further.
+fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Refusal> {
+    let downstream = downstream(session).clone();
+    let request = session.req_header();
+    let parsed = Parsed {
+        version: request.version,
+        method: &request.method,
+        authority: request.uri.authority().map(|authority| authority.as_str()),
+        target: request.raw_path(),
+        headers: &request.headers,
+        default_port: if downstream.tls.is_some() { 443 } else { 80 },
+    };
+    let entry = entry::enter(&parsed, &downstream, exchange)?;
+    for name in entry::unwelcome(&parsed, &exchange.plan) {
+        session.req_header_mut().remove_header(&name);
+    }
+    Ok(entry)
+}
+
+/// The facts of the connection that a session runs on.
+fn downstream(session: &Session) -> &Arc<Downstream> {
+    session
+        .digest()
+        .and_then(Downstream::of)
+        .expect("accept gives every connection its facts")
 }

@@ -1,18 +1,21 @@
-//! What one request has learned so far. Filled from top to bottom as the request moves on.
+//! What one request has learned so far, and every decision over it: filled from top to bottom as the
+//! request moves on. Plain values only, so that both lanes take the same decisions.
+
+pub mod attempt;
+pub mod entry;
+pub mod ingress;
+pub mod record;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pingora_core::upstreams::peer::HttpPeer;
-
+use self::ingress::Admitted;
 use crate::client::RequestId;
 use crate::plan::{Plan, Route};
 use crate::target::Host;
-use crate::upstream::{Backend, Lease, Tried, Upstream};
-
-use super::ingress::Admitted;
 use crate::refusal::Refusal;
+use crate::upstream::{Backend, Lease, Tried, Upstream};
 
 /// One request and its answer.
 pub struct Exchange {
@@ -69,10 +72,10 @@ impl From<Admitted<'_>> for Asked {
 #[derive(Default)]
 pub struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
-    /// Where the first attempt goes, until it begins.
-    pub peer: Option<Box<HttpPeer>>,
     /// Counts as load on its backend while it lives.
     pub lease: Option<Lease>,
+    /// The lease was taken and nobody has connected by it yet.
+    pub fresh: bool,
     pub tried: Tried,
     pub count: u32,
     /// Where the latest attempt went, for the record; outlives the lease.

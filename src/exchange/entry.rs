@@ -1,17 +1,14 @@
 //! From an accepted head to a decision: who asks, for what, which route, and what it says.
 //!
-//! The decisions are functions of plain values in `client`, `ingress`, `target` and `route`;
-//! this file reads those values out of pingora's session and keeps the answers.
+//! Both lanes call it with what they read, and it keeps the answers in the exchange.
 
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
-use http::{HeaderValue, Method, StatusCode, Version};
-use pingora_http::RequestHeader;
-use pingora_proxy::Session;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use super::exchange::{Asked, Exchange};
 use super::ingress::{self, Malformed, Parsed};
+use super::{Asked, Exchange};
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
 use crate::headers::forwarded::is_https;
@@ -31,25 +28,19 @@ pub enum Entry {
 }
 
 /// Decides over one request. Everything it learns stays in `exchange`.
-pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Refusal> {
-    let downstream = downstream(session).clone();
-    let request = session.req_header_mut();
-    identify(exchange, &downstream, Some(request));
-    let default_port = if downstream.tls.is_some() { 443 } else { 80 };
-    let asked = admitted(request, default_port, &exchange.plan)?;
-    for name in ingress::unsafe_fields(&request.headers, exchange.plan.drop_unsafe_fields) {
-        request.remove_header(&name);
-    }
-    if !ingress::asks_to_upgrade(request.version, &request.headers) {
-        // pingora takes the field alone for an upgrade.
-        request.remove_header(&UPGRADE);
-    }
-    if request.version == Version::HTTP_10 {
-        // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
-        request.remove_header(&EXPECT);
-    }
+pub fn enter(
+    request: &Parsed<'_>,
+    downstream: &Downstream,
+    exchange: &mut Exchange,
+) -> Result<Entry, Refusal> {
+    identify(exchange, downstream, Some(request.headers));
+    // The bytes of an HTTP/1.x head were judged before; doing it again on what a parser made of them
+    // holds where two parsers differ.
+    let admitted =
+        ingress::check_parsed(request, &exchange.plan.limits).map_err(Refusal::Malformed)?;
+    let asked = Asked::from(admitted);
     if let Some(host) = &asked.host {
-        check_authority(&downstream, host)?;
+        check_authority(downstream, host)?;
     }
     let asked = exchange.asked.insert(asked);
     if let Some(port) = downstream.listener.redirect_https {
@@ -62,9 +53,9 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     if &*asked.path == "*" {
         return Ok(Entry::Answer(Box::new(Answer::options())));
     }
-    let route = find(&exchange.plan, asked, &request.method)?;
+    let route = find(&exchange.plan, asked, request.method)?;
     exchange.route = Some(route.clone());
-    if content_length(request).is_some_and(|length| length > route.max_body) {
+    if content_length(request.headers).is_some_and(|length| length > route.max_body) {
         let limit = route.max_body;
         return Err(Refusal::BodyTooLarge { limit });
     }
@@ -87,6 +78,20 @@ pub fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Re
     })
 }
 
+/// The fields of a request that go no further than this gateway, whatever the application is.
+pub fn unwelcome(request: &Parsed<'_>, plan: &Plan) -> Vec<HeaderName> {
+    let mut names = ingress::unsafe_fields(request.headers, plan.drop_unsafe_fields);
+    if !ingress::asks_to_upgrade(request.version, request.headers) {
+        // pingora takes the field alone for an upgrade.
+        names.push(UPGRADE);
+    }
+    if request.version == Version::HTTP_10 {
+        // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
+        names.push(EXPECT);
+    }
+    names
+}
+
 /// The route of a request, or why it has none.
 pub fn find(plan: &Plan, asked: &Asked, method: &Method) -> Result<Arc<Route>, Refusal> {
     let host = asked.host.as_ref().map(Host::name);
@@ -100,20 +105,20 @@ pub fn find(plan: &Plan, asked: &Asked, method: &Method) -> Result<Arc<Route>, R
     }
 }
 
-/// Who is asking, and the name of this request. Without a `request` only the connection speaks.
-pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Option<&RequestHeader>) {
+/// Who is asking, and the name of this request. Without the fields of one only the connection speaks.
+pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Option<&HeaderMap>) {
     let peer = downstream.peer_ip();
     let trusted = exchange.plan.trusted.contains(peer);
     exchange.client = peer;
     exchange.https = downstream.tls.is_some();
-    let Some(request) = request.filter(|_| trusted) else {
+    let Some(fields) = request.filter(|_| trusted) else {
         return;
     };
-    let chain = request.headers.get_all("x-forwarded-for");
+    let chain = fields.get_all("x-forwarded-for");
     let chain: Vec<&[u8]> = chain.iter().map(HeaderValue::as_bytes).collect();
     exchange.client = client_address(peer, &exchange.plan.trusted, chain.into_iter());
-    exchange.https = is_https(&request.headers, trusted, exchange.https);
-    if let Some(id) = request.headers.get("x-request-id") {
+    exchange.https = is_https(fields, trusted, exchange.https);
+    if let Some(id) = fields.get("x-request-id") {
         exchange.request_id = RequestId::accept(Some(id.as_bytes()), trusted);
     }
 }
@@ -143,31 +148,6 @@ pub fn location(template: &Template, asked: &Asked) -> String {
     })
 }
 
-/// The facts of the connection that a session runs on.
-pub fn downstream(session: &Session) -> &Arc<Downstream> {
-    session
-        .digest()
-        .and_then(Downstream::of)
-        .expect("accept gives every connection its facts")
-}
-
-/// Host and target in the form that is routed and forwarded.
-///
-/// The bytes of an HTTP/1.x head were judged before; doing it again on what pingora made of them
-/// holds where two parsers differ.
-fn admitted(request: &RequestHeader, default_port: u16, plan: &Plan) -> Result<Asked, Refusal> {
-    let parsed = Parsed {
-        version: request.version,
-        method: &request.method,
-        authority: request.uri.authority().map(|authority| authority.as_str()),
-        target: request.raw_path(),
-        headers: &request.headers,
-        default_port,
-    };
-    let admitted = ingress::check_parsed(&parsed, &plan.limits).map_err(Refusal::Malformed)?;
-    Ok(admitted.into())
-}
-
 /// RFC 9110 7.4: a request for a name that this TLS connection did not prove is misdirected.
 fn check_authority(downstream: &Downstream, host: &Host) -> Result<(), Refusal> {
     let (Some(tls), Some(store)) = (&downstream.tls, &downstream.listener.certificates) else {
@@ -184,8 +164,8 @@ fn check_authority(downstream: &Downstream, host: &Host) -> Result<(), Refusal> 
     }
 }
 
-fn content_length(request: &RequestHeader) -> Option<u64> {
-    let length = request.headers.get(CONTENT_LENGTH)?;
+fn content_length(fields: &HeaderMap) -> Option<u64> {
+    let length = fields.get(CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
 }
 

@@ -2,12 +2,10 @@
 
 use std::time::SystemTime;
 
-use http::Version;
 use http::header::USER_AGENT;
-use pingora_core::{Error, ErrorSource};
-use pingora_proxy::Session;
+use http::{HeaderMap, Method, Version};
 
-use super::exchange::Exchange;
+use super::Exchange;
 use crate::downstream::Downstream;
 use crate::target::Host;
 use crate::telemetry::Log;
@@ -16,32 +14,37 @@ use crate::telemetry::access::Record;
 /// The longest part of a message's first line that a record repeats, in bytes.
 const MAX_FIRST_LINE: usize = 128;
 
-/// Records a request that the full lane has dealt with.
-pub fn finish(log: &Log, session: &Session, error: Option<&Error>, exchange: &Exchange) {
-    let Some(downstream) = session.digest().and_then(Downstream::of) else {
-        return;
-    };
-    let request = session.req_header();
-    let host = exchange
-        .asked
-        .as_ref()
-        .and_then(|asked| asked.host.as_ref());
-    let path = match &exchange.asked {
+/// What of a request and its answer only the lane that served it knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    pub method: &'a Method,
+    pub version: Version,
+    /// The target as it came, for a request that was not let in.
+    pub target: &'a [u8],
+    pub fields: &'a HeaderMap,
+    /// Body bytes from and to the client.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// The connection became a tunnel.
+    pub tunnel: bool,
+}
+
+/// Records a request that a lane has dealt with.
+pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
+    let asked = exchange.asked.as_ref();
+    let host = asked.and_then(|asked| asked.host.as_ref());
+    let path = match asked {
         Some(asked) => asked.path.as_ref().into(),
-        None => String::from_utf8_lossy(path_of(request.raw_path())),
+        None => String::from_utf8_lossy(path_of(served.target)),
     };
     let attempt = &exchange.attempt;
-    let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
     let route = exchange.route.as_deref();
     let record = Record {
-        method: request.method.as_str(),
+        method: served.method.as_str(),
         host: host.map_or("", Host::name),
         path: &path,
-        query: exchange
-            .asked
-            .as_ref()
-            .and_then(|asked| asked.query.as_deref()),
-        protocol: protocol(request.version),
+        query: asked.and_then(|asked| asked.query.as_deref()),
+        protocol: protocol(served.version),
         route: route.map(|route| &*route.name),
         upstream: attempt
             .upstream
@@ -49,16 +52,15 @@ pub fn finish(log: &Log, session: &Session, error: Option<&Error>, exchange: &Ex
             .map(|upstream| &*upstream.settings().name),
         backend: attempt.backend.as_ref().map(|backend| backend.label()),
         attempts: attempt.count,
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_in: served.bytes_in,
+        bytes_out: served.bytes_out,
         connect: attempt.connect_time(),
         first_byte: attempt.first_byte_time(),
-        user_agent: request
-            .headers
+        user_agent: served
+            .fields
             .get(USER_AGENT)
             .and_then(|agent| agent.to_str().ok()),
-        aborted: exchange.aborted || (client_left && exchange.refusal.is_none()),
-        tunnel: session.was_upgraded(),
+        tunnel: served.tunnel,
         ..of_connection(exchange, downstream)
     };
     let policy = route.map_or(&exchange.plan.access, |route| &route.access);

@@ -1,0 +1,105 @@
+//! What outlives every request: the plan in force, whether we are going away, and where records go.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use http::{HeaderMap, Method, header};
+
+use crate::downstream::Downstream;
+use crate::exchange::{Exchange, entry, record};
+use crate::plan::Plan;
+use crate::refusal::{After, Answer, Asked, Refusal};
+use crate::telemetry::Log;
+
+/// One gateway, shared by its connections and both lanes.
+pub struct Gateway {
+    plan: ArcSwap<Plan>,
+    draining: AtomicBool,
+    log: Log,
+}
+
+impl Gateway {
+    pub fn new(plan: Arc<Plan>, log: Log) -> Self {
+        Self {
+            plan: ArcSwap::new(plan),
+            draining: AtomicBool::new(false),
+            log,
+        }
+    }
+
+    /// The plan in force now.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Puts `plan` in force for requests that begin from now on; those under way keep theirs.
+    /// Returns the plan before.
+    pub fn swap_plan(&self, plan: Arc<Plan>) -> Arc<Plan> {
+        self.plan.swap(plan)
+    }
+
+    /// From here on answers ask their client to close the connection.
+    pub fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Where records go.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The bytes to answer a message with that is no request: no lane sees it. It is recorded like
+    /// any other. `read` is what arrived of the message.
+    pub fn refuse_unparsed(
+        &self,
+        downstream: &Downstream,
+        read: &[u8],
+        refusal: Refusal,
+        began: Instant,
+    ) -> BytesMut {
+        let mut exchange = Exchange::new(self.plan());
+        exchange.began = began;
+        entry::identify(&mut exchange, downstream, None);
+        let answer = self.refusal_answer(&exchange, &refusal, None);
+        let wire = answer.to_wire(After::Close, SystemTime::now());
+        exchange.refusal = Some(refusal);
+        exchange.status = answer.head.status.as_u16();
+        record::unparsed(&self.log, &exchange, downstream, read, answer.body.len());
+        wire
+    }
+
+    /// `refusal` dressed for this request; `None` where there is no request.
+    pub fn refusal_answer(
+        &self,
+        exchange: &Exchange,
+        refusal: &Refusal,
+        request: Option<(&Method, &HeaderMap)>,
+    ) -> Answer {
+        let accept = request.and_then(|(_, fields)| accepted(fields));
+        let asked = Asked {
+            accept: accept.as_deref(),
+            head: request.is_some_and(|(method, _)| method == Method::HEAD),
+            request_id: &exchange.request_id,
+        };
+        let mut answer = refusal.answer(&asked, &exchange.plan.pages);
+        entry::dress(exchange, &mut answer.head);
+        answer
+    }
+}
+
+/// The lines of `Accept`, joined as RFC 9110 5.2 says.
+fn accepted(fields: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let mut lines = fields.get_all(header::ACCEPT).iter();
+    let first = Cow::Borrowed(lines.next()?.as_bytes());
+    Some(lines.fold(first, |all, line| {
+        Cow::Owned([&all, line.as_bytes()].join(&b", "[..]))
+    }))
+}
