@@ -8,8 +8,10 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use pingora_http::{HMap, ResponseHeader};
+use pingora_http::HMap;
+use smallvec::SmallVec;
 
+use super::policy::{Dressed, Name};
 use crate::client::{RequestId, TraceParent};
 
 /// What is known of one request's way to us.
@@ -42,6 +44,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static CONNECTION_NAME: Name = Name::of("connection", "Connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether the client's side of the request is https: our own TLS, or a trusted peer's word.
@@ -204,9 +207,13 @@ pub fn strip_hop_by_hop(request: &mut HMap, keep_upgrade: bool) {
 }
 
 /// The same for a response; `keep_upgrade` for a 101 that was asked for.
-pub fn strip_response_hop_by_hop(response: &mut ResponseHeader, keep_upgrade: bool) {
-    for name in nominated(&response.headers, keep_upgrade) {
-        response.remove_header(&name);
+pub fn strip_response_hop_by_hop(response: &mut impl Dressed, keep_upgrade: bool) {
+    let mut names = SmallVec::<[HeaderName; 4]>::new();
+    response.each(&CONNECTION, |line| {
+        names.extend(nominated_by(line, keep_upgrade))
+    });
+    for name in &names {
+        response.remove(name);
     }
     for name in [
         &KEEP_ALIVE,
@@ -214,15 +221,14 @@ pub fn strip_response_hop_by_hop(response: &mut ResponseHeader, keep_upgrade: bo
         &PROXY_AUTHENTICATE,
         &TE,
         &TRAILER,
+        &CONNECTION,
     ] {
-        response.remove_header(name);
+        response.remove(name);
     }
-    response.remove_header(&CONNECTION);
-    if keep_upgrade && response.headers.contains_key(UPGRADE) {
-        let set = response.insert_header("Connection", HeaderValue::from_static("Upgrade"));
-        set.expect("a response is far from 32,768 fields");
+    if keep_upgrade && response.has(&UPGRADE) {
+        response.add(&CONNECTION_NAME, b"Upgrade");
     } else {
-        response.remove_header(&UPGRADE);
+        response.remove(&UPGRADE);
     }
 }
 
@@ -301,11 +307,16 @@ fn nominated(headers: &HMap, keep_upgrade: bool) -> Vec<HeaderName> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .flat_map(|line| nominated_by(line.as_bytes(), keep_upgrade))
+        .collect()
+}
+
+/// The names that one line nominates.
+fn nominated_by(line: &[u8], keep_upgrade: bool) -> impl Iterator<Item = HeaderName> {
+    line.split(|&byte| byte == b',')
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
-        .filter(|name| !(keep_upgrade && name == UPGRADE))
-        .collect()
+        .filter(move |name| !(keep_upgrade && name == UPGRADE))
 }
 
 fn mentions(headers: &HMap, name: &HeaderName, token: &str) -> bool {

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::security::{Csp, Preset};
 use crate::client::RequestId;
+use crate::http1::ResponseHead;
 
 /// What the operator wrote.
 #[derive(Clone, Debug, Default)]
@@ -229,7 +230,7 @@ pub struct Name {
 }
 
 impl Name {
-    const fn of(name: &'static str, wire: &'static str) -> Self {
+    pub(super) const fn of(name: &'static str, wire: &'static str) -> Self {
         Self {
             name: HeaderName::from_static(name),
             wire: Bytes::from_static(wire.as_bytes()),
@@ -245,6 +246,8 @@ static SERVER_TIMING: Name = Name::of("server-timing", "Server-Timing");
 pub trait Dressed {
     fn status(&self) -> StatusCode;
     fn has(&self, name: &HeaderName) -> bool;
+    /// Every value of this field, line by line.
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8]));
     fn remove(&mut self, name: &HeaderName);
     /// One more line of this field. `value` is a valid one.
     fn add(&mut self, name: &Name, value: &[u8]);
@@ -263,6 +266,11 @@ impl Dressed for ResponseHeader {
 
     fn has(&self, name: &HeaderName) -> bool {
         self.headers.contains_key(name)
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        let values = self.headers.get_all(name).iter();
+        values.map(HeaderValue::as_bytes).for_each(visit);
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -295,6 +303,10 @@ impl Dressed for OnWire<'_> {
         self.head.has(name)
     }
 
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        self.head.each(name, visit);
+    }
+
     fn remove(&mut self, name: &HeaderName) {
         self.head.remove(name);
     }
@@ -303,6 +315,29 @@ impl Dressed for OnWire<'_> {
         for part in [&name.wire[..], b": ", value, b"\r\n"] {
             self.lines.extend_from_slice(part);
         }
+    }
+}
+
+/// The express lane's: what is given is written behind what came.
+impl Dressed for ResponseHead {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.has(name)
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        self.values(name).for_each(visit);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.remove(name);
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        self.add(&name.wire, value);
     }
 }
 
