@@ -284,6 +284,20 @@ fn a_backend_at_fault_is_a_502_with_its_reason() {
 }
 
 #[test]
+fn a_client_keeps_its_connection_when_a_backend_fails_it() {
+    let origin = Origin::always(Reply::nothing().then_close());
+    let gateway = in_front_of(&origin, "max_fails = 0", "");
+    let mut client = gateway.connect();
+    let request = b"GET /app HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+    for _ in 0..3 {
+        client.send(request).expect("the connection is open");
+        let answer = client.response().expect("an answer");
+        assert_eq!(answer.status(), 502);
+        assert_eq!(answer.field("connection"), None);
+    }
+}
+
+#[test]
 fn a_backend_that_is_down_is_a_503_that_says_when_to_come_again() {
     // Two of them: the only backend there is would be tried whatever happened.
     let mut origins = [(); 2].map(|()| Origin::always(Reply::ok("never")));
