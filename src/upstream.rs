@@ -6,6 +6,7 @@ pub mod balance;
 mod budget;
 mod connector;
 mod deadline;
+mod dns;
 mod health;
 mod inventory;
 mod lease;
@@ -46,8 +47,9 @@ pub use self::{
     balance::{Affinity, Balance, BalanceError},
     connector::Connector,
     deadline::Deadline,
+    dns::{BadNameServer, Dns, DnsSettings, NameServer},
     lease::{Lease, Tried},
-    resolve::Lookup,
+    resolve::{Lookup, NoResolver},
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,

@@ -12,6 +12,7 @@ pub mod h2_client;
 pub mod h2_frames;
 pub mod load;
 pub mod log;
+pub mod name_server;
 pub mod origin;
 pub mod port;
 pub mod process;

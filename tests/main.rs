@@ -9,6 +9,7 @@ mod apps_test;
 mod balance_test;
 mod cli_test;
 mod deploy_test;
+mod dns_test;
 mod docs_test;
 mod failure_test;
 mod first_use_test;
