@@ -19,6 +19,7 @@ mod header_test;
 mod health_test;
 mod ingress_test;
 mod listener_test;
+mod log_test;
 mod path_test;
 mod policy_test;
 mod refusal_test;

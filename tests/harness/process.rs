@@ -16,6 +16,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
     Hangup,
+    /// SIGUSR1: the gateway opens its log file again.
+    User1,
     /// SIGUSR2: the gateway logs the status of every backend.
     User2,
     Interrupt,
@@ -30,6 +32,7 @@ impl Signal {
     fn number(self) -> libc::c_int {
         match self {
             Self::Hangup => libc::SIGHUP,
+            Self::User1 => libc::SIGUSR1,
             Self::User2 => libc::SIGUSR2,
             Self::Interrupt => libc::SIGINT,
             Self::Quit => libc::SIGQUIT,
