@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_frames;
+pub mod h2_origin;
 pub mod load;
 pub mod log;
 pub mod name_server;

@@ -17,6 +17,7 @@ mod gateway_test;
 mod harness_test;
 mod header_test;
 mod health_test;
+mod http2_backend_test;
 mod ingress_test;
 mod listener_test;
 mod log_test;
