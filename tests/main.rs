@@ -7,6 +7,7 @@ mod harness;
 
 mod apps_test;
 mod balance_test;
+mod banner_test;
 mod cli_test;
 mod demo_test;
 mod deploy_test;
@@ -19,6 +20,7 @@ mod harness_test;
 mod header_test;
 mod health_test;
 mod http2_backend_test;
+mod http2_limit_test;
 mod ingress_test;
 mod listener_test;
 mod log_test;
