@@ -30,6 +30,7 @@ mod refusal_test;
 mod reload_test;
 mod response_test;
 mod retry_test;
+mod route_test;
 mod smuggling_test;
 mod stream_test;
 mod timeout_test;
