@@ -75,6 +75,22 @@ fn an_instance_that_joins_a_name_gets_its_share() {
 }
 
 #[test]
+fn an_instance_that_joins_a_name_rises_slowly() {
+    let (first, _second) = instances();
+    let names = NameServer::start(Zone::Addresses(vec![FIRST], BRIEFLY));
+    let gateway = start(&names, &first, r#"slow_start = "1m""#);
+    assert_eq!(gateway.status(1)[0].state, "Up", "who is there at first");
+
+    names.say(Zone::Addresses(vec![FIRST, SECOND], BRIEFLY));
+    gateway.wait_for_log("the new instance", says("backend joins", SECOND));
+    let [old, new] = &gateway.status(2)[..] else {
+        panic!("not two backends");
+    };
+    assert_eq!(old.state, "Up");
+    assert!(new.state.starts_with("Rising"), "{new:?}");
+}
+
+#[test]
 fn an_instance_that_leaves_a_name_finishes_what_it_has_and_gets_no_more() {
     let first = Origin::always(Reply::ok("first"));
     let second = Origin::beside(&first, SECOND, Reply::ok("second"));

@@ -34,6 +34,7 @@ mod route_test;
 mod smuggling_test;
 mod stream_test;
 mod timeout_test;
+mod tls_session_test;
 mod tls_test;
 mod transport_test;
 mod upgrade_test;
