@@ -11,6 +11,7 @@ mod banner_test;
 mod cli_test;
 mod demo_test;
 mod deploy_test;
+mod descriptor_test;
 mod dns_test;
 mod docs_test;
 mod failure_test;
