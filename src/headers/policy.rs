@@ -149,9 +149,10 @@ impl HeaderPolicy {
             .map(|value| ("Strict-Transport-Security", value.as_str()));
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
             let is_csp = name == CSP;
+            let replaced = is_csp && !csp.is_empty();
             let field = known_field(if is_csp { csp_name } else { name }, value);
             let is_said = |said: &Field| said.name.name == field.name.name;
-            if !(is_csp && !csp.is_empty())
+            if !replaced
                 && !set.iter().any(is_said)
                 && !default.iter().any(is_said)
                 && !remove.contains(&field.name.name)
