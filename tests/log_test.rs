@@ -52,21 +52,22 @@ fn access(gateway: &Gateway, path: &str) -> Value {
     serde_json::from_str(&line).expect("a line of JSON")
 }
 
-/// The paths that were written, once the request for `/last` was.
-fn paths(gateway: &Gateway) -> Vec<String> {
-    get(gateway.address(), "/last");
+/// Asks for these paths, and returns those that were written. On one connection: a request is
+/// written before the next one is read.
+fn written_of(gateway: &Gateway, paths: &[&str]) -> Vec<String> {
+    let mut client = gateway.connect();
+    for path in paths.iter().chain(&["/last"]) {
+        assert_eq!(client.get(path).expect("an answer").status(), 200);
+    }
     access(gateway, "\"/last\"");
     let lines = gateway.log().lines();
-    let mut paths: Vec<_> = lines
+    lines
         .iter()
         .filter(|line| is_access(line))
         .map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"))
         .map(|line| line["path"].as_str().expect("a path").to_owned())
         .filter(|path| path != "/last")
-        .collect();
-    // Each request has a connection of its own, whose record may overtake another's.
-    paths.sort_unstable();
-    paths
+        .collect()
 }
 
 const LAST: &str = "[[route]]\npath = \"/last\"\nupstream = \"app\"\naccess_log = \"all\"\n";
@@ -117,10 +118,8 @@ fn a_route_says_for_itself_what_is_written_of_it_and_what_is_slow() {
         {LAST}"#
     );
     let gateway = start(&origin, "access = \"errors\"", &routes);
-    for path in ["/", "/all/1", "/slow/1", "/all/2"] {
-        assert_eq!(get(gateway.address(), path).status(), 200);
-    }
-    assert_eq!(paths(&gateway), ["/all/1", "/all/2", "/slow/1"]);
+    let written = written_of(&gateway, &["/", "/all/1", "/slow/1", "/all/2"]);
+    assert_eq!(written, ["/all/1", "/slow/1", "/all/2"]);
     assert_eq!(access(&gateway, "/slow/1")["message"], "slow request");
 }
 
@@ -130,9 +129,8 @@ fn a_route_can_be_silent_where_all_is_written() {
         format!("[[route]]\npath = \"/quiet\"\nupstream = \"app\"\naccess_log = \"off\"\n{LAST}");
     let origin = hello();
     let gateway = start(&origin, "access = \"all\"", &routes);
-    get(gateway.address(), "/quiet/1");
-    get(gateway.address(), "/loud");
-    assert_eq!(paths(&gateway), ["/loud"]);
+    let written = written_of(&gateway, &["/quiet/1", "/loud"]);
+    assert_eq!(written, ["/loud"]);
 }
 
 #[test]
