@@ -369,6 +369,40 @@ fn a_backend_that_is_too_slow_is_a_504() {
 }
 
 #[test]
+fn what_the_gateway_cannot_do_is_a_500_and_no_fault_of_the_backend() {
+    // The longest target that may enter, and a prefix with which it is longer than any may be.
+    let origin = Origin::always(Reply::ok("never"));
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        max_request_line = "64 KiB"
+        max_header_bytes = "128 KiB"
+        [upstream.app]
+        backends = ["{}"]
+        max_fails = 1
+        [[route]]
+        path = "/app"
+        upstream = "app"
+        replace_prefix = "/{}"
+        "#,
+        origin.address(),
+        "x".repeat(1000)
+    ));
+    let target = format!("/app/{}", "y".repeat(65_000));
+    let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    let mut client = gateway.connect();
+    client.send(request.as_bytes()).expect("the gateway reads");
+    let answer = client.response().expect("an answer");
+    assert_refused(&gateway, &answer, 500, "internal");
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.wait_for_close().expect("it is closed");
+    assert_eq!(origin.received().len(), 0);
+    assert_eq!(gateway.status(1)[0].state, "Up");
+    assert_eq!(gateway.in_flight(1), [0]);
+}
+
+#[test]
 fn the_body_is_what_the_client_accepts() {
     let origin = Origin::always(Reply::ok("never"));
     let gateway = in_front_of(&origin, "", "");

@@ -67,7 +67,7 @@ pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
 pub fn towards_application(request: &mut HMap, arrival: &Arrival<'_>) {
     let trusted = arrival.peer_is_trusted;
     remove_where(request, |name| {
-        is_claim(name) && (!trusted || name.as_str().contains('_'))
+        is_claim(name) && (!trusted || !name.as_str().bytes().all(is_plain))
     });
     set(
         request,
@@ -233,7 +233,8 @@ pub fn strip_response_hop_by_hop(response: &mut impl Dressed, keep_upgrade: bool
 }
 
 /// A field in which a peer says something about the connection, the client or the path that
-/// applications are known to believe. `_` counts as `-`: CGI and WSGI make one variable of both.
+/// applications are known to believe. What is no letter and no digit counts as `-`: CGI makes one
+/// variable of them all.
 fn is_claim(name: &HeaderName) -> bool {
     const CLAIMS: [&str; 12] = [
         "forwarded",
@@ -249,7 +250,7 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-rewrite-url",
         "front-end-https",
     ];
-    let same = |byte: u8, wanted: u8| byte == wanted || (byte == b'_' && wanted == b'-');
+    let same = |byte: u8, wanted: u8| byte == wanted || (!is_plain(byte) && wanted == b'-');
     let starts = |wanted: &str| {
         let name = name.as_str().as_bytes();
         name.len() >= wanted.len()
@@ -262,6 +263,11 @@ fn is_claim(name: &HeaderName) -> bool {
         || CLAIMS
             .iter()
             .any(|claim| claim.len() == name.as_str().len() && starts(claim))
+}
+
+/// Of a name that means itself everywhere.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 fn remove_where(request: &mut HMap, unwanted: impl Fn(&HeaderName) -> bool) {

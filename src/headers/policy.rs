@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use pingora_http::{HMap, ResponseHeader};
 use thiserror::Error;
 
@@ -29,6 +29,7 @@ pub struct PolicySettings {
     /// Takes the place of the preset's policy, also when it is only reported. Empty: the preset's
     /// policy, if it has one.
     pub csp: Csp,
+    /// For either of them.
     pub csp_report_only: bool,
     pub hsts: Hsts,
     /// Set towards the application.
@@ -134,23 +135,25 @@ impl HeaderPolicy {
         let remove = names(&settings.remove);
         let csp = settings.csp.value();
 
+        let csp_name = match settings.csp_report_only {
+            true => CSP_REPORT_ONLY,
+            false => CSP,
+        };
+
         // The operator's own word takes the place of the preset's.
         if !csp.is_empty() {
-            let name = match settings.csp_report_only {
-                true => "Content-Security-Policy-Report-Only",
-                false => "Content-Security-Policy",
-            };
-            default.push(known_field(name, csp));
+            default.push(known_field(csp_name, csp));
         }
         let hsts = hsts_value(settings);
         let hsts = hsts
             .iter()
             .map(|value| ("Strict-Transport-Security", value.as_str()));
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
-            let field = known_field(name, value);
+            let is_csp = name == CSP;
+            let replaced = is_csp && !csp.is_empty();
+            let field = known_field(if is_csp { csp_name } else { name }, value);
             let is_said = |said: &Field| said.name.name == field.name.name;
-            let is_csp = field.name.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
-            if !is_csp
+            if !replaced
                 && !set.iter().any(is_said)
                 && !default.iter().any(is_said)
                 && !remove.contains(&field.name.name)
@@ -397,6 +400,9 @@ fn hsts_value(settings: &PolicySettings) -> Option<String> {
         (Hsts::MaxAge(age), _) => Some(format!("max-age={}", age.as_secs())),
     }
 }
+
+const CSP: &str = "Content-Security-Policy";
+const CSP_REPORT_ONLY: &str = "Content-Security-Policy-Report-Only";
 
 fn known_field(wire: &'static str, value: &str) -> Field {
     let name = HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right");
