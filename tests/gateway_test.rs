@@ -393,13 +393,18 @@ fn as_many_threads_serve_as_were_asked_for() {
             origin.address()
         ));
         gateway.wait_for_log("its start", |line| line.contains("\"ready\""));
-        let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.pid()));
-        let names = threads
-            .expect("it runs")
-            .flatten()
-            .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
-        // The first thread of the process has the name too.
-        let serving = names.filter(|name| name.trim() == "tollgate").count() - 1;
-        assert_eq!(serving, workers);
+        let serving = || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.pid()));
+            let names = threads
+                .expect("it runs")
+                .flatten()
+                .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+            // The first thread of the process has the name too.
+            names.filter(|name| name.trim() == "tollgate").count() - 1
+        };
+        // A thread of another name has that of its parent until it has begun.
+        wait_for(&format!("{workers} threads"), || {
+            (serving() == workers).then_some(())
+        });
     }
 }
