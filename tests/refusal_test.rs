@@ -390,7 +390,8 @@ fn what_the_gateway_cannot_do_is_a_500_and_no_fault_of_the_backend() {
         "x".repeat(1000)
     ));
     let target = format!("/app/{}", "y".repeat(65_000));
-    let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    let fields = "Host: shop.example\r\nContent-Length: 0\r\n";
+    let request = format!("POST {target} HTTP/1.1\r\n{fields}\r\n");
     let mut client = gateway.connect();
     client.send(request.as_bytes()).expect("the gateway reads");
     let answer = client.response().expect("an answer");

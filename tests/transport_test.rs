@@ -383,6 +383,27 @@ fn a_status_above_599_of_an_http2_backend_is_a_502() {
 }
 
 #[test]
+fn a_head_over_max_response_head_of_an_http2_backend_is_a_502() {
+    for (bytes, status) in [(500, 200), (1100, 502)] {
+        let origin = H2Origin::start(Conduct::AnswersAtLength(bytes));
+        let upstream = "protocol = \"h2c\"\nmax_response_head = \"1 KiB\"";
+        let gateway = start(origin.address(), upstream, "");
+        assert_eq!(get(gateway.address(), "/").status(), status);
+    }
+}
+
+#[test]
+fn http2_backends_take_what_http10_asks_without_a_host() {
+    let origin = H2Origin::start(Conduct::Answers(200));
+    let gateway = start(origin.address(), "protocol = \"h2c\"", "");
+    let mut client = gateway.connect();
+    client
+        .send(b"GET / HTTP/1.0\r\n\r\n")
+        .expect("the gateway reads");
+    assert_eq!(client.response().expect("an answer").status(), 200);
+}
+
+#[test]
 fn a_slow_upload_to_an_http2_backend_is_not_the_backends_fault() {
     let origins = [(); 2].map(|()| H2Origin::start(Conduct::Answers(200)));
     let backends = format!("{}\", \"{}", origins[0].address(), origins[1].address());

@@ -19,7 +19,7 @@ use crate::plan::{Action, Forward, Retry, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Unavailable};
+use crate::upstream::{Failure, Protocol, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -107,14 +107,14 @@ pub fn prepare(
             forwarded: exchange.plan.forwarded,
         },
     );
+    let backend = || HeaderValue::try_from(exchange.attempt.backend.as_ref()?.label()).ok();
     let host = match &forward.host {
-        HostSent::Client if client_host.is_empty() => None,
+        // HTTP/2 has no request without an authority; HTTP/1.0 has requests without a Host.
+        HostSent::Client if client_host.is_empty() => {
+            backend().filter(|_| forward.upstream.settings().protocol != Protocol::H1)
+        }
         HostSent::Client => HeaderValue::try_from(client_host).ok(),
-        HostSent::Backend => exchange
-            .attempt
-            .backend
-            .as_ref()
-            .and_then(|backend| HeaderValue::try_from(backend.label()).ok()),
+        HostSent::Backend => backend(),
         HostSent::Name(name) => Some(name.clone()),
     };
     if let Some(host) = host {

@@ -17,6 +17,8 @@ use super::port::bind_free;
 pub enum Conduct {
     /// Reads the body, then answers with this status.
     Answers(u16),
+    /// Reads the body, then answers 200 with a field of so many bytes.
+    AnswersAtLength(usize),
     /// Reads the body, and never answers.
     SaysNothing,
     /// Answers 200 with `part`, and never ends the body.
@@ -75,6 +77,12 @@ async fn answer(mut body: RecvStream, mut respond: SendResponse<Bytes>, conduct:
     match conduct {
         Conduct::Answers(status) => {
             let _ = respond.send_response(head(status), true);
+        }
+        Conduct::AnswersAtLength(bytes) => {
+            let mut response = head(200);
+            let value = "x".repeat(bytes).try_into().expect("a field value");
+            response.headers_mut().insert("x-long", value);
+            let _ = respond.send_response(response, true);
         }
         Conduct::StopsInItsBody => {
             if let Ok(mut stream) = respond.send_response(head(200), false) {
