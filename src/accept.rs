@@ -5,14 +5,11 @@
 //! the pipelined bytes behind it, knows PROXY headers on TLS listeners only, and has no deadline
 //! for a whole head.
 
-pub mod connection;
 pub mod guard;
 mod http1;
 mod http2;
 pub mod listener;
 pub mod proxy_protocol;
-mod sending;
-pub mod socket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,14 +20,14 @@ use bytes::{Buf, BytesMut};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use self::connection::{Connection, Transport};
 use self::guard::ConnectionGuards;
 use self::listener::Listener;
-use self::socket::Socket;
+use crate::downstream::connection::{Connection, Transport};
+use crate::downstream::socket::Socket;
 use crate::downstream::{Downstream, TlsFacts};
+use crate::gateway::Gateway;
 use crate::http1::head::Limits;
 use crate::listen::ListenerSettings;
-use crate::gateway::Gateway;
 use crate::proxy::Proxy;
 use crate::refusal::Refusal;
 

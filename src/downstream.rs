@@ -1,4 +1,8 @@
-//! What is known of a client connection before its first request.
+//! A client connection: what is known of it before its first request, and its bytes.
+
+pub mod connection;
+mod sending;
+pub mod socket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use self::ingress::Admitted;
 use crate::client::RequestId;
 use crate::plan::{Plan, Route};
-use crate::target::Host;
 use crate::refusal::Refusal;
+use crate::target::Host;
 use crate::upstream::{Backend, Lease, Tried, Upstream};
 
 /// One request and its answer.

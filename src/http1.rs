@@ -3,6 +3,7 @@
 //! Pure functions over bytes: no sockets, no clock, no settings beyond limits of size. Everything
 //! here gives the same answer however the bytes were cut into reads.
 
+pub mod answer;
 pub mod bad_response;
 pub mod body;
 pub mod framing;
@@ -18,6 +19,7 @@ mod corpus;
 #[cfg(test)]
 mod properties;
 
+pub use answer::ResponseHead;
 pub use body::BodyScanner;
 pub use framing::Framing;
 pub use head::{HeadScanner, Limits, RequestHead};

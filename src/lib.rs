@@ -55,6 +55,7 @@ pub mod descriptors;
 pub mod downstream;
 pub mod exchange;
 pub mod explain;
+pub mod express;
 pub mod gateway;
 pub mod headers;
 pub mod http1;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::USER_AGENT;
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
@@ -152,10 +153,11 @@ impl ProxyHttp for FullLane {
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        decide::connected(exchange, reused);
+        let rested = digest.is_some_and(Connector::had_rested);
+        decide::connected(exchange, reused || rested);
         Ok(())
     }
 
@@ -313,7 +315,7 @@ impl ProxyHttp for FullLane {
             method: &request.method,
             version: request.version,
             target: request.raw_path(),
-            fields: &request.headers,
+            user_agent: request.headers.get(USER_AGENT),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             tunnel: session.was_upgraded(),
@@ -377,7 +379,7 @@ fn enter(session: &mut Session, exchange: &mut Exchange) -> Result<Entry, Refusa
         default_port: if downstream.tls.is_some() { 443 } else { 80 },
     };
     let entry = entry::enter(&parsed, &downstream, exchange)?;
-    for name in entry::unwelcome(&parsed, &exchange.plan) {
+    for name in entry::unwelcome(request.version, &request.headers, &exchange.plan) {
         session.req_header_mut().remove_header(&name);
     }
     Ok(entry)

@@ -10,8 +10,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::config::problem::Problems;
 use crate::config::{Config, Source};
-use crate::plan::{self, Plan};
 use crate::gateway::Gateway;
+use crate::plan::{self, Plan};
 use crate::telemetry::Log;
 
 /// How often the file is looked at. A look is one read of a small file: it sees every way of

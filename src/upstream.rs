@@ -4,11 +4,14 @@ mod address;
 mod backend;
 pub mod balance;
 mod budget;
+mod connect;
 mod connector;
 mod deadline;
 mod health;
+mod idle;
 mod inventory;
 mod lease;
+mod origin;
 mod outgoing;
 mod passive;
 mod peer;
@@ -44,9 +47,11 @@ pub use self::{
     address::{Address, AddressError, Endpoint, Host},
     backend::{Backend, Failure, State},
     balance::{Affinity, Balance, BalanceError},
+    connect::ConnectFailed,
     connector::Connector,
     deadline::Deadline,
     lease::{Lease, Tried},
+    origin::Origin,
     resolve::Lookup,
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use futures::future::BoxFuture;
 use http::Version;
 use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
+use pingora_core::protocols::Shutdown as _;
 use pingora_core::protocols::http::ServerSession;
 
-use super::connection::Connection;
 use super::{Acceptor, Shutdown};
+use crate::downstream::connection::Connection;
+use crate::express::{self, Outcome};
 use crate::http1::Malformed;
 use crate::http1::body::BodyScanner;
 use crate::http1::head::{HeadScanner, RequestHead};
@@ -48,7 +51,23 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             }
         };
         served += 1;
-        let exchange = exchange(acceptor, connection, &head, served, &shutdown);
+        let settings = &acceptor.settings;
+        // pingora reads only the first Connection field.
+        let remaining = match head.keep_alive {
+            true => settings.keepalive_requests.saturating_sub(served),
+            false => 0,
+        };
+        let mut bytes = begin(&mut connection, &head);
+        if express::is_plain(&head) {
+            let lane = express::serve(&acceptor.gateway, &mut connection, bytes, remaining > 0);
+            match Box::pin(lane).await {
+                Outcome::Kept => continue,
+                Outcome::Closing => return connection.shutdown().await,
+                Outcome::Broken => return,
+                Outcome::Declined(head) => bytes = head,
+            }
+        }
+        let exchange = exchange(acceptor, connection, &head, bytes, remaining, &shutdown);
         let Some(reused) = exchange.await else {
             return;
         };
@@ -60,34 +79,34 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
     }
 }
 
-/// One request and its response: the connection when it may serve another.
-///
-/// Not an `async fn`: pingora boxes its own future, and a session held across an await here would
-/// be room in every connection, idle ones too.
-fn exchange<'a>(
-    acceptor: &'a Arc<Acceptor>,
-    mut connection: Box<Connection>,
-    head: &RequestHead,
-    served: u32,
-    shutdown: &'a Shutdown,
-) -> BoxFuture<'a, Option<ReusedHttpStream>> {
-    let settings = &acceptor.settings;
+/// Takes the head from the connection, which from here on hands out the body of this request only.
+fn begin(connection: &mut Connection, head: &RequestHead) -> BytesMut {
     let rewritten = head.rewritten(connection.pending());
     connection.discard(head.bytes.start);
     let body = BodyScanner::new(head.framing);
     let bytes = connection.begin_request(head.bytes.len(), body, head.upgrade);
     // What pingora would refuse by itself, unrecorded: it compares an absolute-form target with
     // Host byte by byte, and knows fewer characters in a query.
-    let bytes = rewritten.unwrap_or(bytes);
+    rewritten.unwrap_or(bytes)
+}
+
+/// One request and its response in the full lane: the connection when it may serve another.
+///
+/// Not an `async fn`: pingora boxes its own future, and a session held across an await here would
+/// be room in every connection, idle ones too.
+fn exchange<'a>(
+    acceptor: &'a Arc<Acceptor>,
+    connection: Box<Connection>,
+    head: &RequestHead,
+    bytes: BytesMut,
+    remaining: u32,
+    shutdown: &'a Shutdown,
+) -> BoxFuture<'a, Option<ReusedHttpStream>> {
+    let settings = &acceptor.settings;
     let mut session = ServerSession::new_http1(connection);
     session.set_read_timeout(Some(settings.body_timeout));
     session.set_write_timeout(Some(settings.send_timeout));
     session.set_total_drain_timeout(Some(settings.body_timeout));
-    // pingora reads only the first Connection field.
-    let remaining = match head.keep_alive {
-        true => settings.keepalive_requests.saturating_sub(served),
-        false => 0,
-    };
     session.set_keepalive_reuses_remaining(Some(remaining));
     if let ServerSession::H1(session) = &mut session {
         session.set_pipelined_prefix(bytes);

@@ -10,8 +10,8 @@ use pingora_core::protocols::http::v2::server::{self, H2Accept, HttpSession, def
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use tokio::sync::Notify;
 
-use super::connection::Connection;
 use super::{Acceptor, Shutdown};
+use crate::downstream::connection::Connection;
 
 /// Streams that a client may spoil on one connection before the connection is closed.
 const MAX_MALFORMED: usize = 32;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::socket::Socket;
+use crate::downstream::socket::Socket;
 use crate::listen::ListenAddress;
 
 /// Connections that the kernel may hold for us between two accepts, as nginx has it on Linux

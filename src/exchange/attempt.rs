@@ -176,8 +176,7 @@ pub fn not_connected(
     };
     blame(exchange, failure);
     let (_, forward) = forwarding(exchange);
-    let again =
-        forward.retry.on.connect && unanswered && another_attempt(exchange, &forward.retry);
+    let again = forward.retry.on.connect && unanswered && another_attempt(exchange, &forward.retry);
     log_failure(exchange, failure, error, again);
     exchange.refusal = Some(if timed_out {
         Refusal::UpstreamTimeout

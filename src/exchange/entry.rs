@@ -79,13 +79,13 @@ pub fn enter(
 }
 
 /// The fields of a request that go no further than this gateway, whatever the application is.
-pub fn unwelcome(request: &Parsed<'_>, plan: &Plan) -> Vec<HeaderName> {
-    let mut names = ingress::unsafe_fields(request.headers, plan.drop_unsafe_fields);
-    if !ingress::asks_to_upgrade(request.version, request.headers) {
+pub fn unwelcome(version: Version, fields: &HeaderMap, plan: &Plan) -> Vec<HeaderName> {
+    let mut names = ingress::unsafe_fields(fields, plan.drop_unsafe_fields);
+    if !ingress::asks_to_upgrade(version, fields) {
         // pingora takes the field alone for an upgrade.
         names.push(UPGRADE);
     }
-    if request.version == Version::HTTP_10 {
+    if version == Version::HTTP_10 {
         // RFC 9110 10.1.1: there it means nothing, and its client would not know the interim answer.
         names.push(EXPECT);
     }

@@ -2,8 +2,7 @@
 
 use std::time::SystemTime;
 
-use http::header::USER_AGENT;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::Exchange;
 use crate::downstream::Downstream;
@@ -21,7 +20,7 @@ pub struct Served<'a> {
     pub version: Version,
     /// The target as it came, for a request that was not let in.
     pub target: &'a [u8],
-    pub fields: &'a HeaderMap,
+    pub user_agent: Option<&'a HeaderValue>,
     /// Body bytes from and to the client.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -60,10 +59,7 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
         bytes_out: served.bytes_out,
         connect: attempt.connect_time(),
         first_byte: attempt.first_byte_time(),
-        user_agent: served
-            .fields
-            .get(USER_AGENT)
-            .and_then(|agent| agent.to_str().ok()),
+        user_agent: served.user_agent.and_then(|agent| agent.to_str().ok()),
         tunnel: served.tunnel,
         ..of_connection(exchange, downstream)
     };

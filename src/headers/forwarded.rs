@@ -3,14 +3,17 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use pingora_http::{HMap, ResponseHeader};
+use pingora_http::HMap;
 use smallvec::SmallVec;
 
+use super::names::{Names, Places};
+use super::policy::{Dressed, Name};
 use crate::client::{RequestId, TraceParent};
 use crate::short::Short;
 
@@ -48,6 +51,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static CONNECTION_NAME: Name = Name::of("connection", "Connection");
 
 /// Whether the client's side of the request is https: our own TLS, or a trusted peer's word.
 pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
@@ -225,15 +229,20 @@ fn write_forwarded(element: &mut String, arrival: &Arrival<'_>) -> std::fmt::Res
 /// `Transfer-Encoding`, `Content-Length` and `Host` are never touched: framing belongs to the
 /// codec, and a nomination of them is an attack.
 pub fn strip_hop_by_hop(request: &mut HMap, keep_upgrade: bool) {
-    let of_connection = found(request, |name| {
-        is_of_connection(name) || matches!(name, "proxy-authorization" | "http2-settings")
-    });
+    let mut found = Places::new();
+    let names = request.keys().map(|name| name.as_str().as_bytes());
+    found.extend(names.filter_map(|name| OF_REQUEST.place(name)));
     // Most requests have none: then nothing is looked up.
-    if of_connection.is_empty() {
+    if found.is_empty() {
         return;
     }
     let trailers = mentions(request, &TE, "trailers");
-    for name in nominated(request).iter().chain(&of_connection) {
+    let lines = request.get_all(CONNECTION).iter();
+    let nominated: Nominated = lines
+        .flat_map(|line| nominated_by(line.as_bytes()))
+        .collect();
+    let found = found.iter().map(|place| &OF_REQUEST[*place]);
+    for name in nominated.iter().chain(found) {
         if !(keep_upgrade && name == UPGRADE) {
             request.remove(name);
         }
@@ -247,30 +256,44 @@ pub fn strip_hop_by_hop(request: &mut HMap, keep_upgrade: bool) {
 }
 
 /// The same for a response; `keep_upgrade` for a 101 that was asked for.
-pub fn strip_response_hop_by_hop(response: &mut ResponseHeader, keep_upgrade: bool) {
-    let of_connection = found(&response.headers, |name| {
-        is_of_connection(name) || name == "proxy-authenticate"
-    });
-    if of_connection.is_empty() {
+pub fn strip_response_hop_by_hop(response: &mut impl Dressed, keep_upgrade: bool) {
+    let mut found = Places::new();
+    response.each_name(|name| found.extend(OF_RESPONSE.place(name)));
+    if found.is_empty() {
         return;
     }
-    for name in nominated(&response.headers).iter().chain(&of_connection) {
+    let mut nominated = Nominated::new();
+    response.each(&CONNECTION, |line| nominated.extend(nominated_by(line)));
+    let found = found.iter().map(|place| &OF_RESPONSE[*place]);
+    for name in nominated.iter().chain(found) {
         if !(keep_upgrade && name == UPGRADE) {
-            response.remove_header(name);
+            response.remove(name);
         }
     }
-    if keep_upgrade && response.headers.contains_key(UPGRADE) {
-        let set = response.insert_header("Connection", HeaderValue::from_static("Upgrade"));
-        set.expect("a response is far from 32,768 fields");
+    if keep_upgrade && response.has(&UPGRADE) {
+        response.add(&CONNECTION_NAME, b"Upgrade");
     }
 }
 
-/// Of the connection whichever way the message goes.
-fn is_of_connection(name: &str) -> bool {
-    matches!(
-        name,
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "upgrade"
-    )
+type Nominated = SmallVec<[HeaderName; 4]>;
+
+/// What belongs to the connection in either direction.
+const OF_CONNECTION: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+static OF_REQUEST: LazyLock<Names> =
+    LazyLock::new(|| of_connection(&["proxy-authorization", "http2-settings"]));
+static OF_RESPONSE: LazyLock<Names> = LazyLock::new(|| of_connection(&["proxy-authenticate"]));
+
+fn of_connection(more: &[&'static str]) -> Names {
+    let names = OF_CONNECTION.iter().chain(more).copied();
+    Names::new(names.map(HeaderName::from_static))
 }
 
 /// A field in which a peer says something about the connection, the client or the path that
@@ -341,15 +364,11 @@ fn is_port(value: &[u8]) -> bool {
     })
 }
 
-/// The names a `Connection` field nominates, without those that must never go.
-fn nominated(headers: &HMap) -> Vec<HeaderName> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+/// The names that one line of `Connection` nominates, without those that must never go.
+fn nominated_by(line: &[u8]) -> impl Iterator<Item = HeaderName> {
+    line.split(|&byte| byte == b',')
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
-        .collect()
 }
 
 fn mentions(headers: &HMap, name: &HeaderName, token: &str) -> bool {

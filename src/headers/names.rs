@@ -18,20 +18,19 @@ pub type Places = SmallVec<[usize; 8]>;
 impl Names {
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names: Box<[HeaderName]> = names.into_iter().collect();
-        let bits = names.iter().fold(0, |bits, name| bits | bit(name));
+        let bits = names
+            .iter()
+            .fold(0, |bits, name| bits | bit(name.as_str().as_bytes()));
         Self { names, bits }
     }
 
-    /// The first place of each of `fields` that is in the set.
-    pub fn among<'a>(&self, fields: impl Iterator<Item = &'a HeaderName>) -> Places {
-        fields.filter_map(|field| self.place(field)).collect()
-    }
-
-    fn place(&self, field: &HeaderName) -> Option<usize> {
+    /// The first place of this name, in whatever case it is written.
+    pub fn place(&self, field: &[u8]) -> Option<usize> {
         if self.bits & bit(field) == 0 {
             return None;
         }
-        self.names.iter().position(|name| name == field)
+        let is_field = |name: &HeaderName| name.as_str().as_bytes().eq_ignore_ascii_case(field);
+        self.names.iter().position(is_field)
     }
 }
 
@@ -43,14 +42,14 @@ impl std::ops::Index<usize> for Names {
     }
 }
 
-/// One of 64 bits, by the ends and the length of a name.
-fn bit(name: &HeaderName) -> u64 {
-    let bytes = name.as_str().as_bytes();
-    let (first, last) = match bytes {
-        [first, .., last] => (*first, *last),
+/// One of 64 bits, by the ends and the length of a name in either case.
+fn bit(name: &[u8]) -> u64 {
+    const LOWER: u8 = 0x20;
+    let (first, last) = match name {
+        [first, .., last] => (first | LOWER, last | LOWER),
         _ => (0, 0),
     };
-    let mixed = first.wrapping_mul(31) ^ last.wrapping_mul(7) ^ bytes.len() as u8;
+    let mixed = first.wrapping_mul(31) ^ last.wrapping_mul(7) ^ name.len() as u8;
     1 << (mixed & 63)
 }
 
@@ -59,13 +58,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_set_is_found_where_it_is() {
-        let names = ["server", "x", "x-powered-by", "server"];
+    fn what_is_in_the_set_is_found_where_it_is_in_either_case() {
+        let names = ["server", "x", "x-powered-by", "server", "x_y-9"];
         let names = Names::new(names.map(HeaderName::from_static));
-        let fields = ["date", "x-powered-by", "y", "server", "x", "x-generator"];
-        let fields = fields.map(HeaderName::from_static);
-        assert_eq!(names.among(fields.iter())[..], [2, 0, 1]);
+        for (field, place) in [
+            ("server", Some(0)),
+            ("Server", Some(0)),
+            ("X", Some(1)),
+            ("X-POWERED-BY", Some(2)),
+            ("X_y-9", Some(4)),
+            ("date", None),
+            ("y", None),
+            ("", None),
+            ("servers", None),
+            ("setver", None),
+        ] {
+            assert_eq!(names.place(field.as_bytes()), place, "{field}");
+        }
         assert_eq!(names[2], "x-powered-by");
-        assert!(Names::new([]).among(fields.iter()).is_empty());
+        assert_eq!(Names::new([]).place(b"server"), None);
     }
 }

@@ -11,9 +11,10 @@ use http::{HeaderMap, StatusCode};
 use pingora_http::{HMap, ResponseHeader};
 use thiserror::Error;
 
-use super::names::Names;
+use super::names::{Names, Places};
 use super::security::{Csp, Preset};
 use crate::client::RequestId;
+use crate::http1::ResponseHead;
 use crate::short::Short;
 
 /// What the operator wrote.
@@ -221,7 +222,8 @@ impl HeaderPolicy {
         if response.status() < StatusCode::OK {
             return response.set(&X_REQUEST_ID, id);
         }
-        let mut said = self.known.among(response.fields().keys());
+        let mut said = Places::new();
+        response.each_name(|name| said.extend(self.known.place(name)));
         said.retain(|place| {
             let removed = *place < self.removed;
             if removed {
@@ -269,7 +271,7 @@ pub struct Name {
 }
 
 impl Name {
-    const fn of(name: &'static str, wire: &'static str) -> Self {
+    pub(super) const fn of(name: &'static str, wire: &'static str) -> Self {
         Self {
             name: HeaderName::from_static(name),
             wire: Bytes::from_static(wire.as_bytes()),
@@ -287,17 +289,17 @@ static OURS: [&Name; 2] = [&X_REQUEST_ID, &X_REQUEST_TIME];
 /// A response that fields can be taken from and given to.
 pub trait Dressed {
     fn status(&self) -> StatusCode;
-    /// What the application said, as far as it has not been removed.
-    fn fields(&self) -> &HeaderMap;
+    /// The name of every field that the application sent and nobody removed, in any case.
+    fn each_name(&self, visit: impl FnMut(&[u8]));
+    /// Every value of this field, line by line.
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8]));
+    fn has(&self, name: &HeaderName) -> bool;
     fn remove(&mut self, name: &HeaderName);
     /// One more line of this field. `value` is a valid one.
     fn add(&mut self, name: &Name, value: &[u8]);
     /// The same with a field that was made before.
     fn add_field(&mut self, field: &Field) {
         self.add(&field.name, field.value.as_bytes());
-    }
-    fn has(&self, name: &HeaderName) -> bool {
-        self.fields().contains_key(name)
     }
     /// This value in place of what the field said.
     fn set(&mut self, name: &Name, value: &[u8]) {
@@ -312,8 +314,16 @@ impl Dressed for ResponseHeader {
         self.status
     }
 
-    fn fields(&self) -> &HeaderMap {
-        &self.headers
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        each_name(&self.headers, visit);
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        each(&self.headers, name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -335,8 +345,16 @@ impl Dressed for Parts {
         self.status
     }
 
-    fn fields(&self) -> &HeaderMap {
-        &self.headers
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        each_name(&self.headers, visit);
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        each(&self.headers, name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -369,8 +387,16 @@ impl Dressed for OnWire<'_> {
         self.head.status
     }
 
-    fn fields(&self) -> &HeaderMap {
-        self.head.fields()
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        self.head.each_name(visit);
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        self.head.each(name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.head.has(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -384,6 +410,47 @@ impl Dressed for OnWire<'_> {
     fn add_field(&mut self, field: &Field) {
         self.lines.extend_from_slice(&field.line);
     }
+}
+
+/// The express lane's: what is given is written behind what came.
+impl Dressed for ResponseHead {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        self.names().for_each(visit);
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        self.values(name).for_each(visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.has(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.remove(name);
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        self.add(&name.wire, value);
+    }
+
+    fn add_field(&mut self, field: &Field) {
+        self.add_line(&field.line);
+    }
+}
+
+fn each_name(fields: &HeaderMap, visit: impl FnMut(&[u8])) {
+    let names = fields.keys().map(HeaderName::as_str);
+    names.map(str::as_bytes).for_each(visit);
+}
+
+fn each(fields: &HeaderMap, name: &HeaderName, visit: impl FnMut(&[u8])) {
+    let values = fields.get_all(name).iter();
+    values.map(HeaderValue::as_bytes).for_each(visit);
 }
 
 fn write_line(lines: &mut Vec<u8>, name: &Name, value: &[u8]) {

@@ -3,6 +3,8 @@
 //! Decides which bytes belong to this message and refuses chunked framing that two programs could
 //! read differently. Keeps none of the body.
 
+use std::ops::Range;
+
 use super::framing::Framing;
 use super::grammar::{self, is_field_byte, is_tchar};
 use super::malformed::Malformed;
@@ -84,9 +86,48 @@ impl BodyScanner {
         }
     }
 
+    /// Passes over framing up to the next data of the body: how many bytes went by, and where among them the data lies.
+    ///
+    /// An empty range where there is none yet. Fewer bytes than given are no end: what is left is to be asked for again
+    /// unless the body is [`done`](Self::done).
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(usize, Range<usize>), Malformed> {
+        let State::Chunked(chunks) = &mut self.state else {
+            let taken = self.feed(bytes)?;
+            return Ok((taken, 0..taken));
+        };
+        let mut framing = 0;
+        while framing < bytes.len() && !matches!(chunks.at, At::Data | At::Done) {
+            chunks.at = match chunks.step(bytes[framing]) {
+                Ok(at) => at,
+                Err(why) => {
+                    self.state = State::Failed(why);
+                    return Err(why);
+                }
+            };
+            framing += 1;
+        }
+        let left = bytes.len() - framing;
+        let data = usize::try_from(chunks.size).map_or(left, |size| size.min(left));
+        let data = if chunks.at == At::Data { data } else { 0 };
+        let taken = framing + data;
+        self.feed(&bytes[framing..taken])?;
+        if matches!(&self.state, State::Chunked(chunks) if chunks.at == At::Done) {
+            self.state = State::Done;
+        }
+        Ok((taken, framing..taken))
+    }
+
     /// Whether the whole body has passed. Never so for one that ends with its connection.
     pub fn done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// How many bytes are still to come, where the head said.
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) => Some(left),
+            _ => None,
+        }
     }
 
     /// Whether the body may end here if the connection does.

@@ -52,7 +52,12 @@ impl Lease {
         &self.backend
     }
 
-    /// Where and how to connect, with the upstream's own timeouts.
+    /// How to connect, with the upstream's own timeouts.
+    pub(super) fn transport(&self) -> &Arc<Transport> {
+        &self.transport
+    }
+
+    /// Where and how pingora is to connect, with the upstream's own timeouts.
     pub fn peer(&self) -> HttpPeer {
         self.transport.peer(self.backend.endpoint())
     }

@@ -32,16 +32,16 @@ pub(super) fn prototype(id: u64, settings: &TransportSettings) -> HttpPeer {
     let mut peer = HttpPeer::new((Ipv4Addr::LOCALHOST, 0), tls.is_some(), sni);
     peer.group_key = id;
     let options = &mut peer.options;
+    if own {
+        // Deadlines, TLS and the pool are our own.
+        options.alpn = ALPN::Custom(CustomALPN::new(OWN_CONNECTOR.to_vec()));
+        return peer;
+    }
     options.idle_timeout = Some(if settings.keepalive == 0 {
         Duration::ZERO
     } else {
         settings.keepalive_idle
     });
-    if own {
-        // Deadlines and TLS are our connector's.
-        options.alpn = ALPN::Custom(CustomALPN::new(OWN_CONNECTOR.to_vec()));
-        return peer;
-    }
     options.set_http_version(2, 2);
     options.max_h2_streams = MAX_H2_STREAMS;
     options.connection_timeout = Some(settings.timeouts.connect);
@@ -58,11 +58,10 @@ pub(super) fn prototype(id: u64, settings: &TransportSettings) -> HttpPeer {
     peer
 }
 
-/// The same peer in a group of its own, whose connections rest for no longer than `rest`.
-pub(super) fn resting(prototype: &HttpPeer, id: u64, rest: Duration) -> HttpPeer {
+/// The same peer in a group of its own.
+pub(super) fn in_group(prototype: &HttpPeer, id: u64) -> HttpPeer {
     let mut peer = prototype.clone();
     peer.group_key = id;
-    peer.options.idle_timeout = peer.options.idle_timeout.map(|idle| idle.min(rest));
     peer
 }
 

@@ -29,8 +29,9 @@ pub(super) enum Socket {
     TlsUnix(Box<TlsStream<UnixStream>>),
 }
 
+/// Where a connection failed.
 #[derive(Debug, Error)]
-pub(super) enum ConnectError {
+pub enum ConnectError {
     #[error("cannot connect: {0}")]
     Refused(io::Error),
     #[error("tls handshake failed: {0}")]
@@ -75,15 +76,6 @@ impl Socket {
                     }
                 }
             }
-        }
-    }
-
-    /// The TLS session, where there is one.
-    pub fn session(&self) -> Option<&rustls::ClientConnection> {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
-            Self::TlsTcp(stream) => Some(stream.get_ref().1),
-            Self::TlsUnix(stream) => Some(stream.get_ref().1),
         }
     }
 }

@@ -4,15 +4,15 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, LazyLock, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::{Endpoint, Protocol, Settings, Timeouts, Tls, peer};
+use super::{Endpoint, Protocol, Settings, Timeouts, Tls, idle::Idle, peer};
 
 /// Every transport in use by its id. pingora hands its connector a peer, and a peer carries a number and no value of ours.
 static IN_USE: LazyLock<RwLock<HashMap<u64, Weak<Transport>>>> = LazyLock::new(RwLock::default);
@@ -28,10 +28,10 @@ pub struct Transport {
     settings: TransportSettings,
     /// Has everything but the address.
     prototype: HttpPeer,
-    /// The same for requests that must not be sent twice: their connections are a group of their own, which rest briefly.
+    /// The same for requests that must not be sent twice, told apart by its group key.
     once: HttpPeer,
-    /// Idle HTTP/1.1 connections per endpoint, while there is any connection to it.
-    parked: Mutex<HashMap<Endpoint, Weak<AtomicUsize>>>,
+    /// Idle HTTP/1.1 connections.
+    idle: Idle,
 }
 
 /// What must be equal for a connection to be shared.
@@ -51,9 +51,7 @@ impl Transport {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let prototype = peer::prototype(id, &settings);
         let once = match settings.protocol {
-            Protocol::H1 => {
-                peer::resting(&prototype, NEXT.fetch_add(1, Ordering::Relaxed), BRIEF_REST)
-            }
+            Protocol::H1 => peer::in_group(&prototype, NEXT.fetch_add(1, Ordering::Relaxed)),
             // A stream says whether it was processed, and connections are worth sharing.
             Protocol::H2 | Protocol::H2c => prototype.clone(),
         };
@@ -62,7 +60,7 @@ impl Transport {
             settings,
             prototype,
             once,
-            parked: Mutex::default(),
+            idle: Idle::default(),
         });
         let mut in_use = IN_USE.write();
         in_use.insert(id, Arc::downgrade(&transport));
@@ -80,16 +78,22 @@ impl Transport {
         &self.settings
     }
 
-    /// The count of idle connections to `endpoint`, shared by all connections to it.
-    pub(super) fn parked(&self, endpoint: &Endpoint) -> Arc<AtomicUsize> {
-        let mut parked = self.parked.lock();
-        if let Some(count) = parked.get(endpoint).and_then(Weak::upgrade) {
-            return count;
-        }
-        parked.retain(|_, count| count.strong_count() > 0);
-        let count = Arc::default();
-        parked.insert(endpoint.clone(), Arc::downgrade(&count));
-        count
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
+    }
+
+    /// How long a connection may have rested that takes a request of `peer`.
+    pub(super) fn longest_rest(&self, peer: &HttpPeer) -> Duration {
+        self.rest(peer.group_key == self.id)
+    }
+
+    /// How long a connection may have rested that takes a request. `again`: which may be sent twice.
+    ///
+    /// Servers close idle connections after a while, gunicorn after 2 s; a request that crosses such a close is lost, and
+    /// nobody knows whether it took effect.
+    pub(super) fn rest(&self, again: bool) -> Duration {
+        let idle = self.settings.keepalive_idle;
+        if again { idle } else { idle.min(BRIEF_REST) }
     }
 
     /// What pingora is to connect to.
@@ -98,9 +102,6 @@ impl Transport {
     }
 
     /// The same for a request that must not be sent twice: never on a connection that has rested for long.
-    ///
-    /// Servers close idle connections after a while, gunicorn after 2 s; a request that crosses such a close is lost, and
-    /// nobody knows whether it took effect.
     pub fn peer_once(&self, endpoint: &Endpoint) -> HttpPeer {
         peer::at(&self.once, endpoint)
     }

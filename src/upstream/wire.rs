@@ -1,47 +1,36 @@
-//! An HTTP/1.1 connection to a backend as pingora sees it: bytes that a gate has judged, with a deadline for every wait.
+//! An HTTP/1.1 connection to a backend: bytes that a gate has judged, with a deadline for every wait.
 //!
-//! pingora repairs what it can of a response: it drops a Content-Length beside a Transfer-Encoding, unfolds fields, trims
-//! names. The gate sees the bytes first and refuses what two programs could read differently.
+//! Whoever reads here may believe what it reads: the gate sees the bytes first and refuses what two programs could read
+//! differently.
 
 use std::{
     fmt,
     io::{self, IoSlice},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, RawFd},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType, l4::socket::SocketAddr, raw_connect::ProxyDigest,
-    tls::SslDigest,
-};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
 use crate::http1::{ResponseGate, ResponseLimits};
 
-use super::{Deadline, Transport, deadline::Timer, outgoing::Outgoing, socket::Socket};
+use super::{Deadline, Endpoint, Transport, deadline::Timer, outgoing::Outgoing, socket::Socket};
 
 /// A connection over one [`Transport`].
-pub(super) struct WireStream {
+pub(super) struct Wire {
     socket: Socket,
+    endpoint: Endpoint,
     transport: Arc<Transport>,
     phase: Phase,
     gate: ResponseGate,
     outgoing: Outgoing,
     /// The backend took no more of the request in time: what has not been answered by now will not be.
     jammed: bool,
-    /// The reader has not been told to wait since a request to upgrade was written.
-    unannounced: bool,
     last_write: Instant,
     last_read: Instant,
     /// Since when a read or a write has been pending without progress.
@@ -49,16 +38,13 @@ pub(super) struct WireStream {
     writing_since: Option<Instant>,
     read_timer: Timer,
     write_timer: Timer,
-    /// Idle connections to the same backend; counts this one while it is parked.
-    parked: Arc<AtomicUsize>,
-    digests: Digests,
 }
 
 /// What the connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// In the pool, or not used yet: nothing is awaited.
-    Idle { parked: bool },
+    /// Not used since it was made or taken from the pool: nothing is awaited.
+    Idle,
     /// A request is being sent, or its response head awaited.
     Head,
     /// After the head.
@@ -67,61 +53,53 @@ enum Phase {
     Tunnel,
 }
 
-struct Digests {
-    established: SystemTime,
-    took: Duration,
-    socket: Arc<SocketDigest>,
-    tls: Option<Arc<SslDigest>>,
-}
-
-impl WireStream {
-    /// `address` is what was connected to, and `took` how long that was; `parked` counts its idle connections.
-    pub fn new(
-        socket: Socket,
-        address: SocketAddr,
-        transport: Arc<Transport>,
-        parked: Arc<AtomicUsize>,
-        took: Duration,
-    ) -> Self {
-        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-        let _ = digest.peer_addr.set(Some(address));
+impl Wire {
+    /// A connection on which nothing is under way.
+    pub fn new(socket: Socket, endpoint: Endpoint, transport: Arc<Transport>) -> Self {
         let now = Instant::now();
         let limits = ResponseLimits {
             head_bytes: transport.settings().max_response_head,
             ..ResponseLimits::default()
         };
-        let digests = Digests {
-            established: SystemTime::now(),
-            took,
-            socket: Arc::new(digest),
-            tls: socket
-                .session()
-                .map(|session| Arc::new(tls_digest(session))),
-        };
         Self {
             socket,
+            endpoint,
             transport,
-            phase: Phase::Idle { parked: false },
+            phase: Phase::Idle,
             gate: ResponseGate::new(limits),
             outgoing: Outgoing::nothing(),
             jammed: false,
-            unannounced: false,
             last_write: now,
             last_read: now,
             reading_since: None,
             writing_since: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
-            parked,
-            digests,
         }
+    }
+
+    /// Whether a request was sent whole and its response has been read whole.
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Body && self.gate.is_idle() && self.outgoing.is_whole()
+    }
+
+    /// Whether the request under way asks to leave HTTP.
+    pub fn asks_to_upgrade(&self) -> bool {
+        self.gate.asks_to_upgrade()
+    }
+
+    /// Lets the connection rest for another request. To be called when it [is done](Self::is_done) and its backend did
+    /// not say that it closes it.
+    pub fn rest(self) {
+        let idle = self.transport.idle();
+        idle.put(&self.transport, &self.endpoint, self.socket);
     }
 
     /// When a pending read has taken too long, and what that means.
     fn read_deadline(&self) -> Option<(Instant, Deadline)> {
         let timeouts = &self.transport.settings().timeouts;
         match self.phase {
-            Phase::Idle { .. } => None,
+            Phase::Idle => None,
             // The client is still sending: its pauses are not the backend's, but they end.
             Phase::Head if !self.outgoing.is_whole() => {
                 Some((self.last_write + timeouts.write, Deadline::Request))
@@ -140,7 +118,7 @@ impl WireStream {
     fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.last_read = Instant::now();
         if bytes.is_empty() {
-            // Before a response head it is for pingora to say: a pooled connection may close at any time.
+            // Before a response head it is for the reader to say: a connection that rested may close at any time.
             let cut_short = self.phase == Phase::Body && self.gate.eof().is_err();
             return if cut_short {
                 Err(io::ErrorKind::UnexpectedEof.into())
@@ -161,18 +139,16 @@ impl WireStream {
         Ok(())
     }
 
-    /// The first `written` bytes of these parts were taken. They begin a request if the connection was idle: pingora
-    /// writes a head in one piece.
+    /// The first `written` bytes of these parts were taken. They begin a request if the connection was idle: a head is
+    /// written in one piece.
     fn sent(&mut self, parts: &[IoSlice<'_>], written: usize) {
         self.last_write = Instant::now();
-        if matches!(self.phase, Phase::Idle { .. }) {
+        if self.phase == Phase::Idle {
             let head = parts.iter().find(|part| !part.is_empty());
             let head: &[u8] = head.map_or(&[], |part| part);
-            self.unpark();
             self.phase = Phase::Head;
             self.gate.request_started(head);
             self.outgoing = Outgoing::request(head);
-            self.unannounced = self.gate.asks_to_upgrade();
         }
         if self.phase == Phase::Head {
             let mut left = written;
@@ -181,30 +157,6 @@ impl WireStream {
                 self.outgoing.written(&part[..taken]);
                 left -= taken;
             }
-        }
-    }
-
-    /// Enters the pool if there is room; `false` is that the connection is to be closed.
-    fn park(&mut self) -> bool {
-        if !self.outgoing.is_whole() {
-            return false;
-        }
-        let room = self.transport.settings().keepalive;
-        let parked = self
-            .parked
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| {
-                (idle < room).then_some(idle + 1)
-            });
-        self.phase = Phase::Idle {
-            parked: parked.is_ok(),
-        };
-        parked.is_ok()
-    }
-
-    fn unpark(&mut self) {
-        if self.phase == (Phase::Idle { parked: true }) {
-            self.parked.fetch_sub(1, Ordering::AcqRel);
-            self.phase = Phase::Idle { parked: false };
         }
     }
 
@@ -234,24 +186,14 @@ impl WireStream {
     }
 }
 
-impl AsyncRead for WireStream {
+impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.unannounced {
-            // pingora closes the tunnel if it reads the 101 before it has noticed that the request has no body, which it
-            // does as soon as it waits.
-            this.unannounced = false;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buf.filled().len();
-        // pingora asks for one byte to see whether a connection it parks is still alive and silent; a body it reads in
-        // large pieces.
-        let parking = this.phase == Phase::Body && this.gate.is_idle() && buf.remaining() == 1;
         if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_read(cx, buf) {
             this.reading_since = None;
             result?;
@@ -260,10 +202,6 @@ impl AsyncRead for WireStream {
                 buf.set_filled(before);
                 return Poll::Ready(Err(error));
             }
-            return Poll::Ready(Ok(()));
-        }
-        if parking && !this.park() {
-            // An end of file: pingora drops what it was about to keep.
             return Poll::Ready(Ok(()));
         }
         if this.jammed {
@@ -277,7 +215,7 @@ impl AsyncRead for WireStream {
     }
 }
 
-impl AsyncWrite for WireStream {
+impl AsyncWrite for Wire {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -319,69 +257,15 @@ impl AsyncWrite for WireStream {
     }
 }
 
-impl Drop for WireStream {
-    fn drop(&mut self) {
-        self.unpark();
-    }
-}
-
-fn tls_digest(session: &rustls::ClientConnection) -> SslDigest {
-    let cipher = session
-        .negotiated_cipher_suite()
-        .map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
-    let version = session
-        .protocol_version()
-        .map_or_else(String::new, |version| format!("{version:?}"));
-    SslDigest::new(cipher, version, None, None, Vec::new())
-}
-
-#[async_trait]
-impl Shutdown for WireStream {
-    async fn shutdown(&mut self) {
-        // The connection is given up either way.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for WireStream {
-    fn id(&self) -> UniqueIDType {
+impl AsRawFd for Wire {
+    fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }
 
-impl Ssl for WireStream {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.digests.tls.clone()
-    }
-}
-
-impl GetTimingDigest for WireStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        vec![Some(TimingDigest {
-            established_ts: self.digests.established,
-            establishment_duration: Some(self.digests.took),
-            offload_wait_duration: None,
-        })]
-    }
-}
-
-impl GetProxyDigest for WireStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for WireStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digests.socket.clone())
-    }
-}
-
-impl Peek for WireStream {}
-
-impl fmt::Debug for WireStream {
+impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WireStream")
+        f.debug_struct("Wire")
             .field("socket", &self.socket)
             .field("phase", &self.phase)
             .finish_non_exhaustive()
@@ -390,10 +274,10 @@ impl fmt::Debug for WireStream {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use tokio::{
-        io::AsyncReadExt,
+        io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
         time::{advance, timeout},
     };
@@ -408,7 +292,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     /// A connection with these timeouts, and its far end.
-    async fn pair(timeouts: Timeouts) -> (WireStream, TcpStream) {
+    async fn pair(timeouts: Timeouts) -> (Wire, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let near = TcpStream::connect(address).await.unwrap();
@@ -422,14 +306,7 @@ mod tests {
         )
         .transport
         .clone();
-        let parked = Arc::default();
-        let stream = WireStream::new(
-            Socket::Tcp(near),
-            SocketAddr::Inet(address),
-            transport,
-            parked,
-            Duration::ZERO,
-        );
+        let stream = Wire::new(Socket::Tcp(near), Endpoint::Tcp(address), transport);
         (stream, far)
     }
 
@@ -438,38 +315,30 @@ mod tests {
     }
 
     /// Sends a request and receives `head`, without the paused clock moving.
-    async fn begin(stream: &mut WireStream, far: &mut TcpStream, head: &[u8]) {
+    async fn begin(stream: &mut Wire, far: &mut TcpStream, head: &[u8]) {
         let request = b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
         stream.write_all(request).await.unwrap();
         far.write_all(head).await.unwrap();
         receive(stream).await;
     }
 
-    async fn receive(stream: &mut WireStream) {
+    async fn receive(stream: &mut Wire) {
         while is_quiet(stream).await {
             tokio::task::yield_now().await;
         }
     }
 
     /// Polls for a read once: true if it waits.
-    async fn is_quiet(stream: &mut WireStream) -> bool {
+    async fn is_quiet(stream: &mut Wire) -> bool {
         read_once(stream).await.is_pending()
     }
 
-    async fn read_once(stream: &mut WireStream) -> Poll<io::Result<()>> {
+    async fn read_once(stream: &mut Wire) -> Poll<io::Result<()>> {
         let mut bytes = [0; 64];
         poll_fn(|cx| {
             Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut bytes)))
         })
         .await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_awaited_of_an_idle_connection() {
-        let (mut stream, mut far) = pair(Timeouts::default()).await;
-        begin(&mut stream, &mut far, b"HTTP/1.1 204 No Content\r\n\r\n").await;
-        let parked = timeout(Duration::from_secs(86_400), stream.read_u8()).await;
-        assert!(parked.is_err(), "still open after a day");
     }
 
     #[tokio::test(start_paused = true)]

@@ -318,6 +318,10 @@ impl State {
 
     fn exchange(&self, connection: usize, wire: &mut Wire<TcpStream>) -> Result<End, Broken> {
         let head = wire.head()?;
+        if self.resets(connection) {
+            // It came in the moment between the word and the end.
+            return Ok(End::Close);
+        }
         let framing = request_framing(&head)?;
         let mut request = Received {
             connection,

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use pingora_http::ResponseHeader;
+
 use super::*;
 
 fn request(fields: &[(&'static str, &str)]) -> HMap {

@@ -5,7 +5,7 @@
 //! what is forwarded. Knows framing; knows nothing of routes.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -25,9 +25,9 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use super::Downstream;
 use super::sending::Sending;
 use super::socket::Socket;
-use crate::downstream::Downstream;
 use crate::http1::body::BodyScanner;
 use crate::stream::forward_stream;
 
@@ -316,6 +316,71 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Gathers bytes to be sent with the next write, or as soon as their reader has to wait.
+    pub fn gather(&mut self, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    /// Sends `bytes` and all that was gathered before.
+    pub async fn put_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(bytes).await?;
+        poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx)).await
+    }
+
+    /// Sends a piece of a body, with the framing of a chunk if it is to be one. What is small is gathered.
+    pub async fn put_body(&mut self, piece: &[u8], chunked: bool) -> io::Result<()> {
+        if !chunked {
+            return self.put(piece).await;
+        }
+        let mut size = [0; 18];
+        self.gather(chunk_size(piece.len(), &mut size));
+        self.put(piece).await?;
+        self.gather(b"\r\n");
+        Ok(())
+    }
+
+    async fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| self.poll_put(cx, bytes)).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Ready when the client has left. Until then sends what was gathered, so that nothing waits with whoever waits here,
+    /// and reads pipelined requests ahead.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.unsent.is_empty()
+            && let Poll::Ready(Err(_)) = self.poll_send(cx)
+        {
+            return Poll::Ready(());
+        }
+        self.poll_ahead(cx).map(drop)
+    }
+
+    /// Gathers what is small, and writes what is not behind what was gathered.
+    fn poll_put(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.unsent.len() + buf.len() <= WRITE_BUFFER {
+            self.unsent.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        if self.unsent.is_empty() {
+            return self.poll_write_through(cx, buf);
+        }
+        let both = [IoSlice::new(&self.unsent), IoSlice::new(buf)];
+        let step = Pin::new(&mut self.transport).poll_write_vectored(cx, &both);
+        let sent = ready!(self.sending.bound(cx, step))?;
+        let gathered = self.unsent.len();
+        self.unsent.advance(sent.min(gathered));
+        if sent > gathered {
+            Poll::Ready(Ok(sent - gathered))
+        } else {
+            // None of `buf` went yet: what was gathered goes first, then the caller tries again.
+            ready!(self.poll_send(cx))?;
+            self.poll_write_through(cx, buf)
+        }
+    }
+
     /// Watches the heads that pingora writes: 101 turns the connection into a tunnel, any
     /// other final answer settles that it stays HTTP.
     fn note_answer(&mut self, written: &[u8]) {
@@ -343,6 +408,14 @@ impl Drop for Connection {
             self.reset_at_end();
         }
     }
+}
+
+/// The line that begins a chunk of `length` bytes (RFC 9112 7.1), which is not zero.
+fn chunk_size(length: usize, line: &mut [u8; 18]) -> &[u8] {
+    let mut free = &mut line[..];
+    write!(free, "{length:x}\r\n").expect("sixteen digits and a line end fit");
+    let free = free.len();
+    &line[..18 - free]
 }
 
 /// A violation of the body's framing ends the connection; nothing after it can be trusted.
@@ -390,25 +463,7 @@ impl AsyncWrite for Connection {
         if this.take_answer(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        if this.unsent.len() + buf.len() <= WRITE_BUFFER {
-            this.unsent.extend_from_slice(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
-        if this.unsent.is_empty() {
-            return this.poll_write_through(cx, buf);
-        }
-        let both = [IoSlice::new(&this.unsent), IoSlice::new(buf)];
-        let step = Pin::new(&mut this.transport).poll_write_vectored(cx, &both);
-        let sent = ready!(this.sending.bound(cx, step))?;
-        let gathered = this.unsent.len();
-        this.unsent.advance(sent.min(gathered));
-        if sent > gathered {
-            Poll::Ready(Ok(sent - gathered))
-        } else {
-            // None of `buf` went yet: what was gathered goes first, then the caller tries again.
-            ready!(this.poll_send(cx))?;
-            this.poll_write_through(cx, buf)
-        }
+        this.poll_put(cx, buf)
     }
 
     fn poll_write_vectored(

@@ -1,0 +1,320 @@
+//! The express lane: plain requests of HTTP/1.1, from their head to their record, without pingora's proxy.
+//!
+//! A plain request is a GET or HEAD of HTTP/1.1 without a body, an upgrade or an expectation. Its decisions are those of
+//! the full lane, by the same functions; only how bytes come and go is this lane's own. What it does not serve it hands
+//! to the full lane as it came.
+
+mod delivery;
+mod request;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::{Poll, ready};
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use http::header::TE;
+use http::{Method, Version};
+
+use self::request::Request;
+use crate::downstream::Downstream;
+use crate::downstream::connection::Connection;
+use crate::exchange::attempt::{self, forwarding};
+use crate::exchange::entry::{self, Entry};
+use crate::exchange::record::{self, Served};
+use crate::exchange::{Exchange, ingress::Parsed};
+use crate::gateway::Gateway;
+use crate::headers::forwarded::strip_response_hop_by_hop;
+use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
+use crate::plan::Forward;
+use crate::refusal::{After, Answer, Refusal};
+use crate::upstream::{ConnectFailed, Failure, Origin, Protocol};
+
+/// What became of a request, and with it of its connection.
+pub enum Outcome {
+    /// Answered; the connection may carry another request.
+    Kept,
+    /// Answered for the last time; the connection is to be closed in peace.
+    Closing,
+    /// The answer broke off, or nobody is there to read it; the connection is to be dropped.
+    Broken,
+    /// None of this lane's; the head as it was given.
+    Declined(BytesMut),
+}
+
+/// The client left, or takes nothing of what it asked for.
+struct Gone;
+
+/// How the forwarding of a request ended, if not with a whole answer.
+enum Unanswered {
+    Refused(Refusal),
+    /// The answer had begun, or there is nobody to tell.
+    Broken,
+}
+
+impl From<Gone> for Unanswered {
+    fn from(_: Gone) -> Self {
+        Self::Broken
+    }
+}
+
+/// Whether this lane may serve a request with this head.
+pub fn is_plain(head: &RequestHead) -> bool {
+    matches!(head.method, Method::GET | Method::HEAD)
+        && head.version == Version::HTTP_11
+        && head.framing == Framing::None
+        && !head.upgrade
+        && !head.expect_continue
+}
+
+/// Serves the request whose head is `head`, which the connection has been told to begin. `keep`: the client and the
+/// settings allow another request after it.
+pub async fn serve(
+    gateway: &Gateway,
+    connection: &mut Connection,
+    head: BytesMut,
+    keep: bool,
+) -> Outcome {
+    let downstream = connection.downstream().clone();
+    let head = head.freeze();
+    let Ok(request) = Request::read(&head) else {
+        // The scanner and this lane disagree: let the other lane be the judge.
+        return Outcome::Declined(head.into());
+    };
+    let mut lane = Lane {
+        gateway,
+        connection,
+        downstream: &downstream,
+        exchange: Exchange::new(gateway.plan()),
+        head: &head,
+        request,
+        keep: keep && !gateway.is_draining(),
+        sent: 0,
+    };
+    let answered = match lane.enter() {
+        Ok(Entry::Forward) => {
+            let (_, forward) = forwarding(&lane.exchange);
+            if forward.upstream.settings().protocol != Protocol::H1 {
+                drop(lane);
+                return Outcome::Declined(head.into());
+            }
+            lane.forward(&forward).await
+        }
+        Ok(Entry::Answer(mut answer)) => {
+            entry::dress(&lane.exchange, &mut answer.head);
+            lane.answer(&answer).await.map_err(Unanswered::from)
+        }
+        Err(refusal) => Err(Unanswered::Refused(refusal)),
+    };
+    let whole = match answered {
+        Ok(()) => true,
+        Err(Unanswered::Refused(refusal)) => lane.refuse(refusal).await.is_ok(),
+        Err(Unanswered::Broken) => false,
+    };
+    lane.record();
+    match whole {
+        true if lane.keep => Outcome::Kept,
+        true => Outcome::Closing,
+        false => Outcome::Broken,
+    }
+}
+
+/// One request on its way.
+struct Lane<'a> {
+    gateway: &'a Gateway,
+    connection: &'a mut Connection,
+    downstream: &'a Downstream,
+    exchange: Exchange,
+    /// What `request` was read from.
+    head: &'a Bytes,
+    request: Request,
+    /// The connection may carry another request.
+    keep: bool,
+    /// Body bytes written to the client.
+    sent: u64,
+}
+
+impl Lane<'_> {
+    fn enter(&mut self) -> Result<Entry, Refusal> {
+        let parsed = Parsed {
+            version: Version::HTTP_11,
+            method: &self.request.method,
+            authority: None,
+            target: self.request.target(self.head),
+            headers: &self.request.fields,
+            default_port: if self.downstream.tls.is_some() {
+                443
+            } else {
+                80
+            },
+        };
+        let entry = entry::enter(&parsed, self.downstream, &mut self.exchange)?;
+        self.shed();
+        Ok(entry)
+    }
+
+    /// Takes from the request what goes no further.
+    fn shed(&mut self) {
+        let fields = &mut self.request.fields;
+        for name in entry::unwelcome(Version::HTTP_11, fields, &self.exchange.plan) {
+            fields.remove(name);
+        }
+    }
+
+    /// Has a backend answer, and passes its answer on.
+    async fn forward(&mut self, forward: &Forward) -> Result<(), Unanswered> {
+        let again = attempt::may_repeat(&self.request.method, &forward.retry);
+        let mut interim = false;
+        loop {
+            let begun = attempt::begin(&mut self.exchange, &self.request.fields);
+            let begun = watched(self.connection, begun).await;
+            if let Err(refusal) = self.present(begun)? {
+                return Err(Unanswered::Refused(refusal));
+            }
+            let lease = self.exchange.attempt.lease.as_ref();
+            let lease = lease.expect("an attempt begins with a lease");
+            let connect = Origin::connect(lease, forward.transport.as_ref(), again);
+            let connected = watched(self.connection, connect).await;
+            let mut origin = match self.present(connected)? {
+                Ok((origin, rested)) => {
+                    attempt::connected(&mut self.exchange, rested);
+                    origin
+                }
+                Err(failed) => {
+                    let too_slow = matches!(failed, ConnectFailed::TooSlow { .. });
+                    let exchange = &mut self.exchange;
+                    if attempt::not_connected(exchange, too_slow, &failed, !interim) {
+                        continue;
+                    }
+                    return Err(self.out_of_attempts());
+                }
+            };
+            let failed = match self.ask(&mut origin, &mut interim).await? {
+                Ok(response) => {
+                    let repeatable = again && !interim;
+                    if !attempt::answered(&mut self.exchange, response.status(), repeatable) {
+                        return self.deliver(origin, response).await;
+                    }
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            // The fields were made those of one backend.
+            self.request = Request::read(self.head).expect("read once already");
+            self.shed();
+            if let Some(error) = failed {
+                let repeatable = again && !interim;
+                if !attempt::broke_off(&mut self.exchange, fault(&error), &error, repeatable) {
+                    return Err(self.out_of_attempts());
+                }
+            }
+        }
+    }
+
+    /// Sends the request and waits for the final response head; interim ones are passed on, which `interim` tells.
+    async fn ask(
+        &mut self,
+        origin: &mut Origin,
+        interim: &mut bool,
+    ) -> Result<io::Result<ResponseHead>, Gone> {
+        let target = attempt::target(&self.exchange);
+        let fields = &mut self.request.fields;
+        attempt::prepare(fields, false, &self.exchange, self.downstream);
+        // Trailers are not passed on: nobody is to be asked for them.
+        fields.remove(TE);
+        let wire = self.request.to_wire(&target);
+        let sent = watched(self.connection, origin.send(&wire)).await;
+        if let Err(error) = self.present(sent)? {
+            return Ok(Err(error));
+        }
+        loop {
+            let head = watched(self.connection, origin.head(&self.request.method)).await;
+            let mut head = match self.present(head)? {
+                Ok(head) if head.status().is_informational() => head,
+                other => return Ok(other),
+            };
+            strip_response_hop_by_hop(&mut head, false);
+            *interim = true;
+            let mut wire = BytesMut::with_capacity(head.longest() + 2);
+            head.write(&mut wire);
+            wire.extend_from_slice(b"\r\n");
+            let written = self.connection.put_all(&wire).await;
+            self.taken(written)?;
+        }
+    }
+
+    /// What a wait with an eye on the client ended in.
+    fn present<T>(&mut self, waited: Result<T, Gone>) -> Result<T, Gone> {
+        self.exchange.aborted |= waited.is_err();
+        waited
+    }
+
+    /// Whether the client has taken what was written.
+    fn taken(&mut self, written: io::Result<()>) -> Result<(), Gone> {
+        self.present(written.map_err(|_| Gone))
+    }
+
+    /// No further attempt is to be made: what the last one has come to.
+    fn out_of_attempts(&mut self) -> Unanswered {
+        let refusal = self.exchange.refusal.take();
+        Unanswered::Refused(refusal.expect("a failed attempt has its reason"))
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Gone> {
+        let request = Some((&self.request.method, &self.request.fields));
+        let answer = self
+            .gateway
+            .refusal_answer(&self.exchange, &refusal, request);
+        self.keep &= refusal.keep_connection();
+        self.exchange.refusal = Some(refusal);
+        self.answer(&answer).await
+    }
+
+    /// Writes an answer of ours.
+    async fn answer(&mut self, answer: &Answer) -> Result<(), Gone> {
+        let after = if self.keep { After::Keep } else { After::Close };
+        self.exchange.status = answer.head.status.as_u16();
+        self.sent = answer.body.len() as u64;
+        let wire = answer.to_wire(after, SystemTime::now());
+        let written = self.connection.put_all(&wire).await;
+        self.taken(written)
+    }
+
+    fn record(&self) {
+        let served = Served {
+            method: &self.request.method,
+            version: Version::HTTP_11,
+            target: self.request.target(self.head),
+            user_agent: self.request.user_agent.as_ref(),
+            bytes_in: 0,
+            bytes_out: self.sent,
+            tunnel: false,
+        };
+        record::finish(self.gateway.log(), &self.exchange, self.downstream, &served);
+    }
+}
+
+/// Does `work`, and gives it up when the client leaves.
+async fn watched<T>(connection: &mut Connection, work: impl Future<Output = T>) -> Result<T, Gone> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        ready!(connection.poll_gone(cx));
+        Poll::Ready(Err(Gone))
+    })
+    .await
+}
+
+/// Whose fault it was that a backend's answer did not come.
+fn fault(error: &io::Error) -> Failure {
+    let inner = error.get_ref();
+    let malformed = inner.is_some_and(|why| why.is::<BadResponse>() || why.is::<Malformed>());
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::Timeout,
+        _ if malformed => Failure::Protocol,
+        _ => Failure::Reset,
+    }
+}
