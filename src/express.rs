@@ -1,22 +1,23 @@
-//! The express lane: plain requests of HTTP/1.1, from their head to their record, without pingora's proxy.
+//! The express lane: plain requests, from their head to their record, without pingora's proxy.
 //!
-//! A plain request is a GET or HEAD of HTTP/1.1 without a body, an upgrade or an expectation. Its decisions are those of
-//! the full lane, by the same functions; only how bytes come and go is this lane's own. What it does not serve it hands
-//! to the full lane as it came.
+//! A plain request is a GET or HEAD of HTTP/1.1 or HTTP/2 without a body, an upgrade or an expectation, for a backend
+//! that speaks HTTP/1.1. Its decisions are those of the full lane, by the same functions; only how bytes come and go is
+//! this lane's own. What it does not serve it leaves to the full lane as it came.
 
-mod delivery;
+mod client;
 mod request;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::task::{Poll, ready};
-use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use http::Method;
 use http::header::TE;
-use http::{Method, Version};
+use pingora_core::protocols::http::v2::server::HttpSession;
 
+use self::client::{Client, Http1, Http2};
 use self::request::Request;
 use crate::downstream::Downstream;
 use crate::downstream::connection::Connection;
@@ -28,7 +29,7 @@ use crate::gateway::Gateway;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
 use crate::plan::Forward;
-use crate::refusal::{After, Answer, Refusal};
+use crate::refusal::{Answer, Refusal};
 use crate::upstream::{ConnectFailed, Failure, Origin, Protocol};
 
 /// What became of a request, and with it of its connection.
@@ -59,13 +60,21 @@ impl From<Gone> for Unanswered {
     }
 }
 
-/// Whether this lane may serve a request with this head.
+/// Whether this lane may serve a request of HTTP/1.x with this head.
 pub fn is_plain(head: &RequestHead) -> bool {
     matches!(head.method, Method::GET | Method::HEAD)
-        && head.version == Version::HTTP_11
+        && head.version == http::Version::HTTP_11
         && head.framing == Framing::None
         && !head.upgrade
         && !head.expect_continue
+}
+
+/// Whether this lane may serve this stream of HTTP/2.
+pub fn is_plain_stream(session: &HttpSession) -> bool {
+    let request = session.req_header();
+    matches!(request.method, Method::GET | Method::HEAD)
+        && session.is_body_done()
+        && !request.headers.contains_key(http::header::EXPECT)
 }
 
 /// Serves the request whose head is `head`, which the connection has been told to begin. `keep`: the client and the
@@ -78,32 +87,67 @@ pub async fn serve(
 ) -> Outcome {
     let downstream = connection.downstream().clone();
     let head = head.freeze();
-    let Ok(request) = Request::read(&head) else {
+    let client = Client::Http1(Http1 {
+        connection,
+        head: head.clone(),
+        keep: keep && !gateway.is_draining(),
+        chunked: false,
+    });
+    let ended = serve_client(gateway, &downstream, client).await;
+    match ended {
+        Ended::Answered { keep: true } => Outcome::Kept,
+        Ended::Answered { keep: false } => Outcome::Closing,
+        Ended::Broken => Outcome::Broken,
+        Ended::Declined => Outcome::Declined(head.into()),
+    }
+}
+
+/// Serves a stream of HTTP/2; `false` is none of this lane's.
+pub async fn serve_stream(
+    gateway: &Gateway,
+    downstream: &Downstream,
+    session: &mut HttpSession,
+) -> bool {
+    let client = Client::Http2(Http2(session));
+    match serve_client(gateway, downstream, client).await {
+        Ended::Declined => return false,
+        Ended::Answered { .. } => {}
+        Ended::Broken => session.shutdown(),
+    }
+    true
+}
+
+/// How the service of a client ended.
+enum Ended {
+    Answered { keep: bool },
+    Broken,
+    Declined,
+}
+
+async fn serve_client(gateway: &Gateway, downstream: &Downstream, client: Client<'_>) -> Ended {
+    let Ok(request) = client.request() else {
         // The scanner and this lane disagree: let the other lane be the judge.
-        return Outcome::Declined(head.into());
+        return Ended::Declined;
     };
     let mut lane = Lane {
         gateway,
-        connection,
-        downstream: &downstream,
+        client,
+        downstream,
         exchange: Exchange::new(gateway.plan()),
-        head: &head,
         request,
-        keep: keep && !gateway.is_draining(),
         sent: 0,
     };
     let answered = match lane.enter() {
         Ok(Entry::Forward) => {
             let (_, forward) = forwarding(&lane.exchange);
             if forward.upstream.settings().protocol != Protocol::H1 {
-                drop(lane);
-                return Outcome::Declined(head.into());
+                return Ended::Declined;
             }
             lane.forward(&forward).await
         }
         Ok(Entry::Answer(mut answer)) => {
             entry::dress(&lane.exchange, &mut answer.head);
-            lane.answer(&answer).await.map_err(Unanswered::from)
+            lane.answer(*answer).await.map_err(Unanswered::from)
         }
         Err(refusal) => Err(Unanswered::Refused(refusal)),
     };
@@ -113,24 +157,20 @@ pub async fn serve(
         Err(Unanswered::Broken) => false,
     };
     lane.record();
-    match whole {
-        true if lane.keep => Outcome::Kept,
-        true => Outcome::Closing,
-        false => Outcome::Broken,
+    match lane.client {
+        _ if !whole => Ended::Broken,
+        Client::Http1(client) => Ended::Answered { keep: client.keep },
+        Client::Http2(_) => Ended::Answered { keep: true },
     }
 }
 
 /// One request on its way.
 struct Lane<'a> {
     gateway: &'a Gateway,
-    connection: &'a mut Connection,
+    client: Client<'a>,
     downstream: &'a Downstream,
     exchange: Exchange,
-    /// What `request` was read from.
-    head: &'a Bytes,
     request: Request,
-    /// The connection may carry another request.
-    keep: bool,
     /// Body bytes written to the client.
     sent: u64,
 }
@@ -138,10 +178,10 @@ struct Lane<'a> {
 impl Lane<'_> {
     fn enter(&mut self) -> Result<Entry, Refusal> {
         let parsed = Parsed {
-            version: Version::HTTP_11,
+            version: self.client.version(),
             method: &self.request.method,
-            authority: None,
-            target: self.request.target(self.head),
+            authority: self.request.authority.as_ref().map(|host| host.as_str()),
+            target: &self.request.target,
             headers: &self.request.fields,
             default_port: if self.downstream.tls.is_some() {
                 443
@@ -157,7 +197,7 @@ impl Lane<'_> {
     /// Takes from the request what goes no further.
     fn shed(&mut self) {
         let fields = &mut self.request.fields;
-        for name in entry::unwelcome(Version::HTTP_11, fields, &self.exchange.plan) {
+        for name in entry::unwelcome(self.client.version(), fields, &self.exchange.plan) {
             fields.remove(name);
         }
     }
@@ -168,14 +208,14 @@ impl Lane<'_> {
         let mut interim = false;
         loop {
             let begun = attempt::begin(&mut self.exchange, &self.request.fields);
-            let begun = watched(self.connection, begun).await;
+            let begun = watched(&mut self.client, begun).await;
             if let Err(refusal) = self.present(begun)? {
                 return Err(Unanswered::Refused(refusal));
             }
             let lease = self.exchange.attempt.lease.as_ref();
             let lease = lease.expect("an attempt begins with a lease");
             let connect = Origin::connect(lease, forward.transport.as_ref(), again);
-            let connected = watched(self.connection, connect).await;
+            let connected = watched(&mut self.client, connect).await;
             let mut origin = match self.present(connected)? {
                 Ok((origin, rested)) => {
                     attempt::connected(&mut self.exchange, rested);
@@ -201,7 +241,7 @@ impl Lane<'_> {
                 Err(error) => Some(error),
             };
             // The fields were made those of one backend.
-            self.request = Request::read(self.head).expect("read once already");
+            self.request = self.client.request().expect("read once already");
             self.shed();
             if let Some(error) = failed {
                 let repeatable = again && !interim;
@@ -224,24 +264,59 @@ impl Lane<'_> {
         // Trailers are not passed on: nobody is to be asked for them.
         fields.remove(TE);
         let wire = self.request.to_wire(&target);
-        let sent = watched(self.connection, origin.send(&wire)).await;
+        let sent = watched(&mut self.client, origin.send(&wire)).await;
         if let Err(error) = self.present(sent)? {
             return Ok(Err(error));
         }
         loop {
-            let head = watched(self.connection, origin.head(&self.request.method)).await;
+            let head = watched(&mut self.client, origin.head(&self.request.method)).await;
             let mut head = match self.present(head)? {
                 Ok(head) if head.status().is_informational() => head,
                 other => return Ok(other),
             };
             strip_response_hop_by_hop(&mut head, false);
-            *interim = true;
-            let mut wire = BytesMut::with_capacity(head.longest() + 2);
-            head.write(&mut wire);
-            wire.extend_from_slice(b"\r\n");
-            let written = self.connection.put_all(&wire).await;
-            self.taken(written)?;
+            let written = self.client.interim(&head).await;
+            *interim |= self.taken(written)?;
         }
+    }
+
+    /// Passes a final response on, piece by piece as it comes.
+    async fn deliver(
+        &mut self,
+        mut origin: Origin,
+        mut head: ResponseHead,
+    ) -> Result<(), Unanswered> {
+        if self.gateway.is_draining() {
+            self.client.keep_no_longer();
+        }
+        strip_response_hop_by_hop(&mut head, false);
+        self.exchange.status = head.status().as_u16();
+        let begun = self.client.head(head, &self.request.method, &self.exchange);
+        self.taken(begun)?;
+        loop {
+            let piece = watched(&mut self.client, origin.body()).await;
+            match self.present(piece)? {
+                Ok(Some(piece)) => {
+                    self.sent += piece.len() as u64;
+                    let written = self.client.body(piece).await;
+                    self.taken(written)?;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    attempt::broke_off(&mut self.exchange, fault(&error), &error, false);
+                    // What the client has is all it gets: its end is missing, and so it knows.
+                    self.exchange.refusal = None;
+                    self.exchange.truncated = true;
+                    return Err(Unanswered::Broken);
+                }
+            }
+        }
+        // The backend is free now, whenever the client has taken the rest.
+        origin.finish();
+        self.exchange.attempt.lease = None;
+        let ended = self.client.end().await;
+        self.taken(ended)?;
+        Ok(())
     }
 
     /// What a wait with an eye on the client ended in.
@@ -251,7 +326,7 @@ impl Lane<'_> {
     }
 
     /// Whether the client has taken what was written.
-    fn taken(&mut self, written: io::Result<()>) -> Result<(), Gone> {
+    fn taken<T>(&mut self, written: io::Result<T>) -> Result<T, Gone> {
         self.present(written.map_err(|_| Gone))
     }
 
@@ -266,26 +341,26 @@ impl Lane<'_> {
         let answer = self
             .gateway
             .refusal_answer(&self.exchange, &refusal, request);
-        self.keep &= refusal.keep_connection();
+        if !refusal.keep_connection() {
+            self.client.keep_no_longer();
+        }
         self.exchange.refusal = Some(refusal);
-        self.answer(&answer).await
+        self.answer(answer).await
     }
 
     /// Writes an answer of ours.
-    async fn answer(&mut self, answer: &Answer) -> Result<(), Gone> {
-        let after = if self.keep { After::Keep } else { After::Close };
+    async fn answer(&mut self, answer: Answer) -> Result<(), Gone> {
         self.exchange.status = answer.head.status.as_u16();
         self.sent = answer.body.len() as u64;
-        let wire = answer.to_wire(after, SystemTime::now());
-        let written = self.connection.put_all(&wire).await;
+        let written = self.client.answer(answer).await;
         self.taken(written)
     }
 
     fn record(&self) {
         let served = Served {
             method: &self.request.method,
-            version: Version::HTTP_11,
-            target: self.request.target(self.head),
+            version: self.client.version(),
+            target: &self.request.target,
             user_agent: self.request.user_agent.as_ref(),
             bytes_in: 0,
             bytes_out: self.sent,
@@ -296,13 +371,13 @@ impl Lane<'_> {
 }
 
 /// Does `work`, and gives it up when the client leaves.
-async fn watched<T>(connection: &mut Connection, work: impl Future<Output = T>) -> Result<T, Gone> {
+async fn watched<T>(client: &mut Client<'_>, work: impl Future<Output = T>) -> Result<T, Gone> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
         }
-        ready!(connection.poll_gone(cx));
+        ready!(client.poll_gone(cx));
         Poll::Ready(Err(Gone))
     })
     .await

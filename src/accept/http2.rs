@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Acceptor, Shutdown};
 use crate::downstream::connection::Connection;
+use crate::express;
 
 /// Streams that a client may spoil on one connection before the connection is closed.
 const MAX_MALFORMED: usize = 32;
@@ -57,6 +58,7 @@ impl Drop for ActiveStream {
 pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
     let settings = &acceptor.settings;
     connection.make_opaque();
+    let downstream = connection.downstream().clone();
     let digest = Arc::new(Digest {
         ssl_digest: None,
         timing_digest: Vec::new(),
@@ -115,7 +117,14 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
                 }
                 let acceptor = acceptor.clone();
                 let shutdown = shutdown.clone();
+                let downstream = downstream.clone();
                 tokio::spawn(async move {
+                    let gateway = &acceptor.gateway;
+                    if express::is_plain_stream(&session)
+                        && express::serve_stream(gateway, &downstream, &mut session).await
+                    {
+                        return drop(active);
+                    }
                     let session = ServerSession::new_http2(session);
                     acceptor.proxy.process_new_http(session, &shutdown).await;
                     drop(active);

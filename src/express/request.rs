@@ -1,10 +1,10 @@
 //! A plain request: its head as values for the decisions, and as text for a backend.
 
-use std::ops::Range;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::uri::Authority;
 use http::{HeaderMap, Method};
+use pingora_http::RequestHeader;
 
 use crate::http1::{Malformed, grammar};
 
@@ -14,7 +14,10 @@ const USUAL_FIELDS: usize = 32;
 /// What a head says.
 pub struct Request {
     pub method: Method,
-    target: Range<usize>,
+    /// As it came.
+    pub target: Bytes,
+    /// What HTTP/2 says in place of Host.
+    pub authority: Option<Authority>,
     pub fields: HeaderMap,
     pub user_agent: Option<HeaderValue>,
 }
@@ -46,15 +49,11 @@ impl Request {
         }
         Ok(Self {
             method,
-            target: method_end + 1..target_end.max(method_end + 1),
+            target: head.slice(method_end + 1..target_end.max(method_end + 1)),
+            authority: None,
             user_agent: fields.get(USER_AGENT).cloned(),
             fields,
         })
-    }
-
-    /// The target as it came in `head`, which this was read from.
-    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.target.clone()]
     }
 
     /// The head that a backend receives.
@@ -80,21 +79,37 @@ impl Request {
     }
 }
 
+/// A request of HTTP/2, read by its codec.
+impl From<&RequestHeader> for Request {
+    fn from(request: &RequestHeader) -> Self {
+        let mut fields = HeaderMap::with_capacity(USUAL_FIELDS.max(request.headers.len()));
+        for (name, value) in &request.headers {
+            fields.append(name.clone(), value.clone());
+        }
+        Self {
+            method: request.method.clone(),
+            target: Bytes::copy_from_slice(request.raw_path()),
+            authority: request.uri.authority().cloned(),
+            user_agent: request.headers.get(USER_AGENT).cloned(),
+            fields,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(head: &'static str) -> (Request, Bytes) {
-        let head = Bytes::from_static(head.as_bytes());
-        (Request::read(&head).unwrap(), head)
+    fn read(head: &'static str) -> Request {
+        Request::read(&Bytes::from_static(head.as_bytes())).unwrap()
     }
 
     #[test]
     fn a_head_is_read_and_written_again() {
         let text =
             "GET /a?b=%20 HTTP/1.1\r\nHost: a\r\nX-Odd:\tb c\t\r\nempty:\r\nx-odd: \u{e9}\r\n\r\n";
-        let (request, head) = read(text);
-        assert_eq!(request.target(&head), b"/a?b=%20");
+        let request = read(text);
+        assert_eq!(request.target, "/a?b=%20");
         assert_eq!(
             request.to_wire("/other"),
             "GET /other HTTP/1.1\r\nhost: a\r\nx-odd: b c\r\nx-odd: \u{e9}\r\nempty: \r\n\r\n"
@@ -103,9 +118,9 @@ mod tests {
 
     #[test]
     fn a_head_without_fields_is_read_too() {
-        let (request, head) = read("HEAD / HTTP/1.1\r\n\r\n");
+        let request = read("HEAD / HTTP/1.1\r\n\r\n");
         assert_eq!(
-            (request.method.as_str(), request.target(&head)),
+            (request.method.as_str(), &*request.target),
             ("HEAD", &b"/"[..])
         );
         assert!(request.fields.is_empty());

@@ -98,6 +98,17 @@ impl ResponseHead {
         self.fields.iter().map(|field| self.part(&field.name))
     }
 
+    /// Every line that came and is left, name and value.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = (&[u8], Bytes)> {
+        let whole = |range: &Range<u32>| range.start as usize..range.end as usize;
+        self.fields.iter().map(move |field| {
+            (
+                self.part(&field.name),
+                self.bytes.slice(whole(&field.value)),
+            )
+        })
+    }
+
     pub fn has(&self, name: &HeaderName) -> bool {
         self.fields.iter().any(|field| self.is(field, name))
     }

@@ -1,0 +1,210 @@
+//! The client's side of an exchange, in either version of HTTP.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{DATE, HeaderName, HeaderValue};
+use http::response::Parts;
+use http::{Method, StatusCode, Version};
+use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_http::ResponseHeader;
+
+use super::request::Request;
+use crate::downstream::connection::Connection;
+use crate::exchange::{Exchange, entry};
+use crate::http1::{Framing, Malformed, ResponseHead};
+use crate::refusal::{After, Answer};
+
+/// Bytes of the lines that [`Http1::head`] writes itself.
+const OWN_LINES: usize = 128;
+/// Fields that most responses gain.
+const FIELDS_ADDED: usize = 16;
+
+/// Whoever asked, and is answered.
+pub(super) enum Client<'a> {
+    Http1(Http1<'a>),
+    Http2(Http2<'a>),
+}
+
+impl Client<'_> {
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
+        }
+    }
+
+    /// What is asked, as it came. An error is a head that this lane cannot read.
+    pub fn request(&self) -> Result<Request, Malformed> {
+        match self {
+            Self::Http1(client) => Request::read(&client.head),
+            Self::Http2(client) => Ok(Request::from(client.0.req_header())),
+        }
+    }
+
+    /// Ready when the client has left.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(client) => client.connection.poll_gone(cx),
+            Self::Http2(client) => Pin::new(&mut client.0.idle()).poll(cx).map(drop),
+        }
+    }
+
+    /// Asks the client not to send another request on this connection, where that is said in an answer.
+    pub fn keep_no_longer(&mut self) {
+        if let Self::Http1(client) = self {
+            client.keep = false;
+        }
+    }
+
+    /// Sends an answer of ours.
+    pub async fn answer(&mut self, answer: Answer) -> io::Result<()> {
+        match self {
+            Self::Http1(client) => client.answer(&answer).await,
+            Self::Http2(client) => client.answer(answer).await,
+        }
+    }
+
+    /// Passes an interim response on; `false` where that cannot be done.
+    pub async fn interim(&mut self, head: &ResponseHead) -> io::Result<bool> {
+        match self {
+            Self::Http1(client) => client.interim(head).await.map(|()| true),
+            // The codec knows no interim responses.
+            Self::Http2(_) => Ok(false),
+        }
+    }
+
+    /// Begins an answer with what a backend said, dressed for this exchange. It may leave with the first of the body.
+    pub fn head(
+        &mut self,
+        head: ResponseHead,
+        method: &Method,
+        exchange: &Exchange,
+    ) -> io::Result<()> {
+        let bodiless = *method == Method::HEAD
+            || matches!(
+                head.status(),
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        match self {
+            Self::Http1(client) => {
+                client.head(head, bodiless, exchange);
+                Ok(())
+            }
+            Self::Http2(client) => client.head(&head, bodiless, exchange),
+        }
+    }
+
+    /// Sends a piece of the body.
+    pub async fn body(&mut self, piece: Bytes) -> io::Result<()> {
+        match self {
+            Self::Http1(client) => client.connection.put_body(&piece, client.chunked).await,
+            Self::Http2(client) => failed(client.0.write_body(piece, false).await),
+        }
+    }
+
+    /// Ends the answer.
+    pub async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Http1(client) => {
+                let end: &[u8] = if client.chunked { b"0\r\n\r\n" } else { b"" };
+                client.connection.put_all(end).await
+            }
+            Self::Http2(client) => failed(client.0.finish()),
+        }
+    }
+}
+
+/// A connection of HTTP/1.1 with one request on it.
+pub(super) struct Http1<'a> {
+    pub connection: &'a mut Connection,
+    /// The head of the request.
+    pub head: Bytes,
+    /// The connection may carry another request.
+    pub keep: bool,
+    /// The body of the answer is sent in chunks.
+    pub chunked: bool,
+}
+
+impl Http1<'_> {
+    async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
+        let after = if self.keep { After::Keep } else { After::Close };
+        let wire = answer.to_wire(after, SystemTime::now());
+        self.connection.put_all(&wire).await
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) -> io::Result<()> {
+        let mut wire = BytesMut::with_capacity(head.longest() + b"\r\n".len());
+        head.write(&mut wire);
+        wire.put_slice(b"\r\n");
+        self.connection.put_all(&wire).await
+    }
+
+    /// Gathers the head that the client receives; it leaves with the first bytes of the body, or when those keep it waiting.
+    fn head(&mut self, mut head: ResponseHead, bodiless: bool, exchange: &Exchange) {
+        let framing = head.framing();
+        // In chunks where there is a body and nobody knows its length.
+        self.chunked = !bodiless && !matches!(framing, Framing::Length(_));
+        entry::dress(exchange, &mut head);
+        let mut wire = BytesMut::with_capacity(head.longest() + OWN_LINES);
+        head.write(&mut wire);
+        if !head.has(&DATE) {
+            let now = httpdate::HttpDate::from(SystemTime::now());
+            wire.put_slice(format!("Date: {now}\r\n").as_bytes());
+        }
+        if self.chunked && framing != Framing::Chunked {
+            wire.put_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if !self.keep {
+            wire.put_slice(b"Connection: close\r\n");
+        }
+        wire.put_slice(b"\r\n");
+        self.connection.gather(&wire);
+    }
+}
+
+/// A stream of HTTP/2.
+pub(super) struct Http2<'a>(pub &'a mut HttpSession);
+
+impl Http2<'_> {
+    async fn answer(&mut self, answer: Answer) -> io::Result<()> {
+        let bodiless = answer.body.is_empty();
+        failed(
+            self.0
+                .write_response_header(Box::new(answer.head), bodiless),
+        )?;
+        if bodiless {
+            return Ok(());
+        }
+        failed(self.0.write_body(answer.body, true).await)
+    }
+
+    fn head(&mut self, head: &ResponseHead, bodiless: bool, exchange: &Exchange) -> io::Result<()> {
+        let empty = bodiless || head.framing() == Framing::Length(0);
+        let lines = head.lines();
+        let room = lines.len() + FIELDS_ADDED;
+        let mut response = ResponseHeader::build_no_case(head.status(), Some(room))
+            .map_err(|_| io::ErrorKind::InvalidData)?;
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name).map_err(|_| io::ErrorKind::InvalidData)?;
+            let value =
+                HeaderValue::from_maybe_shared(value).map_err(|_| io::ErrorKind::InvalidData)?;
+            failed(response.append_header(name, value))?;
+        }
+        let mut response = Parts::from(response);
+        entry::dress(exchange, &mut response);
+        failed(
+            self.0
+                .write_response_header(Box::new(response.into()), empty),
+        )
+    }
+}
+
+/// pingora's failures as those of a write to a client, which is all that is known of them.
+fn failed<T>(result: pingora_core::Result<T>) -> io::Result<T> {
+    result.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+}
