@@ -15,9 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 mod http;
 mod page;
 
-/// How long "mortal" answers, and how long it is then gone.
-const ALIVE: Duration = Duration::from_secs(20);
-const DEAD: Duration = Duration::from_secs(10);
+/// How long "mortal" answers, and how long it is then gone, again and again.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    pub alive: Duration,
+    pub dead: Duration,
+}
+
 /// What "slow" takes longer for a page.
 const LATENCY: Duration = Duration::from_millis(200);
 
@@ -49,18 +53,18 @@ impl Backend {
 /// Starts "swift", "slow" and "mortal" as tasks of the current runtime, each on a free port of
 /// 127.0.0.1; their addresses in this order.
 ///
-/// They run until the runtime ends. "mortal" is gone for ten seconds out of every thirty: its port
-/// refuses and its connections are closed, whatever was on them.
+/// They run until the runtime ends. While "mortal" is gone its port refuses; when it goes its
+/// connections are closed, whatever was on them.
 ///
 /// An error means that no port could be had.
-pub async fn backends() -> io::Result<Vec<SocketAddr>> {
+pub async fn backends(rhythm: Rhythm) -> io::Result<Vec<SocketAddr>> {
     let (swift, at_swift) = listen().await?;
     let (slow, at_slow) = listen().await?;
     let (mortal, at_mortal) = listen().await?;
     tokio::spawn(serve(Backend::new("swift", Duration::ZERO), swift));
     tokio::spawn(serve(Backend::new("slow", LATENCY), slow));
     let backend = Backend::new("mortal", Duration::ZERO);
-    tokio::spawn(live_and_die(backend, mortal, at_mortal, ALIVE, DEAD));
+    tokio::spawn(live_and_die(backend, mortal, at_mortal, rhythm));
     Ok(vec![at_swift, at_slow, at_mortal])
 }
 
@@ -96,17 +100,16 @@ async fn live_and_die(
     backend: Arc<Backend>,
     listener: TcpListener,
     address: SocketAddr,
-    alive: Duration,
-    dead: Duration,
+    rhythm: Rhythm,
 ) {
     let mut listener = listener;
     loop {
-        let end = Instant::now() + alive;
+        let end = Instant::now() + rhythm.alive;
         tokio::select! {
             () = serve(backend.clone(), listener) => {}
             () = sleep_until(end) => {}
         }
-        sleep(dead).await;
+        sleep(rhythm.dead).await;
         listener = loop {
             match TcpListener::bind(address).await {
                 Ok(listener) => break listener,
@@ -170,12 +173,13 @@ redirect = {{ status = 308, to = "/{{?query}}" }}
 
 /// What the demonstration prints once the gateway listens: where it is and what to try.
 /// No line is longer than 80 columns.
-pub fn guide(listen: SocketAddr) -> String {
+pub fn guide(listen: SocketAddr, rhythm: Rhythm) -> String {
     let at = format!("http://{listen}");
+    let Rhythm { alive, dead } = rhythm;
     format!(
         r#"
   Tollgate is in front of three backends: swift, slow (+200 ms), and mortal,
-  which dies for 10 seconds out of every 30.
+  which lives for {alive:?} and is then gone for {dead:?}, again and again.
 
       {at}/            reload it: the page names its backend
       {at}/strict      the same under strict security headers

@@ -4,6 +4,7 @@ mod allocator;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -11,6 +12,7 @@ use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
 use tollgate::config::{self, Config};
+use tollgate::demo::Rhythm;
 use tollgate::explain::ExplainError;
 use tollgate::listen::ListenAddress;
 use tollgate::server::{self, ServeError};
@@ -56,6 +58,12 @@ enum Command {
         /// Where to listen.
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
         listen: std::net::SocketAddr,
+        /// How long the backend that dies lives.
+        #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = period)]
+        alive: Duration,
+        /// How long it is then gone.
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = period)]
+        dead: Duration,
     },
     /// Make a development certificate, signed by a local authority that is made once.
     Certs(certs::Options),
@@ -92,6 +100,14 @@ struct File {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
+}
+
+/// A duration as in the configuration, above zero.
+fn period(text: &str) -> Result<Duration, String> {
+    match config::word::parse_duration(text)? {
+        Duration::ZERO => Err("expected more than 0s".to_owned()),
+        period => Ok(period),
+    }
 }
 
 /// What an operator wrote is wrong.
@@ -135,7 +151,11 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             }
             println!("{file}: no problems");
         }
-        Command::Demo { listen } => server::demo(listen, inheritance)?,
+        Command::Demo {
+            listen,
+            alive,
+            dead,
+        } => server::demo(listen, Rhythm { alive, dead }, inheritance)?,
         Command::Certs(options) => print!("{}", certs::make(&options)?),
         Command::Explain {
             file,

@@ -22,7 +22,7 @@ use crate::refusal::Pages;
 use crate::route::rewrite::{self, Template};
 use crate::route::{PathPrefix, Routes};
 use crate::telemetry::access::AccessPolicy;
-use crate::upstream::{Transport, Upstream};
+use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
 
@@ -41,6 +41,8 @@ pub struct Plan {
     pub default_headers: Arc<HeaderPolicy>,
     /// For records of requests that have no route.
     pub access: AccessPolicy,
+    /// Who is asked for the names of backends.
+    pub dns: DnsSettings,
 }
 
 impl Plan {

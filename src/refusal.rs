@@ -168,8 +168,8 @@ impl Refusal {
 
     /// Whether the connection may carry another request: not after a message whose end is unknown
     /// or not worth reading, not when the connection itself is one too many, and not when we are
-    /// going away or no longer know our own state. After a backend was asked and failed, the
-    /// connection is closed regardless, because pingora ends it.
+    /// going away or no longer know our own state. After a failed attempt in the full lane it is
+    /// closed regardless, because pingora ends it.
     pub fn keep_connection(&self) -> bool {
         !matches!(
             self,

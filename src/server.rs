@@ -17,7 +17,7 @@ use crate::accept::listener::Listener;
 use crate::banner;
 use crate::config::problem::Problems;
 use crate::config::{self, Config, Draft, Source};
-use crate::demo;
+use crate::demo::{self, Rhythm};
 use crate::descriptors;
 use crate::gateway::Gateway;
 use crate::listen::{ListenAddress, ListenerSettings};
@@ -135,14 +135,18 @@ fn runtime(workers: usize) -> Result<runtime::Runtime, ServeError> {
 }
 
 /// The demonstration: three backends of our own and the gateway over them, until it is ended.
-pub fn demo(listen: SocketAddr, inheritance: Inheritance) -> Result<(), ServeError> {
+pub fn demo(
+    listen: SocketAddr,
+    rhythm: Rhythm,
+    inheritance: Inheritance,
+) -> Result<(), ServeError> {
     let backing = runtime(1)?;
     let backends = backing
-        .block_on(demo::backends())
+        .block_on(demo::backends(rhythm))
         .map_err(ServeError::Demo)?;
     let text = demo::config(&backends, listen);
     let config = config::parse(&text, "demo", &|_| None)?;
-    println!("{}", demo::guide(listen));
+    println!("{}", demo::guide(listen, rhythm));
     run(&Source::Given(Box::new(config)), inheritance)
 }
 

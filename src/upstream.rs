@@ -7,6 +7,7 @@ mod budget;
 mod connect;
 mod connector;
 mod deadline;
+mod dns;
 mod health;
 mod idle;
 mod inventory;
@@ -50,9 +51,10 @@ pub use self::{
     connect::ConnectFailed,
     connector::Connector,
     deadline::Deadline,
+    dns::{BadNameServer, Dns, DnsSettings, NameServer},
     lease::{Lease, Tried},
     origin::Origin,
-    resolve::Lookup,
+    resolve::{Lookup, NoResolver},
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,

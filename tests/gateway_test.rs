@@ -382,3 +382,29 @@ fn a_wrong_configuration_ends_with_two() {
         );
     }
 }
+
+#[test]
+fn as_many_threads_serve_as_were_asked_for() {
+    let origin = Origin::always(Reply::ok("x"));
+    for workers in [1, 3] {
+        let gateway = Gateway::start(&format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = {workers}\nwatch = false\n\
+             [upstream.app]\nbackends = [\"{}\"]\n[[route]]\nupstream = \"app\"\n",
+            origin.address()
+        ));
+        gateway.wait_for_log("its start", |line| line.contains("\"ready\""));
+        let serving = || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.pid()));
+            let names = threads
+                .expect("it runs")
+                .flatten()
+                .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+            // The first thread of the process has the name too.
+            names.filter(|name| name.trim() == "tollgate").count() - 1
+        };
+        // A thread of another name has that of its parent until it has begun.
+        wait_for(&format!("{workers} threads"), || {
+            (serving() == workers).then_some(())
+        });
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::harness::client::{Connection, connect, get, raw};
 use crate::harness::gateway::Gateway;
@@ -102,23 +102,6 @@ fn names_in(text: &str) -> String {
     found.collect::<Vec<_>>().join(" ")
 }
 
-/// A client configuration of one version of TLS.
-fn only(ca: &TestCa, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    let pem = ca.certificate();
-    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());
-    roots
-        .add(der.expect("our own PEM"))
-        .expect("our own certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("ring has it")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
 fn free_ipv6() -> SocketAddr {
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("IPv6 on the loopback");
     listener.local_addr().expect("bound")
@@ -156,7 +139,7 @@ fn both_versions_of_tls_are_spoken_unless_one_is_excluded() {
     for version in [&TLS12, &TLS13] {
         let tls = handshake(
             connect(setup.address()),
-            only(&setup.ca, version),
+            setup.ca.client_config_of(&[version], &[]),
             "a.example",
         )
         .expect("a handshake");
@@ -165,13 +148,13 @@ fn both_versions_of_tls_are_spoken_unless_one_is_excluded() {
     let strict = Setup::tls(", min_tls = \"1.3\"", "");
     let tls = handshake(
         connect(strict.address()),
-        only(&strict.ca, &TLS12),
+        strict.ca.client_config_of(&[&TLS12], &[]),
         "a.example",
     );
     assert!(tls.is_err(), "TLS 1.2 was accepted");
     let tls = handshake(
         connect(strict.address()),
-        only(&strict.ca, &TLS13),
+        strict.ca.client_config_of(&[&TLS13], &[]),
         "a.example",
     )
     .expect("a handshake");

@@ -284,6 +284,20 @@ fn a_backend_at_fault_is_a_502_with_its_reason() {
 }
 
 #[test]
+fn a_client_keeps_its_connection_when_a_backend_fails_it() {
+    let origin = Origin::always(Reply::nothing().then_close());
+    let gateway = in_front_of(&origin, "max_fails = 0", "");
+    let mut client = gateway.connect();
+    let request = b"GET /app HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+    for _ in 0..3 {
+        client.send(request).expect("the connection is open");
+        let answer = client.response().expect("an answer");
+        assert_eq!(answer.status(), 502);
+        assert_eq!(answer.field("connection"), None);
+    }
+}
+
+#[test]
 fn a_backend_that_is_down_is_a_503_that_says_when_to_come_again() {
     // Two of them: the only backend there is would be tried whatever happened.
     let mut origins = [(); 2].map(|()| Origin::always(Reply::ok("never")));
@@ -352,6 +366,40 @@ fn a_backend_that_is_too_slow_is_a_504() {
     let origin = Origin::always(Reply::nothing().then_stall());
     let gateway = in_front_of(&origin, "timeouts.first_byte = \"200ms\"", "");
     assert_refused(&gateway, &get_of(&gateway, "/app"), 504, "upstream_timeout");
+}
+
+#[test]
+fn what_the_gateway_cannot_do_is_a_500_and_no_fault_of_the_backend() {
+    // The longest target that may enter, and a prefix with which it is longer than any may be.
+    let origin = Origin::always(Reply::ok("never"));
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        max_request_line = "64 KiB"
+        max_header_bytes = "128 KiB"
+        [upstream.app]
+        backends = ["{}"]
+        max_fails = 1
+        [[route]]
+        path = "/app"
+        upstream = "app"
+        replace_prefix = "/{}"
+        "#,
+        origin.address(),
+        "x".repeat(1000)
+    ));
+    let target = format!("/app/{}", "y".repeat(65_000));
+    let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    let mut client = gateway.connect();
+    client.send(request.as_bytes()).expect("the gateway reads");
+    let answer = client.response().expect("an answer");
+    assert_refused(&gateway, &answer, 500, "internal");
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.wait_for_close().expect("it is closed");
+    assert_eq!(origin.received().len(), 0);
+    assert_eq!(gateway.status(1)[0].state, "Up");
+    assert_eq!(gateway.in_flight(1), [0]);
 }
 
 #[test]

@@ -236,6 +236,52 @@ fn the_log_changes_with_a_reload() {
 
 // Three seconds: the one that watches looks at its file once a second.
 #[test]
+fn a_log_that_cannot_be_opened_refuses_the_reload_whole() {
+    let (old, new) = (
+        Origin::always(Reply::ok("old")),
+        Origin::always(Reply::ok("new")),
+    );
+    let gateway = Gateway::start(&config(&old, "", "[log]\naccess = \"all\""));
+    // A directory is in the way; the folder of the file is there, so the text alone is right.
+    std::fs::create_dir(gateway.folder().join("taken")).expect("there is space");
+    let log = "[log]\naccess = \"all\"\noutput = \"taken\"";
+    let line = reload(&gateway, &config(&new, "", log));
+    assert!(line.contains("reload refused"), "{line}");
+    assert!(line.contains("taken"), "{line}");
+    let position = gateway.log().position();
+    assert_eq!(get(gateway.address(), "/x").text(), "old");
+    gateway.wait_for_log_after(position, "the request", |line| line.contains("\"/x\""));
+}
+
+#[test]
+fn variables_are_those_of_the_process_at_the_start_and_at_a_reload() {
+    let (a, b) = (
+        Origin::always(Reply::ok("a")),
+        Origin::always(Reply::ok("b")),
+    );
+    let file = |origin: &str| {
+        format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream.app]\nbackends = [\"{origin}\"]\n\
+             max_fails = \"${{FAILS}}\"\n[[route]]\nupstream = \"app\"\n"
+        )
+    };
+    let address = a.address().to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let env = [("BACKEND", address.as_ref()), ("FAILS", "0".as_ref())];
+    let gateway = Gateway::start_with_env(folder, &file("${BACKEND}"), &env);
+    assert_eq!(get(gateway.address(), "/").text(), "a");
+
+    let other = file(&format!("${{UNSET_BACKEND:-{}}}", b.address()));
+    assert!(reload(&gateway, &other).contains("\"reloaded\""));
+    assert_eq!(get(gateway.address(), "/").text(), "b");
+
+    let missing = reload(&gateway, &file("${UNSET_BACKEND}"));
+    assert!(missing.contains("reload refused"), "{missing}");
+    assert!(missing.contains("UNSET_BACKEND"), "{missing}");
+    assert_eq!(get(gateway.address(), "/").text(), "b");
+}
+
+#[test]
 fn without_watch_only_a_signal_reloads() {
     let origins = ["old", "new"].map(|text| Origin::always(Reply::ok(text)));
     let [old, new] = origins.each_ref().map(|origin| config(origin, "", ""));

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::harness::client::{Connection, connect};
 use crate::harness::corpus::{cases, unescape};
 use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Reply};
-use crate::harness::port::bind_free;
+use crate::harness::port::full_port;
 use crate::harness::response::Broken;
 use crate::harness::wait_for;
 
@@ -246,24 +245,9 @@ fn assert_is_late(mut client: Connection, status: u16) {
 
 #[test]
 fn a_backend_that_accepts_no_connection_is_a_504_in_time() {
-    let (listener, address) = full_backlog();
-    let gateway = at(&address, "timeouts.connect = \"300ms\"");
+    let (address, _held) = full_port();
+    let gateway = at(&address.to_string(), "timeouts.connect = \"300ms\"");
     assert_is_late(gateway.connect(), 504);
-    drop(listener);
-}
-
-/// A port whose queue of connections is full: the kernel answers no more of them.
-fn full_backlog() -> ((TcpListener, Vec<std::net::TcpStream>), String) {
-    let (listener, address) = bind_free();
-    let socket = socket2::SockRef::from(&listener);
-    socket.listen(0).expect("a listener can be narrowed");
-    let mut waiting = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))
-    {
-        waiting.push(stream);
-    }
-    ((listener, waiting), address.to_string())
 }
 
 #[test]

@@ -345,6 +345,10 @@ fn a_refused_http2_request_hears_its_reason() {
         (":authority", "a,b", 400, "host_list"),
         (":method", "TRACE", 405, "method_trace"),
         ("expect", "soon", 417, "expectation_unknown"),
+        (":path", "/\u{e9}", 400, "target_not_ascii"),
+        ("x", " b", 400, "field_value_invalid"),
+        ("x", "b\t", 400, "field_value_invalid"),
+        ("http2-settings", "x", 400, "connection_field_in_http_2"),
     ] {
         let mut fields = GOOD.to_vec();
         match fields.iter_mut().find(|field| field.0 == name) {

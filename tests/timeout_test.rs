@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Reply};
-use crate::harness::port::bind_free;
+use crate::harness::port::{bind_free, full_port};
 use crate::harness::response::{Broken, Response};
 use crate::harness::wait_for;
 
@@ -70,26 +70,9 @@ fn assert_connection_is_discarded(origin: &Origin) {
     });
 }
 
-/// A port whose queue of connections is full: the next SYN gets no answer.
-fn full_port() -> (TcpListener, Vec<std::net::TcpStream>) {
-    let (listener, address) = bind_free();
-    // SAFETY: listen takes two integers and touches no memory of ours.
-    let again = unsafe {
-        use std::os::fd::AsRawFd;
-        libc::listen(listener.as_raw_fd(), 0)
-    };
-    assert_eq!(again, 0);
-    let mut held = Vec::new();
-    while let Ok(socket) = std::net::TcpStream::connect_timeout(&address, SHORT) {
-        held.push(socket);
-    }
-    (listener, held)
-}
-
 #[test]
 fn a_connection_that_is_not_made_in_time_is_a_504() {
-    let (listener, _held) = full_port();
-    let address = listener.local_addr().expect("it is bound");
+    let (address, _held) = full_port();
     let gateway = start(address, "connect = \"300ms\"", "");
     assert_refused(&in_time(|| get(&gateway)), 504, "upstream_timeout");
 }
@@ -302,8 +285,7 @@ fn a_route_has_timeouts_of_its_own() {
     let gateway = start(pauses.address(), long, "read = \"300ms\"");
     assert!(in_time(|| gateway.connect().get("/")).is_err());
 
-    let (listener, _held) = full_port();
-    let address = listener.local_addr().expect("it is bound");
+    let (address, _held) = full_port();
     let gateway = start(address, long, "connect = \"300ms\"");
     assert_refused(&in_time(|| get(&gateway)), 504, "upstream_timeout");
 

@@ -7,10 +7,9 @@ use tempfile::TempDir;
 
 use crate::harness::client::get;
 use crate::harness::gateway::Gateway;
-use crate::harness::h2_client::runtime;
+use crate::harness::h2_origin::{Conduct, H2Origin};
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
-use crate::harness::port::bind_free;
 use crate::harness::response::Response;
 use crate::harness::tls::TestCa;
 use crate::harness::tls_origin::TlsOrigin;
@@ -370,36 +369,10 @@ fn the_path_that_is_routed_is_the_path_that_is_forwarded() {
     }
 }
 
-/// A backend of HTTP/2 in plaintext that answers with this status once a request has arrived whole.
-fn h2c_origin(status: u16) -> std::net::SocketAddr {
-    let (listener, address) = bind_free();
-    listener.set_nonblocking(true).expect("a socket of ours");
-    std::thread::spawn(move || {
-        runtime().block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
-            while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
-                    while let Some(Ok((request, mut respond))) = connection.accept().await {
-                        tokio::spawn(async move {
-                            let mut body = request.into_body();
-                            while let Some(Ok(data)) = body.data().await {
-                                let _ = body.flow_control().release_capacity(data.len());
-                            }
-                            let response = http::Response::builder().status(status).body(());
-                            let _ = respond.send_response(response.expect("three digits"), true);
-                        });
-                    }
-                });
-            }
-        });
-    });
-    address
-}
-
 #[test]
 fn a_status_above_599_of_an_http2_backend_is_a_502() {
-    let gateway = start(h2c_origin(700), "protocol = \"h2c\"", "");
+    let origin = H2Origin::start(Conduct::Answers(700));
+    let gateway = start(origin.address(), "protocol = \"h2c\"", "");
     let refused = get(gateway.address(), "/");
     assert_eq!(refused.status(), 502, "{}", refused.text());
     assert!(
@@ -411,7 +384,8 @@ fn a_status_above_599_of_an_http2_backend_is_a_502() {
 
 #[test]
 fn a_slow_upload_to_an_http2_backend_is_not_the_backends_fault() {
-    let backends = format!("{}\", \"{}", h2c_origin(200), h2c_origin(200));
+    let origins = [(); 2].map(|()| H2Origin::start(Conduct::Answers(200)));
+    let backends = format!("{}\", \"{}", origins[0].address(), origins[1].address());
     let upstream = "protocol = \"h2c\"\nmax_fails = 1\n\
         timeouts = { first_byte = \"300ms\", read = \"300ms\" }";
     let gateway = start(backends, upstream, "");

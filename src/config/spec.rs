@@ -8,7 +8,7 @@ mod upstream;
 pub use super::declare::Origin;
 pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
-pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ServerSpec};
+pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
 
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ spec! {
         server: ServerSpec;
         /// Who is believed about whom.
         clients: ClientsSpec = {};
+        /// Who is asked for the addresses of names.
+        resolver: ResolverSpec = {};
         /// The access log and the gateway's own messages.
         log: LogSpec = {};
         /// The answers that the gateway gives by itself.

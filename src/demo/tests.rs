@@ -2,6 +2,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+const RHYTHM: Rhythm = Rhythm {
+    alive: Duration::from_secs(20),
+    dead: Duration::from_secs(10),
+};
+
 async fn swift() -> SocketAddr {
     let (listener, address) = listen().await.unwrap();
     tokio::spawn(serve(Backend::new("swift", Duration::ZERO), listener));
@@ -24,7 +29,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 
 #[tokio::test]
 async fn three_backends_answer_by_name() {
-    let addresses = backends().await.unwrap();
+    let addresses = backends(RHYTHM).await.unwrap();
     for (address, name) in addresses.iter().zip(["swift", "slow", "mortal"]) {
         let answer = get(*address, "/api/time?x=1").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -95,8 +100,11 @@ async fn a_stream_begins_before_it_ends() {
 async fn mortal_closes_its_connections_and_comes_back_on_its_port() {
     let (listener, address) = listen().await.unwrap();
     let backend = Backend::new("mortal", Duration::ZERO);
-    let (alive, dead) = (Duration::from_millis(300), Duration::from_millis(100));
-    tokio::spawn(live_and_die(backend, listener, address, alive, dead));
+    let rhythm = Rhythm {
+        alive: Duration::from_millis(300),
+        dead: Duration::from_millis(100),
+    };
+    tokio::spawn(live_and_die(backend, listener, address, rhythm));
 
     let mut idle = TcpStream::connect(address).await.unwrap();
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -113,7 +121,7 @@ async fn mortal_closes_its_connections_and_comes_back_on_its_port() {
 #[test]
 fn the_guide_fits_a_terminal_and_its_routes_are_in_the_configuration() {
     let listen: SocketAddr = "127.0.0.1:65535".parse().unwrap();
-    let guide = guide(listen);
+    let guide = guide(listen, RHYTHM);
     for line in guide.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }

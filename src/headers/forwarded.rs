@@ -75,7 +75,7 @@ pub fn towards_application(request: &mut HMap, arrival: &Arrival<'_>) {
     // Most peers say nothing: then nothing is looked up.
     let mut heard = false;
     for claim in found(request, is_claim) {
-        if !trusted || claim.as_str().contains('_') {
+        if !trusted || !claim.as_str().bytes().all(is_plain) {
             request.remove(&claim);
         } else {
             heard = true;
@@ -297,7 +297,8 @@ fn of_connection(more: &[&'static str]) -> Names {
 }
 
 /// A field in which a peer says something about the connection, the client or the path that
-/// applications are known to believe. `_` counts as `-`: CGI and WSGI make one variable of both.
+/// applications are known to believe. What is no letter and no digit counts as `-`: CGI makes one
+/// variable of them all.
 fn is_claim(name: &str) -> bool {
     const CLAIMS: [&str; 12] = [
         "forwarded",
@@ -317,7 +318,7 @@ fn is_claim(name: &str) -> bool {
     let (b'f' | b't' | b'x') = name.as_bytes()[0] else {
         return false;
     };
-    let same = |byte: u8, wanted: u8| byte == wanted || (byte == b'_' && wanted == b'-');
+    let same = |byte: u8, wanted: u8| byte == wanted || (!is_plain(byte) && wanted == b'-');
     let starts = |wanted: &str| {
         name.len() >= wanted.len()
             && name
@@ -329,6 +330,11 @@ fn is_claim(name: &str) -> bool {
         || CLAIMS
             .iter()
             .any(|claim| claim.len() == name.len() && starts(claim))
+}
+
+/// Of a name that means itself everywhere.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// The names that are there and wanted.

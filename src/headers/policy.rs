@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use pingora_http::{HMap, ResponseHeader};
@@ -31,6 +31,7 @@ pub struct PolicySettings {
     /// Takes the place of the preset's policy, also when it is only reported. Empty: the preset's
     /// policy, if it has one.
     pub csp: Csp,
+    /// For either of them.
     pub csp_report_only: bool,
     pub hsts: Hsts,
     /// Set towards the application.
@@ -138,37 +139,36 @@ pub struct HeaderPolicy {
 impl HeaderPolicy {
     pub fn new(settings: &PolicySettings) -> Self {
         let set = fields(&settings.set);
-        let mut default: Vec<Field> = Vec::new();
-        for field in fields(&settings.default) {
-            let is_said = |said: &Field| said.name.name == field.name.name;
-            if !set.iter().chain(&default).any(is_said) {
-                default.push(field);
-            }
-        }
+        let mut wished = fields(&settings.default);
         let remove = names(&settings.remove);
         let csp = settings.csp.value();
 
+        let csp_name = match settings.csp_report_only {
+            true => CSP_REPORT_ONLY,
+            false => CSP,
+        };
+
         // The operator's own word takes the place of the preset's.
         if !csp.is_empty() {
-            let name = match settings.csp_report_only {
-                true => "Content-Security-Policy-Report-Only",
-                false => "Content-Security-Policy",
-            };
-            default.push(known_field(name, csp));
+            wished.push(known_field(csp_name, csp));
         }
         let hsts = hsts_value(settings);
         let hsts = hsts
             .iter()
             .map(|value| ("Strict-Transport-Security", value.as_str()));
         for (name, value) in settings.preset.fields().iter().copied().chain(hsts) {
-            let field = known_field(name, value);
+            let is_csp = name == CSP;
+            let replaced = is_csp && !csp.is_empty();
+            let field = known_field(if is_csp { csp_name } else { name }, value);
+            if !replaced && !remove.contains(&field.name.name) {
+                wished.push(field);
+            }
+        }
+        // Each name once, and none that is set: so nothing of it is asked of a silent response.
+        let mut default: Vec<Field> = Vec::new();
+        for field in wished {
             let is_said = |said: &Field| said.name.name == field.name.name;
-            let is_csp = field.name.name == CONTENT_SECURITY_POLICY && !csp.is_empty();
-            if !is_csp
-                && !set.iter().any(is_said)
-                && !default.iter().any(is_said)
-                && !remove.contains(&field.name.name)
-            {
+            if !set.iter().chain(&default).any(is_said) {
                 default.push(field);
             }
         }
@@ -505,6 +505,9 @@ fn hsts_value(settings: &PolicySettings) -> Option<String> {
         (Hsts::MaxAge(age), _) => Some(format!("max-age={}", age.as_secs())),
     }
 }
+
+const CSP: &str = "Content-Security-Policy";
+const CSP_REPORT_ONLY: &str = "Content-Security-Policy-Report-Only";
 
 fn known_field(wire: &'static str, value: &str) -> Field {
     let name = HeaderName::from_bytes(wire.as_bytes()).expect("our own names are right");

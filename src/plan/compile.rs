@@ -19,6 +19,7 @@ use crate::route::Routes;
 use crate::target::PathRules;
 use crate::telemetry::LogSettings;
 use crate::telemetry::access::AccessPolicy;
+use crate::upstream::DnsSettings;
 
 impl Plan {
     /// Compiles `config`; what lives in `running` lives on.
@@ -51,6 +52,7 @@ impl Plan {
             pages: pages?,
             default_headers: policies["basic"].clone(),
             access: access(config, None),
+            dns: dns(config),
             upstreams,
         })
     }
@@ -58,7 +60,7 @@ impl Plan {
     /// Starts the probes and the name resolution of the upstreams, in place of those of the plan
     /// `before`. To be called once, in a runtime, when this plan comes into force.
     pub fn start(&self, before: Option<&Self>) {
-        let lookup = lookup();
+        let lookup = lookup(&self.dns);
         for upstream in self.upstreams.values() {
             upstream.start(&lookup);
         }
@@ -136,6 +138,13 @@ pub(super) fn access(config: &Config, route: Option<&RouteSpec>) -> AccessPolicy
             .and_then(|route| route.slow_after)
             .unwrap_or(log.slow_after),
         query: log.query,
+    }
+}
+
+fn dns(config: &Config) -> DnsSettings {
+    DnsSettings {
+        servers: config.resolver.servers.clone(),
+        timeout: config.resolver.timeout,
     }
 }
 

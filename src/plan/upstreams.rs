@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::config::problem::{Place, Positioned, Problems};
 use crate::config::spec::{HealthSpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
 use crate::config::word::HealthKindSpec;
-use crate::upstream::resolve::{NoResolver, System};
 use crate::upstream::{
-    Lookup, Probe, ProbeKind, Seed, Settings, Timeouts, Tls, TlsError, TlsFiles, Upstream,
+    Dns, DnsSettings, Lookup, NoResolver, Probe, ProbeKind, Seed, Settings, Timeouts, Tls,
+    TlsError, TlsFiles, Upstream,
 };
 
 /// The TLS of one upstream as it will be used; `None` is plaintext.
@@ -131,10 +131,10 @@ fn probe(spec: &HealthSpec) -> Probe {
     }
 }
 
-/// The system's resolver, with its files as they are now.
-pub(super) fn lookup() -> Arc<dyn Lookup> {
-    match System::new() {
-        Ok(system) => Arc::new(system),
+/// The resolver, with the system's files as they are now.
+pub(super) fn lookup(settings: &DnsSettings) -> Arc<dyn Lookup> {
+    match Dns::new(settings) {
+        Ok(dns) => Arc::new(dns),
         Err(error) => {
             let error = crate::telemetry::chain(&error);
             tracing::warn!(%error, "the system has no usable resolver; names of backends stay unresolved");

@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::upstream::{
         Address, Failure, Lookup, Seed, Settings, State, Tls, TlsFiles,
-        resolve::System,
+        dns::{Dns, DnsSettings},
         testing::{Authority, lease, seeds, settings},
     };
 
@@ -532,7 +532,7 @@ mod tests {
             ..settings()
         };
         let upstream = Upstream::new(settings, seeds(&[&ill, &sound]), None);
-        let lookup: Arc<dyn Lookup> = Arc::new(System::new().unwrap());
+        let lookup: Arc<dyn Lookup> = Arc::new(Dns::new(&DnsSettings::default()).unwrap());
         upstream.start(&lookup);
 
         *well.lock() = false;
@@ -586,7 +586,7 @@ mod tests {
             matches!(old.status()[0].state, State::Unhealthy(_)),
             "it may be refused yet"
         );
-        let lookup: Arc<dyn Lookup> = Arc::new(System::new().unwrap());
+        let lookup: Arc<dyn Lookup> = Arc::new(Dns::new(&DnsSettings::default()).unwrap());
         new.start(&lookup);
         assert_eq!(new.status()[0].state, State::Up);
     }

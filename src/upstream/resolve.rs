@@ -4,15 +4,10 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
-    time::{Duration, Instant as SystemInstant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use hickory_resolver::{
-    TokioResolver,
-    net::NetError,
-    proto::rr::{RData, RecordType},
-};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -49,18 +44,6 @@ pub enum LookupError {
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The system's resolver: /etc/resolv.conf and /etc/hosts, both as they were when it was made.
-pub struct System(TokioResolver);
-
-impl System {
-    pub fn new() -> Result<Self, LookupError> {
-        let mut builder = TokioResolver::builder_tokio().map_err(LookupError::failed)?;
-        // Answers are asked for when their TTL has ended: what a cache would say is known.
-        builder.options_mut().cache_size = 0;
-        Ok(Self(builder.build().map_err(LookupError::failed)?))
-    }
-}
-
 /// A machine without a resolver: no name has an address.
 pub struct NoResolver;
 
@@ -68,46 +51,6 @@ pub struct NoResolver;
 impl Lookup for NoResolver {
     async fn lookup(&self, _: &str, _: Family) -> Result<Answer, LookupError> {
         Err(LookupError::NoAddress)
-    }
-}
-
-#[async_trait]
-impl Lookup for System {
-    async fn lookup(&self, name: &str, family: Family) -> Result<Answer, LookupError> {
-        let kind = match family {
-            Family::V4 => RecordType::A,
-            Family::V6 => RecordType::AAAA,
-        };
-        match self.0.lookup(name, kind).await {
-            Ok(found) => {
-                let address = |data: &RData| match data {
-                    RData::A(address) => Some(IpAddr::V4(address.0)),
-                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                    _ => None,
-                };
-                Ok(Answer {
-                    addresses: found
-                        .answers()
-                        .iter()
-                        .filter_map(|record| address(&record.data))
-                        .collect(),
-                    ttl: found
-                        .valid_until()
-                        .saturating_duration_since(SystemInstant::now()),
-                })
-            }
-            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Answer {
-                addresses: Vec::new(),
-                ttl: Duration::MAX,
-            }),
-            Err(error) => Err(LookupError::failed(error)),
-        }
-    }
-}
-
-impl LookupError {
-    fn failed(error: NetError) -> Self {
-        Self::Failed(Box::new(error))
     }
 }
 
@@ -127,23 +70,22 @@ impl Known {
         v4: Result<Answer, LookupError>,
         v6: Result<Answer, LookupError>,
     ) -> Result<Duration, LookupError> {
-        let (v4, v6) = match (v4, v6) {
-            (Err(error), Err(_)) => return Err(error),
-            (v4, v6) => (v4.ok(), v6.ok()),
-        };
-        let found = |answer: &Option<Answer>, last: &BTreeSet<IpAddr>| match answer {
-            Some(answer) => answer.addresses.iter().copied().collect(),
-            None => last.clone(),
+        let found = |answer: &Result<Answer, LookupError>, last: &BTreeSet<IpAddr>| match answer {
+            Ok(answer) => answer.addresses.iter().copied().collect(),
+            Err(_) => last.clone(),
         };
         let next = Self {
             v4: found(&v4, &self.v4),
             v6: found(&v6, &self.v6),
         };
-        if next.v4.is_empty() && next.v6.is_empty() {
-            return Err(LookupError::NoAddress);
+        let nothing = next.v4.is_empty() && next.v6.is_empty();
+        if nothing || (v4.is_err() && v6.is_err()) {
+            return Err(v4.err().or(v6.err()).unwrap_or(LookupError::NoAddress));
         }
         *self = next;
-        let ttl = |answer: Option<Answer>| answer.map_or(Duration::ZERO, |answer| answer.ttl);
+        let ttl = |answer: Result<Answer, LookupError>| {
+            answer.map_or(Duration::ZERO, |answer| answer.ttl)
+        };
         Ok(ttl(v4).min(ttl(v6)))
     }
 
@@ -420,12 +362,5 @@ mod tests {
         drop(upstream);
         pass(0).await;
         assert_eq!(Arc::strong_count(&zone), 1);
-    }
-
-    #[tokio::test]
-    async fn the_system_knows_localhost() {
-        let system = System::new().unwrap();
-        let found = system.lookup("localhost", Family::V4).await.unwrap();
-        assert_eq!(found.addresses, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -57,15 +57,22 @@ impl Frames {
 
     /// Sends a request as these fields, in this order, and its body; waits for what comes of it.
     pub fn request(&mut self, fields: &[(&str, &str)], body: &[u8]) -> Outcome {
-        self.begin(fields, body, END_STREAM)
+        let stream = self.begin(fields, body, END_STREAM);
+        self.outcome(stream)
     }
 
     /// As [`Frames::request`], with a body of which no more than this part ever comes.
     pub fn unfinished(&mut self, fields: &[(&str, &str)], part: &[u8]) -> Outcome {
-        self.begin(fields, part, 0)
+        let stream = self.begin(fields, part, 0);
+        self.outcome(stream)
     }
 
-    fn begin(&mut self, fields: &[(&str, &str)], body: &[u8], last: u8) -> Outcome {
+    /// Sends a request without a body and does not wait; its stream, for [`Frames::outcome`].
+    pub fn ask(&mut self, fields: &[(&str, &str)]) -> u32 {
+        self.begin(fields, &[], END_STREAM)
+    }
+
+    fn begin(&mut self, fields: &[(&str, &str)], body: &[u8], last: u8) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
         let mut block = Vec::new();
@@ -82,10 +89,11 @@ impl Frames {
         if !body.is_empty() {
             self.send(DATA, last, stream, body);
         }
-        self.outcome(stream)
+        stream
     }
 
-    fn outcome(&mut self, stream: u32) -> Outcome {
+    /// Waits for what comes of a stream; frames of others are passed over.
+    pub fn outcome(&mut self, stream: u32) -> Outcome {
         let mut status = 0;
         let mut body = Vec::new();
         while let Some(frame) = self.receive() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -159,7 +159,22 @@ impl Origin {
 
     /// Gives each request the reply that `script` chooses once its body has been read.
     pub fn with(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        let (listener, address) = bind_free();
+        Self::on(bind_free(), script)
+    }
+
+    /// Gives every request the same reply, on the port of `other` and another address of loopback:
+    /// a second address of one name.
+    pub fn beside(other: &Self, ip: Ipv4Addr, reply: Reply) -> Self {
+        let address = SocketAddr::from((ip, other.address.port()));
+        let listener = TcpListener::bind(address)
+            .unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
+        Self::on((listener, address), move |_| reply.clone())
+    }
+
+    fn on(
+        (listener, address): (TcpListener, SocketAddr),
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let inner = Inner {
             script: Arc::new(script),
             at_head: false,
@@ -188,7 +203,12 @@ impl Origin {
 
     /// From now on gives this reply to every request.
     pub fn reply_with(&self, reply: Reply) {
-        self.state.lock().script = Arc::new(move |_| reply.clone());
+        self.answer(move |_| reply.clone());
+    }
+
+    /// From now on gives each request the reply that `script` chooses.
+    pub fn answer(&self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) {
+        self.state.lock().script = Arc::new(script);
     }
 
     pub fn address(&self) -> SocketAddr {

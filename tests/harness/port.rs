@@ -1,12 +1,15 @@
 //! Hands out loopback ports that nothing else takes.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Below the range from which Linux takes the local ports of outgoing connections (32768 and up),
 /// so that no client can grab a port between its choice and its use.
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
+/// A SYN on loopback that has no answer by now has none.
+const UNANSWERED: Duration = Duration::from_millis(300);
 
 /// A port on 127.0.0.1 that was free a moment ago and that this process never hands out again
 /// before all others: for programs that must be told their port before they start.
@@ -31,6 +34,19 @@ pub fn bind_free() -> (TcpListener, SocketAddr) {
         "no free port between {FIRST} and {} on 127.0.0.1",
         FIRST + COUNT
     )
+}
+
+/// A port whose queue of connections is full: the next SYN gets no answer. What is returned with it
+/// holds it so.
+pub fn full_port() -> (SocketAddr, impl Sized) {
+    let (listener, address) = bind_free();
+    let socket = socket2::SockRef::from(&listener);
+    socket.listen(0).expect("a listener can be narrowed");
+    let mut held = Vec::new();
+    while let Ok(socket) = TcpStream::connect_timeout(&address, UNANSWERED) {
+        held.push(socket);
+    }
+    (address, (listener, held))
 }
 
 /// 127.0.0.1 with this port.

@@ -2,7 +2,9 @@
 //!
 //! Each runs in a process group of its own, so that its workers and successors end with it.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,6 +18,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
     Hangup,
+    /// SIGUSR1: the gateway opens its log file again.
+    User1,
     /// SIGUSR2: the gateway logs the status of every backend.
     User2,
     Interrupt,
@@ -30,6 +34,7 @@ impl Signal {
     fn number(self) -> libc::c_int {
         match self {
             Self::Hangup => libc::SIGHUP,
+            Self::User1 => libc::SIGUSR1,
             Self::User2 => libc::SIGUSR2,
             Self::Interrupt => libc::SIGINT,
             Self::Quit => libc::SIGQUIT,
@@ -51,11 +56,25 @@ pub struct Process {
 impl Process {
     /// Starts the program with its output captured; panics naming it when it cannot be started.
     pub fn spawn(name: &str, command: &mut Command) -> Self {
+        let mut process = Self::spawn_with(name, command.stderr(Stdio::piped()));
+        let stderr = process.child.stderr.take().expect("stderr is piped");
+        process.log.follow(stderr);
+        process
+    }
+
+    /// As [`Process::spawn`], with a terminal as its standard error, as where a person looks on.
+    pub fn spawn_on_terminal(name: &str, command: &mut Command) -> Self {
+        let (screen, stderr) = terminal();
+        let process = Self::spawn_with(name, command.stderr(stderr));
+        process.log.follow(screen);
+        process
+    }
+
+    fn spawn_with(name: &str, command: &mut Command) -> Self {
         let program = command.get_program().to_owned();
         let spawned = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .process_group(0)
             .spawn();
         let mut child = match spawned {
@@ -64,7 +83,6 @@ impl Process {
         };
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
-        log.follow(child.stderr.take().expect("stderr is piped"));
         Self {
             name: name.to_owned(),
             child,
@@ -188,6 +206,17 @@ pub fn signal_to(pid: u32, signal: Signal) {
     if let Err(error) = kill(pid.cast_signed(), signal) {
         panic!("{signal:?} to pid {pid}: {error}");
     }
+}
+
+/// Both ends of a terminal: what is written to the second appears at the first.
+fn terminal() -> (File, OwnedFd) {
+    let (mut screen, mut line) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: two integers of ours are written; the pointers that may be null are.
+    let opened = unsafe { libc::openpty(&mut screen, &mut line, none, none.cast(), none.cast()) };
+    assert_eq!(opened, 0, "no terminal: {}", io::Error::last_os_error());
+    // SAFETY: openpty has just opened both, and nobody else knows them.
+    unsafe { (File::from_raw_fd(screen), OwnedFd::from_raw_fd(line)) }
 }
 
 fn kill(pid: libc::pid_t, signal: Signal) -> io::Result<()> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use super::client::{Connection, connect};
 
@@ -63,13 +65,22 @@ impl TestCa {
 
     /// A client configuration that trusts this authority and offers these protocols.
     pub fn client_config(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client_config_of(rustls::DEFAULT_VERSIONS, alpn)
+    }
+
+    /// As [`TestCa::client_config`], of these versions of TLS.
+    pub fn client_config_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots
             .add(self.issuer.der().clone())
             .expect("our own certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("ring has them")
             .with_root_certificates(roots)
             .with_no_client_auth();

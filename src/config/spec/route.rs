@@ -57,7 +57,7 @@ spec! {
     pub struct RedirectSpec in "redirect" {
         /// 301, 302, 303, 307 or 308.
         status: StatusCode as RedirectStatus = 308;
-        /// Target, with {host}, {path}, {query} and {?query}, the last with its question mark if there is a query.
+        /// Target, with {host} (without port), {path}, {query} and {?query}, the last with its question mark if there is a query.
         to: Template;
     }
 

@@ -1,4 +1,4 @@
-//! `[server]`, `[clients]`, `[log]` and `[errors]`.
+//! `[server]`, `[clients]`, `[resolver]`, `[log]` and `[errors]`.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::listen::ListenAddress;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
+use crate::upstream::NameServer;
 
 spec! {
     /// Listeners, connections and what a request may look like.
@@ -84,6 +85,14 @@ spec! {
         trusted_proxies: Vec<IpNet> = [];
         /// Also sends Forwarded (RFC 7239) to applications.
         forwarded: bool = false;
+    }
+
+    /// Who is asked for the addresses of names.
+    pub struct ResolverSpec in "[resolver]" {
+        /// Name servers, "IP" or "IP:PORT", 0 to 16 entries; none is those of /etc/resolv.conf.
+        servers: Vec<NameServer> = [], entries 0..=16;
+        /// For one answer of one server, 1ms to 1m; otherwise what /etc/resolv.conf says, or 5s.
+        timeout: Option<Duration>, within "1ms"..="1m";
     }
 
     /// The access log and the gateway's own messages.

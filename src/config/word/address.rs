@@ -1,4 +1,4 @@
-//! Where connections come from and go to: listeners, backends, networks, host names.
+//! Where connections come from and go to: listeners, backends, name servers, networks, host names.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::{Word, or_variable};
 use crate::config::read::{Node, Reader, Value};
 use crate::listen::ListenAddress;
 use crate::route::HostPattern;
-use crate::upstream::Address;
+use crate::upstream::{Address, NameServer};
 
 impl Word for ListenAddress {
     const EXPECTS: &'static str =
@@ -27,6 +27,15 @@ impl Word for Address {
 
     fn form() -> Json {
         json!({ "type": "string", "pattern": "^(unix:/.+|[A-Za-z0-9_.-]+:[0-9]+|\\[[0-9A-Fa-f:.]+\\]:[0-9]+)$" })
+    }
+}
+
+impl Word for NameServer {
+    const EXPECTS: &'static str =
+        r#"the address of a name server such as "10.0.0.2" or "10.0.0.2:5353""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^([0-9.]+(:[0-9]+)?|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]:[0-9]+)$" })
     }
 }
 

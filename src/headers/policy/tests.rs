@@ -212,6 +212,12 @@ fn a_policy_of_the_operator_takes_the_place_of_the_presets() {
     let own = response(&[("Content-Security-Policy", "default-src *")]);
     let sent = finished(&enforced, true, own);
     assert_eq!(all(&sent, "content-security-policy"), ["default-src *"]);
+    let set = PolicySettings {
+        set: pairs(&[("Content-Security-Policy", "default-src data:")]),
+        ..enforced
+    };
+    let sent = finished(&set, true, response(&[]));
+    assert_eq!(all(&sent, "content-security-policy"), ["default-src data:"]);
 }
 
 #[test]
