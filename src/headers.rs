@@ -3,5 +3,6 @@
 
 pub mod forwarded;
 pub mod host;
+pub mod names;
 pub mod policy;
 pub mod security;

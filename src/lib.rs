@@ -23,12 +23,13 @@
 //! client          the client's address behind trusted proxies; request ids
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
+//! short           texts on the stack
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange →
 //! plan → {config, refusal} → route →
 //! headers → upstream → {downstream, listen, certificates} → {client, http1, target, telemetry} →
-//! {address, word}. Runtime modules never import config.
+//! {address, word, short}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
@@ -65,6 +66,7 @@ pub mod refusal;
 pub mod reload;
 pub mod route;
 pub mod server;
+mod short;
 mod stream;
 pub mod target;
 pub mod telemetry;

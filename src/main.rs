@@ -1,5 +1,7 @@
 //! Arguments to one function per subcommand. The only exit.
 
+mod allocator;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
 
 /// A reverse proxy for HTTP applications: balancing, health, retries, TLS, headers, logs.
 #[derive(Parser)]
