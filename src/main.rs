@@ -1,7 +1,5 @@
 //! Arguments to one function per subcommand. The only exit.
 
-mod allocator;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,7 +18,7 @@ use tollgate::upstream::Address;
 use tollgate::{certs, explain, upgrade};
 
 #[global_allocator]
-static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A reverse proxy for HTTP applications: balancing, health, retries, TLS, headers, logs.
 #[derive(Parser)]
