@@ -17,6 +17,7 @@ mod harness_test;
 mod header_test;
 mod health_test;
 mod ingress_test;
+mod lanes_test;
 mod listener_test;
 mod refusal_test;
 mod reload_test;
