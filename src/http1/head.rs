@@ -369,6 +369,7 @@ impl From<BadFraming> for Malformed {
             BadFraming::LengthInvalid => Malformed::ContentLengthInvalid,
             BadFraming::LengthRepeated => Malformed::ContentLengthRepeated,
             BadFraming::CodingUnsupported => Malformed::TransferEncodingUnsupported,
+            BadFraming::CodingInvalid => Malformed::TransferEncodingInvalid,
             BadFraming::CodingRepeated => Malformed::TransferEncodingRepeated,
             BadFraming::CodingInHttp10 => Malformed::TransferEncodingInHttp10,
             BadFraming::Conflict => Malformed::FramingConflict,
