@@ -47,6 +47,15 @@ impl FramingFields {
         Ok(())
     }
 
+    /// Takes the `Content-Length` of a request, which may end at another application's parser: one that begins with a
+    /// zero, and is more than it, is an octal number to some.
+    pub fn request_length(&mut self, value: &[u8]) -> Result<(), BadFraming> {
+        match value {
+            [b'0', _, ..] => Err(BadFraming::LengthInvalid),
+            _ => self.length(value),
+        }
+    }
+
     /// Takes a `Transfer-Encoding` value.
     pub fn coding(&mut self, value: &[u8]) -> Result<(), BadFraming> {
         if self.chunked {
