@@ -22,15 +22,22 @@
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
 
+pub mod cookies;
 pub mod date;
 mod digits;
 mod list;
 pub mod pattern;
+pub mod policy;
+pub mod query;
 
+#[cfg(test)]
+mod testing;
 
 use std::time::SystemTime;
 
 use http::{HeaderMap, Method, StatusCode};
+
+pub use policy::{Audience, Policy};
 
 use crate::target::PathRules;
 
