@@ -25,10 +25,12 @@
 pub mod cookies;
 pub mod date;
 mod digits;
+pub mod directives;
 mod list;
 pub mod pattern;
 pub mod policy;
 pub mod query;
+pub mod targeted;
 
 #[cfg(test)]
 mod testing;
