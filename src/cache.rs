@@ -26,10 +26,14 @@ pub mod cookies;
 pub mod date;
 mod digits;
 pub mod directives;
+pub mod entity;
+pub mod freshness;
 mod list;
 pub mod pattern;
 pub mod policy;
 pub mod query;
+pub mod reuse;
+pub mod status;
 pub mod targeted;
 
 #[cfg(test)]
