@@ -27,14 +27,18 @@ pub mod date;
 mod digits;
 pub mod directives;
 pub mod entity;
+mod frame;
 pub mod freshness;
+pub mod key;
 mod list;
 pub mod pattern;
 pub mod policy;
+mod preference;
 pub mod query;
 pub mod reuse;
 pub mod status;
 pub mod targeted;
+pub mod vary;
 
 #[cfg(test)]
 mod testing;
