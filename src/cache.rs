@@ -22,6 +22,7 @@
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
 
+pub mod conditional;
 pub mod cookies;
 pub mod date;
 mod digits;
@@ -31,10 +32,12 @@ mod frame;
 pub mod freshness;
 pub mod key;
 mod list;
+pub mod partial;
 pub mod pattern;
 pub mod policy;
 mod preference;
 pub mod query;
+pub mod range;
 pub mod reuse;
 pub mod status;
 pub mod targeted;
