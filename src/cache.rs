@@ -30,6 +30,7 @@ pub mod directives;
 pub mod entity;
 mod frame;
 pub mod freshness;
+pub mod invalidation;
 pub mod key;
 mod list;
 pub mod partial;
@@ -39,7 +40,10 @@ mod preference;
 pub mod query;
 pub mod range;
 pub mod reuse;
+pub mod revalidation;
 pub mod status;
+pub mod stored;
+pub mod tags;
 pub mod targeted;
 pub mod vary;
 
