@@ -22,6 +22,7 @@
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
 
+pub mod admission;
 pub mod conditional;
 pub mod cookies;
 pub mod date;
