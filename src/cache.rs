@@ -49,6 +49,10 @@ pub mod targeted;
 pub mod vary;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod specification;
+#[cfg(test)]
 mod testing;
 
 use std::time::SystemTime;
