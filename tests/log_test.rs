@@ -124,6 +124,20 @@ fn a_route_says_for_itself_what_is_written_of_it_and_what_is_slow() {
 }
 
 #[test]
+fn the_rest_of_a_kept_connection_makes_no_request_on_it_slow() {
+    let origin = hello();
+    let gateway = start(&origin, "slow_after = \"500ms\"", "");
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").expect("an answer").status(), 200);
+    // The pause of a client.
+    std::thread::sleep(Duration::from_millis(600));
+    client.send(b"NONSENSE\r\n\r\n").expect("it is open");
+    assert_eq!(client.response().expect("an answer").status(), 400);
+    let line = access(&gateway, "NONSENSE");
+    assert_eq!(line["message"], "request", "{line}");
+}
+
+#[test]
 fn a_route_can_be_silent_where_all_is_written() {
     let routes =
         format!("[[route]]\npath = \"/quiet\"\nupstream = \"app\"\naccess_log = \"off\"\n{LAST}");
