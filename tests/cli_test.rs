@@ -1,8 +1,9 @@
 //! The command line, as a person meets it.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::client::{Connection, get};
 use crate::harness::gateway::{Gateway, tollgate};
@@ -234,6 +235,28 @@ fn completions_are_scripts_that_their_shell_accepts() {
     let (_folder, path) = file(&said(&["completions", "bash"]).0);
     let parsed = Command::new("bash").args(["-n", &path]).status();
     assert!(parsed.expect("bash is there").success());
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one() {
+    for command in ["schema", "version"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let full = File::create("/dev/full").expect("Linux has it");
+        for (stdout, code, says) in [
+            (Stdio::from(writer), 0, ""),
+            (Stdio::from(full), 1, "cannot write to stdout"),
+        ] {
+            let mut tollgate = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+            let child = tollgate.arg(command).stdout(stdout).stderr(Stdio::piped());
+            let output = child.spawn().and_then(|child| child.wait_with_output());
+            let output = output.expect("the binary runs");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{command}: {error}");
+            assert!(error.contains(says), "{command}: {error}");
+            assert!(code == 1 || error.is_empty(), "{command}: {error}");
+        }
+    }
 }
 
 #[test]
