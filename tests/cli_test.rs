@@ -403,3 +403,50 @@ fn explain_decides_as_the_gateway_does() {
     let (text, _) = said(&with_field);
     assert!(text.contains("route       fixed"), "{text}");
 }
+
+#[test]
+fn explain_says_which_headers_a_route_gives_and_how_its_backends_are_chosen() {
+    let (_folder, path) = file(
+        r#"
+        [server]
+        listen = ["127.0.0.1:8080"]
+        [upstream.app]
+        backends = ["127.0.0.1:9000"]
+        balance = "consistent-hash:cookie:sid"
+        [headers.site]
+        set = { "X-Frame-Options" = "DENY" }
+        remove = ["X-Trace"]
+        hsts = "1h"
+        request_set = { "X-Shop" = "1" }
+        [[route]]
+        upstream = "app"
+        headers = "site"
+        [[route]]
+        path = "/plain"
+        upstream = "app"
+        headers = "off"
+        "#,
+    );
+    let explained = |url: &str| {
+        let (text, code) = said(&["explain", "-c", &path, "GET", url]);
+        assert_eq!(code, Some(0), "{text}");
+        text
+    };
+    let text = explained("https://shop.example/");
+    for expected in [
+        "balance     consistent-hash:cookie:sid",
+        "headers     request_set X-Shop: 1",
+        "            remove x-trace",
+        "            set X-Frame-Options: DENY",
+        "            default X-Content-Type-Options: nosniff",
+        "            default Strict-Transport-Security: max-age=3600 (on https)",
+    ] {
+        assert!(
+            text.lines().any(|line| line == expected),
+            "{expected}: {text}"
+        );
+    }
+    assert!(!text.contains("SAMEORIGIN"), "{text}");
+    let text = explained("https://shop.example/plain");
+    assert!(!text.contains("headers"), "{text}");
+}
