@@ -102,7 +102,7 @@ pub struct Facts<'a> {
     /// [`super::forwarded::is_https`].
     pub https: bool,
     pub request_id: &'a RequestId,
-    /// Since the first byte of the request.
+    /// Since the head of the request was whole.
     pub elapsed: Duration,
     /// Time to connect; `None` if a pooled connection was used or nothing was asked upstream.
     pub connect: Option<Duration>,
