@@ -168,6 +168,28 @@ fn requests_are_written_at_every_level_of_the_gateways_own_messages() {
 }
 
 #[test]
+fn at_no_level_is_a_credential_or_a_body_written() {
+    let origin = hello();
+    let gateway = start(&origin, "access = \"all\"\nlevel = \"trace\"", "");
+    for method in ["GET", "POST"] {
+        let mut client = gateway.connect();
+        let request = format!(
+            "{method} /{method}?token=secret1 HTTP/1.1\r\nHost: a\r\nAuthorization: secret2\r\n\
+             Cookie: a=secret3\r\nContent-Length: 7\r\n\r\nsecret4"
+        );
+        client.send(request.as_bytes()).expect("the gateway reads");
+        assert_eq!(client.response().expect("an answer").status(), 200);
+        access(&gateway, &format!("/{method}"));
+    }
+    let lines = gateway.log().lines();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("secret"))
+        .collect();
+    assert!(told.is_empty(), "{told:#?}");
+}
+
+#[test]
 fn a_line_of_text_has_the_facts_for_people() {
     let origin = hello();
     let gateway = start(&origin, "access = \"all\"\nformat = \"text\"", "");
