@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
@@ -68,7 +68,9 @@ impl Gateway {
         let mut exchange = Exchange::new(self.plan());
         exchange.began = began;
         entry::identify(&mut exchange, downstream, None);
-        let answer = self.refusal_answer(&exchange, &refusal, None);
+        // What it would have been is not known; that an answer follows is.
+        let fields = legible_accept(read);
+        let answer = self.refusal_answer(&exchange, &refusal, Some((&Method::GET, &fields)));
         let wire = answer.to_wire(After::Close, SystemTime::now());
         exchange.refusal = Some(refusal);
         exchange.status = answer.head.status.as_u16();
@@ -93,6 +95,22 @@ impl Gateway {
         entry::dress(exchange, &mut answer.head);
         answer
     }
+}
+
+/// The lines of `Accept` among bytes that are no request: whoever sent them is to understand why. Decides nothing else.
+fn legible_accept(read: &[u8]) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let lines = read.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    // The empty lines before a request line are none of its own.
+    let lines = lines.skip_while(|line| line.is_empty());
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let name = line.get(..b"accept:".len()).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"accept:") {
+            let value = HeaderValue::from_bytes(line[name.len()..].trim_ascii());
+            value.map(|value| fields.append(header::ACCEPT, value)).ok();
+        }
+    }
+    fields
 }
 
 /// The lines of `Accept`, joined as RFC 9110 5.2 says.

@@ -35,7 +35,7 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 /// Why the gateway does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("{0}")]
+    #[error(transparent)]
     Configuration(#[from] Problems),
     #[error("cannot listen on {address}")]
     Listen {

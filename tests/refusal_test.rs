@@ -435,6 +435,33 @@ fn the_body_is_what_the_client_accepts() {
 }
 
 #[test]
+fn a_browser_whose_cookies_have_grown_too_large_is_shown_a_page() {
+    let origin = Origin::always(Reply::ok("never"));
+    let gateway = in_front_of(&origin, "", "");
+    let cookie = "c".repeat(2000);
+    let browser = "GET /app HTTP/1.1\r\nHost: shop.example\r\naccept: text/html,*/*;q=0.8\r\n";
+    for (request, status) in [
+        (format!("{browser}Cookie: {cookie}\r\n\r\n"), 431),
+        (format!("{browser}Cookie : a\r\n\r\n"), 400),
+        (
+            browser.replace(" /app", &format!(" /{cookie}")) + "\r\n",
+            414,
+        ),
+    ] {
+        let answer = ask(&gateway, &request);
+        assert_eq!(answer.status(), status);
+        let form = answer.field("content-type");
+        assert_eq!(form, Some("text/html; charset=utf-8"), "{status}");
+    }
+    // A field after the head is none of it, and no word is not a wish.
+    let answer = ask(&gateway, "NONSENSE\r\n\r\nAccept: text/html\r\n\r\n");
+    assert_eq!(
+        answer.field("content-type"),
+        Some("application/problem+json")
+    );
+}
+
+#[test]
 fn an_operator_replaces_the_page_by_a_file() {
     let origin = Origin::always(Reply::ok("never"));
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -285,11 +285,11 @@ fn a_new_process_with_a_broken_file_leaves_the_old_one_serving() {
     gateway.write_config(&good.replace("upstream = \"app\"", "upstream = \"apq\""));
     let position = gateway.log().position();
     gateway.signal(Signal::Quit);
-    gateway.wait_for_log_after(position, "why", |line| {
+    let why = gateway.wait_for_log_after(position, "why", |line| {
         line.contains("upgrade failed, still serving")
-            && line.contains("gateway.toml:9:")
-            && line.contains("apq")
     });
+    assert!(why.contains("gateway.toml:9:"), "{why}");
+    assert_eq!(why.matches("apq").count(), 1, "said once: {why}");
     assert_eq!(kept.get("/").expect("the kept connection").text(), "x");
     assert_eq!(pid_in_file(&gateway), Some(gateway.pid()));
     wait_for("the failed process to be gone", || {

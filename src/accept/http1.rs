@@ -1,5 +1,5 @@
-//! HTTP/1.x on one connection: reads each head, checks it, and hands the request to the full
-//! lane with exactly its own bytes. Requests are served in order, pipelined ones too.
+//! HTTP/1.x on one connection: reads each head, checks it, and hands the request to the lane that
+//! serves it, with exactly its own bytes. Requests are served in order, pipelined ones too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

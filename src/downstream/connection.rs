@@ -1,7 +1,7 @@
 //! The byte stream of one client connection, as pingora reads and writes it.
 //!
-//! Between requests the accept loop owns it and reads heads from it. During a request it hands
-//! pingora the bytes of that message and not one of the next, so what the ingress checked is
+//! Between requests the accept loop owns it and reads heads from it. During a request it hands its
+//! lane the bytes of that message and not one of the next, so what the ingress checked is
 //! what is forwarded. Knows framing; knows nothing of routes.
 
 use std::future::{Future, poll_fn};
@@ -85,7 +85,7 @@ pub struct Connection {
     /// Read from the socket and not yet handed out.
     pending: BytesMut,
     sending: Sending,
-    /// Written by pingora and not yet sent.
+    /// Written by a lane and not yet sent.
     unsent: BytesMut,
     message: Message,
     /// The request asks to upgrade and no final answer has been written yet.
