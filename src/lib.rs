@@ -17,6 +17,7 @@
 //! refusal         every way we say no: one enum, one table, one writer
 //! route           host, method and longest path prefix → route; rewriting and redirects
 //! headers         fields to the application and to the client: forwarded, host, policies, security
+//! cache           what a shared cache may do: RFC 9111 as functions of heads, times and policy
 //! upstream        backends, balance, health, queue, leases, and the connections to them
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
@@ -27,7 +28,7 @@
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange →
 //! plan → {config, refusal} → route →
-//! headers → upstream → {downstream, listen, certificates} → {client, http1, target, telemetry} →
+//! headers → {cache, upstream} → {downstream, listen, certificates} → {client, http1, target, telemetry} →
 //! {address, word}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
@@ -36,7 +37,8 @@
 //!
 //! **One change, one place**: a key → `config::spec` and the plan; a word → its type and its line in
 //! `config::word`; a balancing algorithm → `upstream::balance`; a header policy →
-//! `headers::policy`; a refusal → a variant and its row in `refusal`.
+//! `headers::policy`; what may be stored → `cache::admission`; a refusal → a variant and its row in
+//! `refusal`.
 //!
 //! Beside the path of a request: `banner` (what an operator sees at the start), `explain` (what a
 //! request would meet), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
@@ -45,6 +47,7 @@
 pub mod accept;
 pub mod address;
 pub mod banner;
+pub mod cache;
 pub mod certificates;
 pub mod certs;
 pub mod client;

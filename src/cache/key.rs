@@ -1,0 +1,166 @@
+//! The place of a URL in the cache. GET and HEAD share it; variants stand below it.
+
+use std::fmt;
+
+use super::Request;
+use super::frame::{Digest, Frame, Framed};
+use super::policy::Policy;
+use super::vary::{ABSENT, COOKIE_NAME, NAME, write_field, write_named_cookies};
+
+/// Scheme, host, path, normal query, route, and the chosen headers and cookies of a request, framed
+/// by length. Keys are equal only if all of that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(Framed);
+
+const SCHEME: u8 = b's';
+const HOST: u8 = b'h';
+const PATH: u8 = b'/';
+const QUERY: u8 = b'?';
+const ROUTE: u8 = b'r';
+
+impl Key {
+    /// `route` is the name of the route, or of whatever else decides how the request is answered.
+    pub fn of(request: &Request<'_>, route: &str, policy: &Policy) -> Self {
+        let mut frame = Frame::default();
+        frame.part(SCHEME, request.scheme.as_bytes());
+        frame.part(HOST, request.host.as_bytes());
+        frame.part(PATH, request.path.as_bytes());
+        if let Some(query) = policy.query.normal(request.query) {
+            frame.part(QUERY, query.as_bytes());
+        }
+        frame.part(ROUTE, route.as_bytes());
+        for name in &policy.key_headers {
+            write_field(&mut frame, name, request.fields);
+        }
+        write_named_cookies(&mut frame, &policy.key_cookies, request.fields);
+        Self(frame.finish())
+    }
+
+    /// Stands for the key in memory and in Redis.
+    pub fn digest(&self) -> Digest {
+        self.0.digest()
+    }
+
+    /// What an entry found by the digest is held to.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// For humans: the URL, the route, and what else was chosen.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (tag, part) in self.0.parts() {
+            let part = part.escape_ascii();
+            match tag {
+                SCHEME => write!(f, "{part}://")?,
+                HOST | PATH => write!(f, "{part}")?,
+                QUERY => write!(f, "?{part}")?,
+                ROUTE => write!(f, " route={part}")?,
+                NAME | COOKIE_NAME => write!(f, " {part}")?,
+                ABSENT => {}
+                _ => write!(f, "={part}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::pattern::known;
+    use crate::cache::testing::{anonymous, get, request, rfc9111};
+
+    fn key(asked: &crate::cache::testing::Asked) -> Key {
+        Key::of(&asked.head(), "pages", &rfc9111())
+    }
+
+    #[test]
+    fn get_and_head_share_a_key() {
+        assert_eq!(key(&get(&[])), key(&request("HEAD", &[])));
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let plain = get(&[]);
+        let with_query = |query: &str| {
+            let mut asked = get(&[]);
+            asked.query = Some(query.to_owned());
+            asked
+        };
+        let mut other_path = get(&[]);
+        other_path.path = "/pag".to_owned();
+        assert_ne!(key(&plain), key(&other_path));
+        assert_ne!(key(&plain), key(&with_query("")));
+        assert_ne!(key(&with_query("a=1")), key(&with_query("a=2")));
+        assert_eq!(key(&with_query("a=1")), key(&with_query("a=1")));
+        let head = plain.head();
+        let http = Request {
+            scheme: "http",
+            ..head
+        };
+        let port = Request {
+            host: "a.example:8443",
+            ..head
+        };
+        for other in [http, port] {
+            assert_ne!(key(&plain), Key::of(&other, "pages", &rfc9111()));
+        }
+        assert_ne!(key(&plain), Key::of(&head, "api", &rfc9111()));
+    }
+
+    #[test]
+    fn what_stands_at_the_border_of_two_parts_belongs_to_one_of_them() {
+        let of = |host, path| {
+            let asked = get(&[]);
+            let head = Request {
+                host,
+                path,
+                ..asked.head()
+            };
+            Key::of(&head, "", &rfc9111())
+        };
+        assert_ne!(of("a", "/b/c"), of("a/b", "/c"));
+    }
+
+    #[test]
+    fn parameters_of_campaigns_are_not_part_of_an_anonymous_key() {
+        let mut campaign = get(&[]);
+        campaign.query = Some("utm_source=mail&gclid=1".to_owned());
+        let of = |asked: &crate::cache::testing::Asked| Key::of(&asked.head(), "", &anonymous());
+        assert_eq!(of(&campaign), of(&get(&[])));
+    }
+
+    #[test]
+    fn chosen_headers_and_cookies_are_part_of_the_key() {
+        let policy = Policy {
+            key_headers: vec!["x-device".parse().unwrap()],
+            key_cookies: known(&["country"]),
+            ..anonymous()
+        };
+        let of = |lines: &[(&str, &str)]| Key::of(&get(lines).head(), "pages", &policy);
+        assert_ne!(of(&[("x-device", "phone")]), of(&[("x-device", "desk")]));
+        assert_ne!(of(&[("x-device", "")]), of(&[]));
+        assert_ne!(
+            of(&[("cookie", "country=de")]),
+            of(&[("cookie", "country=fr")])
+        );
+        assert_eq!(of(&[("cookie", "other=1")]), of(&[]));
+    }
+
+    #[test]
+    fn a_key_is_shown_as_the_url_and_what_was_chosen() {
+        let policy = Policy {
+            key_headers: vec!["x-device".parse().unwrap(), "x-none".parse().unwrap()],
+            key_cookies: known(&["country"]),
+            ..anonymous()
+        };
+        let mut asked = get(&[("x-device", "phone"), ("cookie", "country=de")]);
+        asked.query = Some("a=1&utm_x=2".to_owned());
+        assert_eq!(
+            Key::of(&asked.head(), "pages", &policy).to_string(),
+            "https://a.example/page?a=1 route=pages x-device=phone x-none country=de"
+        );
+    }
+}
