@@ -26,10 +26,9 @@
 //! telemetry       the log and the record of each request     address, word    what operators write
 //! ```
 //!
-//! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange →
-//! plan → {config, refusal} → route →
-//! headers → {cache, upstream} → {downstream, listen, certificates} → {client, http1, target, telemetry} →
-//! {address, word}. Runtime modules never import config.
+//! **Imports go down only**: server, reload → accept → proxy → plan → {config, refusal} → route →
+//! headers → {cache, upstream} → {downstream, listen, certificates} → {client, http1, target,
+//! telemetry} → {address, word}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;

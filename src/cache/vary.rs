@@ -157,7 +157,9 @@ fn write_cookies(
         return Ok(());
     }
     let is_settled = |name: &[u8]| {
-        any_matches(&policy.vary_cookies, name) || policy.cookies.kind(name) == Kind::Analytics
+        any_matches(&policy.vary_cookies, name)
+            || any_matches(&policy.key_cookies, name)
+            || policy.cookies.kind(name) == Kind::Analytics
     };
     if policy.is_anonymous() && cookies::pairs(request).any(|(name, _)| !is_settled(name)) {
         return Err(UnnamedCookie);
@@ -316,6 +318,17 @@ mod tests {
         assert_ne!(variant("theme=dark"), variant("theme=light"));
         assert_ne!(variant("theme=dark"), variant("lang=dark"));
         assert_eq!(variant("theme=dark; mysite_sid=1"), Err(UnnamedCookie));
+    }
+
+    #[test]
+    fn a_cookie_of_the_key_needs_no_second_name() {
+        let vary = vary(&["Cookie"]).unwrap();
+        let policy = Policy {
+            key_cookies: known(&["country"]),
+            ..anonymous()
+        };
+        let request = fields(&[("cookie", "country=de")]);
+        assert!(vary.variant(&request, &policy).is_ok());
     }
 
     #[test]
