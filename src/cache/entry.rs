@@ -1,0 +1,142 @@
+//! One response as it is kept: what later requests are decided by, and a head that is ready to send.
+
+use std::mem::size_of;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::admission::{Admission, Facts};
+use super::body::Body;
+use super::entity::Validators;
+use super::policy::Policy;
+use super::stored::is_for_us;
+use super::tags::Tag;
+use crate::http1::ResponseHead;
+
+/// A response that answers more than one request.
+pub struct Entry {
+    pub facts: Facts,
+    /// What is kept of its fields, those included that only we read.
+    pub fields: HeaderMap,
+    pub content: Content,
+    /// When the origin was asked: what was declared outdated later includes it.
+    pub asked: Instant,
+    /// When nothing can come of it any more.
+    pub kept_until: SystemTime,
+    /// When its head had arrived.
+    received: SystemTime,
+    head: ResponseHead,
+    bytes: usize,
+}
+
+/// Its body.
+#[derive(Clone)]
+pub enum Content {
+    Whole(Bytes),
+    /// Still arriving, for those who asked meanwhile. Never in [`super::memory::Memory`].
+    Growing(Arc<Body>),
+}
+
+/// When the origin was asked, and when its head had arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub asked: Instant,
+    pub received: SystemTime,
+}
+
+/// What a line of fields costs besides its text: its places in a map and in a head.
+const BYTES_OF_FIELD: usize = 160;
+
+impl Entry {
+    /// `reason` is the phrase that came with the status.
+    pub fn new(
+        admission: Admission,
+        reason: &[u8],
+        content: Content,
+        times: Times,
+        policy: &Policy,
+    ) -> Self {
+        let Admission { mut facts, fields } = admission;
+        let kept_until = facts.keep_until(policy);
+        // Each value is a part of one text from here on: those that came are parts of the buffer
+        // that they were read into, which would be kept for their sake.
+        let head = ResponseHead::compose(facts.status, reason, fields.iter());
+        let mut own = HeaderMap::with_capacity(fields.len());
+        for ((name, _), (_, value)) in fields.iter().zip(head.lines()) {
+            let value = HeaderValue::from_maybe_shared(value).expect("it was a value before");
+            own.append(name.clone(), value);
+        }
+        facts.validators = Validators::of(&own, times.received);
+        Self::of(facts, own, head, content, times, kept_until)
+    }
+
+    fn of(
+        facts: Facts,
+        fields: HeaderMap,
+        mut head: ResponseHead,
+        content: Content,
+        times: Times,
+        kept_until: SystemTime,
+    ) -> Self {
+        let bytes = head.longest() + fields.len() * BYTES_OF_FIELD;
+        for name in fields.keys().filter(|name| is_for_us(name)) {
+            head.remove(name);
+        }
+        Self {
+            facts,
+            content,
+            asked: times.asked,
+            received: times.received,
+            kept_until,
+            head,
+            fields,
+            bytes,
+        }
+    }
+
+    /// The same response with all of its body, and with its length, which may not have been known.
+    pub fn whole(&self, body: Bytes) -> Self {
+        let times = Times {
+            asked: self.asked,
+            received: self.received,
+        };
+        let mut fields = self.fields.clone();
+        if !fields.contains_key(CONTENT_LENGTH) && self.facts.status != StatusCode::NO_CONTENT {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let head = ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter());
+        let content = Content::Whole(body);
+        let facts = self.facts.clone();
+        Self::of(facts, fields, head, content, times, self.kept_until)
+    }
+
+    /// The head of a whole answer, without `Age`.
+    pub fn head(&self) -> &ResponseHead {
+        &self.head
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        let facts = &self.facts;
+        let spilled = |bytes: &[u8]| bytes.len().saturating_sub(256);
+        let in_language = facts.variant_in_language.as_ref();
+        let body = match &self.content {
+            Content::Whole(body) => body.len(),
+            Content::Growing(_) => 0,
+        };
+        size_of::<Self>()
+            + self.bytes
+            + body
+            + spilled(facts.variant.bytes())
+            + in_language.map_or(0, |variant| spilled(variant.bytes()))
+            + facts.tags.iter().map(weight_of_tag).sum::<usize>()
+    }
+}
+
+fn weight_of_tag(tag: &Tag) -> usize {
+    let (Tag::Key(name) | Tag::Group(name)) = tag;
+    size_of::<Tag>() + name.len()
+}
