@@ -5,6 +5,7 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -32,6 +33,8 @@ const BYTES_OF_KEY: usize = 320;
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -77,7 +80,12 @@ impl Memory {
             })
             .expire_after(UntilUseless)
             .build();
-        Self { slots, capacity }
+        Self {
+            slots,
+            capacity,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// What is kept for a request with these fields.
@@ -180,6 +188,14 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Counts an answer; hits and misses so far, with it.
+    pub fn count(&self, is_hit: bool) -> (u64, u64) {
+        let count = if is_hit { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.hits), read(&self.misses))
     }
 
     /// Puts another slot in the place of a key's, in one step.
