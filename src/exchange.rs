@@ -118,13 +118,12 @@ impl Exchange {
 
 impl Exchange {
     /// A question of our own to the origin, about what this request asks for.
-    pub fn question(&self, query: Option<Box<str>>) -> Self {
-        let asked = self.asked.clone();
+    pub fn question(&self) -> Self {
         Self {
             request_id: self.request_id,
             client: self.client,
             https: self.https,
-            asked: asked.map(|asked| Asked { query, ..asked }),
+            asked: self.asked.clone(),
             route: self.route.clone(),
             ..Self::new(self.plan.clone())
         }

@@ -77,7 +77,8 @@ impl Leading {
     }
 
     /// Sends those who wait to the origin.
-    pub fn not_for_others(self) {
+    pub fn not_for_others(&mut self) {
+        self.close();
         self.stage.send_replace(Stage::NotForOthers);
     }
 
@@ -145,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_leads_and_the_others_follow() {
         let fills = Arc::default();
-        let leading = lead(&fills);
+        let mut leading = lead(&fills);
         assert!(matches!(fills.join(wanted("/other")), Role::Leader(_)));
         let (one, other) = (follow(&fills), follow(&fills));
         assert!(follow(&fills).outcome().now_or_never().is_none());
