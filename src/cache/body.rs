@@ -29,8 +29,6 @@ struct State {
     gone: usize,
     /// Bytes of `pieces`.
     held: usize,
-    /// Bytes that have arrived in all.
-    length: u64,
     /// Everything is kept, so that a reader may still begin.
     let_go: bool,
     end: Option<End>,
@@ -101,17 +99,13 @@ impl State {
 pub struct Writer(Arc<Body>);
 
 impl Writer {
-    /// Appends a piece; returns the length so far, in bytes.
-    pub fn push(&self, piece: Bytes) -> u64 {
-        let length = {
-            let mut state = self.0.state.lock();
-            state.length += piece.len() as u64;
-            state.held += piece.len();
-            state.pieces.push_back(piece);
-            state.length
-        };
+    /// Appends a piece.
+    pub fn push(&self, piece: Bytes) {
+        let mut state = self.0.state.lock();
+        state.held += piece.len();
+        state.pieces.push_back(piece);
+        drop(state);
         self.0.grown.send_replace(());
-        length
     }
 
     /// From here on the body is only for those who read it already.
@@ -137,21 +131,24 @@ impl Writer {
         }
     }
 
-    /// The body is whole. Returns it in one piece that shares nothing with the buffers it came in,
-    /// unless its beginning was let go.
-    pub fn finish(self) -> Option<Bytes> {
-        let mut state = self.0.state.lock();
-        state.end = Some(End::Whole);
-        let kept = (!state.let_go).then(|| {
-            let mut whole = Vec::with_capacity(state.held);
-            for piece in &state.pieces {
-                whole.extend_from_slice(piece);
-            }
-            whole.into()
-        });
-        drop(state);
-        self.0.grown.send_replace(());
-        kept
+    /// What has arrived and what follows, in one piece that shares nothing with the buffers it came in.
+    /// `None` if the beginning was let go.
+    pub fn whole(&self, last: &[u8]) -> Option<Bytes> {
+        let state = self.0.state.lock();
+        if state.let_go {
+            return None;
+        }
+        let mut whole = Vec::with_capacity(state.held + last.len());
+        for piece in &state.pieces {
+            whole.extend_from_slice(piece);
+        }
+        whole.extend_from_slice(last);
+        Some(whole.into())
+    }
+
+    /// The body is whole.
+    pub fn finish(self) {
+        self.0.state.lock().end = Some(End::Whole);
     }
 }
 
@@ -230,7 +227,8 @@ mod tests {
         writer.push("two".into());
         let mut late = body.reader().unwrap();
         assert_eq!(early.next().await, Ok(Some("two".into())));
-        assert_eq!(writer.finish(), Some("onetwo".into()));
+        assert_eq!(writer.whole(b"!"), Some("onetwo!".into()));
+        writer.finish();
         assert_eq!(early.next().await, Ok(None));
         for expected in [Some("one".into()), Some("two".into()), None] {
             assert_eq!(late.next().await, Ok(expected));
@@ -261,7 +259,8 @@ mod tests {
         slow.next().await.unwrap();
         assert_eq!(writer.wait_for_readers().now_or_never(), Some(Ok(())));
         assert_eq!(body.state.lock().held, 1);
-        assert_eq!(writer.finish(), None);
+        assert_eq!(writer.whole(b""), None);
+        writer.finish();
         assert_eq!(slow.next().await, Ok(Some(piece(1))));
         assert_eq!(slow.next().await, Ok(None));
     }

@@ -246,6 +246,9 @@ impl Fetch {
         let Answered { origin, head, .. } = answered;
         match admitted {
             Ok(entry) => {
+                if origin.is_over() {
+                    self.store(&entry, &writer, b"");
+                }
                 let reader = body.reader().expect("nothing of it was let go");
                 // What is stale already is stored to be revalidated, and answers nobody else before.
                 if entry.facts.freshness.is_fresh(SystemTime::now()) {
@@ -283,8 +286,9 @@ impl Fetch {
 
     /// Reads the body for its readers, and to be stored.
     async fn fill(mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
-        let policy = &self.caching.policy;
-        let mut is_kept = true;
+        // What has no body was stored before anybody had its head.
+        let mut is_kept = !origin.is_over();
+        let mut arrived = 0;
         loop {
             let piece = match origin.body().await {
                 Ok(Some(piece)) => piece,
@@ -294,26 +298,38 @@ impl Fetch {
                     return;
                 }
             };
-            let length = writer.push(piece);
-            if is_kept && length > policy.largest_object {
+            arrived += piece.len() as u64;
+            if is_kept && arrived > self.caching.policy.largest_object {
                 is_kept = false;
                 self.leading.close();
                 writer.let_go();
             }
+            if is_kept && origin.is_over() {
+                // Before its readers have it: who has read all of it may ask again and is given it.
+                self.store(entry, &writer, &piece);
+                is_kept = false;
+                writer.push(piece);
+                break;
+            }
+            writer.push(piece);
             if !is_kept && writer.wait_for_readers().await.is_err() {
                 return;
             }
         }
+        if is_kept {
+            self.store(entry, &writer, b"");
+        }
+        writer.finish();
         origin.finish();
-        self.exchange.attempt.lease = None;
-        let Some(body) = writer.finish() else {
-            return;
-        };
-        let whole = entry.whole(body);
-        // Before the end of the question, so that whoever comes finds one or the other.
-        self.gateway
-            .memory()
-            .store(&self.key, Arc::new(whole), policy);
+    }
+
+    /// Stores a response whose body is what has been written and `last`.
+    fn store(&self, entry: &Entry, writer: &Writer, last: &[u8]) {
+        if let Some(body) = writer.whole(last) {
+            let memory = self.gateway.memory();
+            let whole = Arc::new(entry.whole(body));
+            memory.store(&self.key, whole, &self.caching.policy);
+        }
     }
 
     /// Gives a stored response to everybody.
