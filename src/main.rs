@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -162,7 +163,10 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             headers,
         } => {
             let plan = server::check(&Source::File(file.config))?.plan;
-            print!("{}", explain::explain(&plan, &method, &url, &headers)?);
+            print!(
+                "{}",
+                explain::explain(&Arc::new(plan), &method, &url, &headers)?
+            );
         }
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;

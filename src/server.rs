@@ -222,7 +222,7 @@ async fn serve(
         sd_notify::NotifyState::MainPid(std::process::id()),
         sd_notify::NotifyState::Ready,
     ]);
-    banner::log_ready(&plan, &listeners);
+    banner::log_ready(&config, &plan, &listeners);
 
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use crate::harness::apps::{Gunicorn, PASSWORD};
 use crate::harness::client::Connection;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
 use crate::harness::origin::{Origin, Received, Reply};
+use crate::harness::process::Signal;
 use crate::harness::response::{Broken, Response};
 use crate::harness::visitor::Visitor;
 use crate::harness::wait_for;
@@ -534,6 +535,7 @@ fn a_reload_keeps_what_is_stored_by_the_same_policy() {
     let reload = |text: &str| {
         let position = gateway.log().position();
         gateway.write_config(text);
+        gateway.signal(Signal::Hangup);
         gateway.wait_for_log_after(position, "the reload", |line| line.contains("\"reloaded\""));
     };
     reload(&config.replace("[log]", "[log]\nslow_after = \"9s\""));
@@ -601,4 +603,37 @@ fn no_visitor_of_the_django_site_is_shown_the_page_of_another() {
         }
     }
     assert!(hits * 100 >= asked * 95, "{hits} hits of {asked}");
+}
+
+#[test]
+fn the_size_of_the_memory_needs_a_restart() {
+    let origin = counting(MINUTE);
+    let gateway = in_front_of(&origin, "");
+    let config = std::fs::read_to_string(gateway.config_path()).expect("it was written");
+    gateway.write_config(&config.replace("[log]", "[cache]\nmemory = \"1 GiB\"\n[log]"));
+    gateway.signal(Signal::Hangup);
+    let line = gateway.wait_for_log("the refusal", |line| line.contains("reload refused"));
+    assert!(line.contains("cache.memory differs"), "{line}");
+}
+
+#[test]
+fn explain_says_the_policy_the_key_and_why_not() {
+    let origin = counting(MINUTE);
+    let gateway = in_front_of(&origin, "");
+    let path = gateway.config_path();
+    let explain = |header: &str| {
+        let path = path.to_str().expect("UTF-8");
+        let url = "http://a.example/x?b=1&utm_source=y";
+        let output = tollgate(&["explain", "--config", path, "GET", url, "-H", header]);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let visitor = explain("Cookie: _ga=1");
+    assert!(
+        visitor.contains("cache       pages for anonymous\n"),
+        "{visitor}"
+    );
+    let key = "looked up   http://a.example/x?b=1 route=";
+    assert!(visitor.contains(key), "{visitor}");
+    let user = explain("Cookie: sessionid=1");
+    assert!(user.contains("looked up   no: personal_cookie\n"), "{user}");
 }

@@ -280,7 +280,7 @@ impl Lane<'_> {
             Condition::NotModified => self.not_modified(entry).await,
             Condition::Answer | Condition::AskOrigin => {
                 strip_what_is_for_us(&mut head);
-                self.begin_answer(head)?;
+                self.begin_answer(*head)?;
                 self.stream(body).await
             }
         }

@@ -74,7 +74,10 @@ pub(super) struct Shared {
 /// How it came.
 pub(super) enum Source {
     /// New, with its head as the origin sent it.
-    Origin { head: ResponseHead, body: Reader },
+    Origin {
+        head: Box<ResponseHead>,
+        body: Reader,
+    },
     /// The stored one was still right.
     Validated { stored: bool },
     /// The origin failed, and the stored one stands in.
@@ -257,7 +260,10 @@ impl Fetch {
                     self.leading.not_for_others();
                 }
                 if let Some(leader) = self.leader.take() {
-                    let source = Source::Origin { head, body: reader };
+                    let source = Source::Origin {
+                        head: Box::new(head),
+                        body: reader,
+                    };
                     let attempt = self.exchange.attempt.seen();
                     let shared = Shared {
                         entry: entry.clone(),
