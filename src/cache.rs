@@ -22,7 +22,7 @@
 //! Beside these functions, what they decide over:
 //!
 //! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
-//! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
+//! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -39,6 +39,7 @@ pub mod entry;
 pub mod fill;
 mod frame;
 pub mod freshness;
+pub mod groups;
 pub mod invalidation;
 pub mod key;
 mod list;

@@ -463,6 +463,55 @@ fn a_change_outdates_the_page() {
 }
 
 #[test]
+fn what_was_asked_for_before_a_change_is_not_given_after_it() {
+    let gate = Gate::default();
+    let origin = {
+        let gate = gate.clone();
+        let first = Mutex::new(true);
+        Origin::with(move |request: &Received| {
+            let is_get = request.head.starts_with(b"GET");
+            if is_get && std::mem::take(&mut *first.lock().expect("no holder panics")) {
+                gate.pass();
+                return page(MINUTE, "old");
+            }
+            page(MINUTE, "new")
+        })
+    };
+    let gateway = in_front_of(&origin, "");
+    let mut early = gateway.connect();
+    send(&mut early, "GET", "/", "");
+    origin.wait_for_requests(1);
+    ask(&gateway, "POST", "/", "Content-Length: 0\r\n");
+    assert_eq!(told(&get(&gateway, "/")), ("MISS", "new".to_owned()));
+    gate.open();
+    assert_eq!(early.response().expect("an answer").text(), "old");
+    assert_eq!(told(&get(&gateway, "/")), ("HIT", "new".to_owned()));
+}
+
+#[test]
+fn an_application_outdates_groups_of_pages_by_its_answer_to_a_change() {
+    let origin = Origin::with(|request: &Received| {
+        if request.head.starts_with(b"POST") {
+            return page("Cache-Group-Invalidation: \"news\"\r\n", "done");
+        }
+        page(
+            "Cache-Control: max-age=60\r\nCache-Groups: \"news\", \"all\"\r\n",
+            "page",
+        )
+    });
+    let gateway = in_front_of(&origin, "");
+    for path in ["/1", "/2"] {
+        get(&gateway, path);
+        assert_eq!(told(&get(&gateway, path)).0, "HIT");
+    }
+    ask(&gateway, "POST", "/publish", "Content-Length: 0\r\n");
+    for path in ["/1", "/2"] {
+        assert_eq!(told(&get(&gateway, path)).0, "MISS");
+        assert_eq!(told(&get(&gateway, path)).0, "HIT");
+    }
+}
+
+#[test]
 fn a_change_that_the_application_refused_outdates_nothing() {
     let origin = Origin::with(
         |request: &Received| match request.head.starts_with(b"POST") {
@@ -536,7 +585,9 @@ fn a_reload_keeps_what_is_stored_by_the_same_policy() {
         let position = gateway.log().position();
         gateway.write_config(text);
         gateway.signal(Signal::Hangup);
-        gateway.wait_for_log_after(position, "the reload", |line| line.contains("\"reloaded\""));
+        gateway.wait_for_log_after(position, "the reload", |line| {
+            line.contains("\"reloaded\"") && line.contains("SIGHUP")
+        });
     };
     reload(&config.replace("[log]", "[log]\nslow_after = \"9s\""));
     assert_eq!(told(&get(&gateway, "/")), ("HIT", "page 1".to_owned()));

@@ -1,6 +1,6 @@
 //! One response as it is kept: what later requests are decided by, and a head that is ready to send.
 
-use std::mem::size_of;
+use std::mem::{size_of, size_of_val};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
+use super::frame::Digest;
 use super::policy::Policy;
 use super::stored::is_for_us;
 use super::tags::Tag;
@@ -22,12 +23,12 @@ pub struct Entry {
     /// What is kept of its fields, those included that only we read.
     pub fields: HeaderMap,
     pub content: Content,
+    /// The groups that it is in, of [`super::groups::of`].
+    pub groups: Box<[Digest]>,
     /// When the origin was asked: what was declared outdated later includes it.
     pub asked: Instant,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
-    /// When its head had arrived.
-    received: SystemTime,
     head: ResponseHead,
     bytes: usize,
 }
@@ -54,6 +55,7 @@ impl Entry {
     /// `reason` is the phrase that came with the status.
     pub fn new(
         admission: Admission,
+        groups: Box<[Digest]>,
         reason: &[u8],
         content: Content,
         times: Times,
@@ -70,47 +72,52 @@ impl Entry {
             own.append(name.clone(), value);
         }
         facts.validators = Validators::of(&own, times.received);
-        Self::of(facts, own, head, content, times, kept_until)
+        Self {
+            facts,
+            content,
+            groups,
+            asked: times.asked,
+            kept_until,
+            bytes: 0,
+            fields: own,
+            head,
+        }
+        .ready()
     }
 
-    fn of(
-        facts: Facts,
-        fields: HeaderMap,
-        mut head: ResponseHead,
-        content: Content,
-        times: Times,
-        kept_until: SystemTime,
-    ) -> Self {
+    /// Takes from the head what is only for us.
+    fn ready(self) -> Self {
+        let Self {
+            fields, mut head, ..
+        } = self;
         let bytes = head.longest() + fields.len() * BYTES_OF_FIELD;
         for name in fields.keys().filter(|name| is_for_us(name)) {
             head.remove(name);
         }
         Self {
-            facts,
-            content,
-            asked: times.asked,
-            received: times.received,
-            kept_until,
-            head,
             fields,
+            head,
             bytes,
+            ..self
         }
     }
 
     /// The same response with all of its body, and with its length, which may not have been known.
     pub fn whole(&self, body: Bytes) -> Self {
-        let times = Times {
-            asked: self.asked,
-            received: self.received,
-        };
         let mut fields = self.fields.clone();
         if !fields.contains_key(CONTENT_LENGTH) && self.facts.status != StatusCode::NO_CONTENT {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let head = ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter());
-        let content = Content::Whole(body);
-        let facts = self.facts.clone();
-        Self::of(facts, fields, head, content, times, self.kept_until)
+        Self {
+            facts: self.facts.clone(),
+            groups: self.groups.clone(),
+            content: Content::Whole(body),
+            fields,
+            head,
+            ..*self
+        }
+        .ready()
     }
 
     /// The head of a whole answer, without `Age`.
@@ -132,6 +139,7 @@ impl Entry {
             + body
             + spilled(facts.variant.bytes())
             + in_language.map_or(0, |variant| spilled(variant.bytes()))
+            + size_of_val(&*self.groups)
             + facts.tags.iter().map(weight_of_tag).sum::<usize>()
     }
 }

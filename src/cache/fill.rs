@@ -18,7 +18,19 @@ pub type Wanted = (Digest, Option<Digest>);
 
 /// The questions under way.
 #[derive(Default)]
-pub struct Fills(Mutex<HashMap<Wanted, watch::Receiver<Stage>>>);
+pub struct Fills(Mutex<UnderWay>);
+
+#[derive(Default)]
+struct UnderWay {
+    questions: HashMap<Wanted, Question>,
+    /// How many there were.
+    count: u64,
+}
+
+struct Question {
+    number: u64,
+    stage: watch::Receiver<Stage>,
+}
 
 /// What has become of a question.
 #[derive(Clone)]
@@ -41,25 +53,46 @@ pub enum Role {
 impl Fills {
     /// Joins the question for `wanted`, or opens it.
     pub fn join(self: &Arc<Self>, wanted: Wanted) -> Role {
-        match self.0.lock().entry(wanted) {
-            Place::Occupied(place) => Role::Follower(Following(place.get().clone())),
+        let mut under_way = self.0.lock();
+        let number = under_way.count;
+        match under_way.questions.entry(wanted) {
+            Place::Occupied(place) => Role::Follower(Following(place.get().stage.clone())),
             Place::Vacant(place) => {
                 let (stage, watched) = watch::channel(Stage::Asked);
-                place.insert(watched);
+                place.insert(Question {
+                    number,
+                    stage: watched,
+                });
+                under_way.count += 1;
                 Role::Leader(Leading {
-                    listed: Some((self.clone(), wanted)),
+                    listed: Some(Listed {
+                        fills: self.clone(),
+                        wanted,
+                        number,
+                    }),
                     stage,
                 })
             }
         }
+    }
+
+    /// Who asks for this key from now on asks anew: what is under way may be outdated.
+    pub fn outdate(&self, key: Digest) {
+        self.0.lock().questions.retain(|(of, _), _| *of != key);
     }
 }
 
 /// Leads a question. If it is dropped without a word, the question has failed.
 pub struct Leading {
     /// Where others find it.
-    listed: Option<(Arc<Fills>, Wanted)>,
+    listed: Option<Listed>,
     stage: watch::Sender<Stage>,
+}
+
+struct Listed {
+    fills: Arc<Fills>,
+    wanted: Wanted,
+    number: u64,
 }
 
 impl Leading {
@@ -84,8 +117,14 @@ impl Leading {
 
     /// Nobody is to join any more.
     pub fn close(&mut self) {
-        if let Some((fills, wanted)) = self.listed.take() {
-            fills.0.lock().remove(&wanted);
+        let Some(listed) = self.listed.take() else {
+            return;
+        };
+        let mut under_way = listed.fills.0.lock();
+        let question = under_way.questions.get(&listed.wanted);
+        // Unless it was outdated, and another one stands in its place.
+        if question.is_some_and(|question| question.number == listed.number) {
+            under_way.questions.remove(&listed.wanted);
         }
     }
 }
@@ -163,6 +202,20 @@ mod tests {
         let following = follow(&fills);
         drop(leading);
         assert!(matches!(following.outcome().await, Stage::Failed));
+        lead(&fills);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_when_its_key_is_outdated_is_for_those_who_wait_already() {
+        let fills = Arc::default();
+        let old = lead(&fills);
+        let waiting = follow(&fills);
+        fills.outdate(wanted("/").0);
+        let new = lead(&fills);
+        drop(old);
+        assert!(matches!(waiting.outcome().await, Stage::Failed));
+        follow(&fills);
+        drop(new);
         lead(&fills);
     }
 

@@ -16,6 +16,7 @@ use moka::sync::Cache;
 use super::admission::NotStored;
 use super::entry::Entry;
 use super::frame::Digest;
+use super::groups::Groups;
 use super::key::Key;
 use super::policy::Policy;
 use super::reuse;
@@ -33,6 +34,7 @@ const BYTES_OF_KEY: usize = 320;
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
+    groups: Groups,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Memory {
         Self {
             slots,
             capacity,
+            groups: Groups::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
@@ -99,7 +102,7 @@ impl Memory {
         };
         let vary = &first.facts.vary;
         if vary.is_empty() {
-            return Found::Entry(first.clone());
+            return self.unless_outdated(first);
         }
         let variant = match vary.variant(request, policy) {
             Ok(variant) => variant,
@@ -116,9 +119,21 @@ impl Memory {
             })
         });
         match found {
-            Some(entry) => Found::Entry(entry.clone()),
+            Some(entry) => self.unless_outdated(entry),
             None => Found::OtherVariants(variant.digest()),
         }
+    }
+
+    fn unless_outdated(&self, entry: &Arc<Entry>) -> Found {
+        match self.groups.are_outdated(&entry.groups, entry.asked) {
+            true => Found::Nothing,
+            false => Found::Entry(entry.clone()),
+        }
+    }
+
+    /// What applications declare outdated.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// Whether there is a place for this entry among those of its key.
@@ -292,7 +307,14 @@ mod tests {
             received: now,
         };
         let content = Content::Whole(Bytes::from_static(body.as_bytes()));
-        Arc::new(Entry::new(admission, b"OK", content, times, &anonymous()))
+        Arc::new(Entry::new(
+            admission,
+            Box::default(),
+            b"OK",
+            content,
+            times,
+            &anonymous(),
+        ))
     }
 
     fn found(memory: &Memory, asked: &Asked) -> Option<Bytes> {

@@ -3,8 +3,10 @@
 use http::{HeaderMap, Method};
 
 use super::{Asked, Exchange, entry};
+use crate::cache::groups;
 use crate::cache::invalidation::{self, Place};
 use crate::cache::key::Key;
+use crate::cache::tags::TooManyTags;
 use crate::cache::{Request, Response};
 use crate::gateway::Gateway;
 use crate::target::Host;
@@ -53,13 +55,19 @@ pub fn invalidate(
     fields: &HeaderMap,
     response: &Response<'_>,
 ) {
-    if !exchange.plan.caches || !invalidation::invalidates(method, response.status) {
+    if !exchange.plan.caches || !invalidation::is_unsafe(method) {
         return;
     }
     let described = Described::of(exchange, method, fields);
+    let outdated = gateway.memory().groups();
+    match invalidation::groups(&described.request(), response) {
+        Ok(named) => outdated.outdate(&groups::of(&described.request(), &named)),
+        Err(TooManyTags) => outdated.outdate_everything(),
+    }
     for place in invalidation::places(&described.request(), response) {
         if let Some(key) = key_of(&place, &described) {
             gateway.memory().invalidate(&key);
+            gateway.fills().outdate(key.digest());
         }
     }
 }

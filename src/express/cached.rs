@@ -40,7 +40,7 @@ impl Lane<'_> {
         caching: &Arc<Caching>,
     ) -> Result<(), Unanswered> {
         let policy = &caching.policy;
-        let described = Described::of(&self.exchange, &self.request.method, &self.request.fields);
+        let described = self.described();
         let request = described.request();
         let directives = match admission::may_look_up(&request, policy) {
             Ok(directives) => directives,
@@ -338,8 +338,12 @@ impl Lane<'_> {
         });
     }
 
+    fn described(&self) -> Described<'_> {
+        Described::of(&self.exchange, &self.request.method, &self.request.fields)
+    }
+
     fn condition(&self, entry: &Entry) -> Condition {
-        let described = Described::of(&self.exchange, &self.request.method, &self.request.fields);
+        let described = self.described();
         let facts = &entry.facts;
         conditional::evaluate(
             &described.request(),
@@ -396,7 +400,7 @@ impl Lane<'_> {
         if entry.facts.status != StatusCode::OK || !self.request.fields.contains_key(RANGE) {
             return Ranges::Whole;
         }
-        let described = Described::of(&self.exchange, &self.request.method, &self.request.fields);
+        let described = self.described();
         let validators = &entry.facts.validators;
         range::wanted(&described.request(), validators, length, SystemTime::now())
     }

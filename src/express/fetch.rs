@@ -17,6 +17,7 @@ use crate::cache::body::{Body, Reader, Writer};
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
+use crate::cache::groups;
 use crate::cache::key::Key;
 use crate::cache::revalidation::{self, AnotherVersion};
 use crate::cache::{self, Response};
@@ -211,8 +212,11 @@ impl Fetch {
             facts: stale.facts.clone(),
             fields: fields.clone(),
         });
+        let described = self.described();
+        let groups = groups::of(&described.request(), &admission.facts.tags);
         let entry = Arc::new(Entry::new(
             admission,
+            groups,
             stale.head().reason(),
             stale.content.clone(),
             answered.times(),
@@ -223,13 +227,16 @@ impl Fetch {
         Ok((entry, is_stored))
     }
 
+    fn described(&self) -> Described<'_> {
+        Described::of(&self.exchange, &self.request.method, &self.request.fields)
+    }
+
     fn admit(
         &self,
         response: &Response<'_>,
         times: cache::Exchange,
     ) -> Result<Admission, NotStored> {
-        let request = &self.request;
-        let described = Described::of(&self.exchange, &request.method, &request.fields);
+        let described = self.described();
         admission::may_store(&described.request(), response, times, &self.caching.policy)
     }
 
@@ -237,11 +244,14 @@ impl Fetch {
     async fn take(mut self, answered: Answered) {
         let policy = &self.caching.policy;
         let admitted = self.admit(&answered.response(), answered.exchange);
+        let described = self.described();
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
             let content = Content::Growing(body.clone());
-            let entry = Entry::new(admission, reason, content, answered.times(), policy);
+            let groups = groups::of(&described.request(), &admission.facts.tags);
+            let times = answered.times();
+            let entry = Entry::new(admission, groups, reason, content, times, policy);
             let memory = self.gateway.memory();
             memory.check_room(&self.key, &entry, policy)?;
             Ok(Arc::new(entry))
