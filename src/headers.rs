@@ -4,5 +4,6 @@
 pub mod cache;
 pub mod forwarded;
 pub mod host;
+pub mod names;
 pub mod policy;
 pub mod security;

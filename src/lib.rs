@@ -17,18 +17,19 @@
 //! refusal         every way we say no: one enum, one table, one writer
 //! route           host, method and longest path prefix → route; rewriting and redirects
 //! headers         fields to the application and to the client: forwarded, host, policies, security
-//! cache           what a shared cache may do: RFC 9111 as functions of heads, times and policy
+//! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
 //! upstream        backends, balance, health, queue, leases, and the connections to them
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
 //! client          the client's address behind trusted proxies; request ids
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
+//! short           texts on the stack
 //! ```
 //!
-//! **Imports go down only**: server, reload → accept → proxy → plan → {config, refusal} → route →
-//! headers → {cache, upstream} → {downstream, listen, certificates} → {client, http1, target,
-//! telemetry} → {address, word}. Runtime modules never import config.
+//! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
+//! {config, refusal} → route → headers → {cache, upstream} → {downstream, listen, certificates} →
+//! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
@@ -67,6 +68,7 @@ pub mod refusal;
 pub mod reload;
 pub mod route;
 pub mod server;
+mod short;
 mod stream;
 pub mod target;
 pub mod telemetry;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::USER_AGENT;
+use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -234,7 +235,12 @@ impl ProxyHttp for FullLane {
             exchange.status = response.status.as_u16();
             attempt::frame_for_client(session, response);
             if session.is_http2() {
-                entry::dress(exchange, response);
+                // Without pingora's second map: the names of HTTP/2 have no case to keep.
+                let unset = ResponseHeader::build_no_case(StatusCode::OK, Some(0))?;
+                let mut parts = Parts::from(std::mem::replace(response, unset));
+                parts.headers.reserve(ADDED_FIELDS);
+                entry::dress(exchange, &mut parts);
+                *response = parts.into();
             } else {
                 let mut lines = Vec::with_capacity(ADDED_BYTES);
                 let mut response = OnWire {
@@ -356,6 +362,7 @@ impl ProxyHttp for FullLane {
 
 /// Room for the fields that a response gains: more than the `strict` preset has.
 const ADDED_BYTES: usize = 1024;
+const ADDED_FIELDS: usize = 16;
 
 /// Writes an answer of ours. The connection is kept where the answer and the client allow.
 async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) -> Result<()> {

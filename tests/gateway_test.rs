@@ -304,22 +304,6 @@ fn no_request_fails_while_the_configuration_changes_twenty_times() {
 }
 
 #[test]
-fn no_client_sees_the_death_of_one_of_three_instances() {
-    let mut apps = ["a", "b", "c"].map(|name| Gunicorn::start(name, &[]));
-    let backends = apps.each_ref().map(|app| app.address().to_string());
-    let gateway = Gateway::start(&in_front_of(&backends));
-    let load = Load::start(gateway.address(), "/whoami", 16);
-    load.wait_for_more(200);
-    apps[0].kill();
-    load.wait_for_more(500);
-    let tally = load.stop();
-    assert_eq!(tally.failures, [""; 0]);
-    assert!(tally.statuses.keys().eq([&200]), "{:?}", tally.statuses);
-    assert_eq!(tally.bodies.len(), 3, "{:?}", tally.bodies);
-    gateway.wait_for_log("which backend", |line| line.contains(&backends[0]));
-}
-
-#[test]
 fn sigterm_lets_a_request_finish_and_ends_with_zero() {
     let (release, gate) = mpsc::channel();
     let gate = Mutex::new(gate);

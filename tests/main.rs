@@ -24,6 +24,7 @@ mod health_test;
 mod http2_backend_test;
 mod http2_limit_test;
 mod ingress_test;
+mod lanes_test;
 mod listener_test;
 mod log_test;
 mod path_test;

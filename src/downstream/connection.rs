@@ -350,9 +350,7 @@ impl Connection {
     /// Ready when the client has left. Until then sends what was gathered, so that nothing waits with whoever waits here,
     /// and reads pipelined requests ahead.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.unsent.is_empty()
-            && let Poll::Ready(Err(_)) = self.poll_send(cx)
-        {
+        if let Poll::Ready(Err(_)) = Pin::new(&mut *self).poll_flush(cx) {
             return Poll::Ready(());
         }
         self.poll_ahead(cx).map(drop)
@@ -431,10 +429,9 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         // Whoever reads here waits: what was gathered must not wait with it. Otherwise a body that
-        // comes slowly would keep the head of its own response back.
-        if !this.unsent.is_empty()
-            && let Poll::Ready(Err(error)) = this.poll_send(cx)
-        {
+        // comes slowly would keep the head of its own response back, and TLS the end of what it
+        // has taken from us.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *this).poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
         match this.message {
@@ -559,3 +556,6 @@ impl Transport {
 }
 
 forward_stream!(Transport { Plain, Tls });
+
+#[cfg(test)]
+mod tests;

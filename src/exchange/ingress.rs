@@ -163,7 +163,7 @@ fn check_fields(version: Version, headers: &HeaderMap) -> Result<(), Malformed> 
             return Err(Malformed::FieldValueInvalid);
         }
         if name == CONTENT_LENGTH {
-            framing.length(value)?;
+            framing.request_length(value)?;
         } else if name == EXPECT {
             if expects || !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(Malformed::ExpectationUnknown);

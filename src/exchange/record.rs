@@ -30,6 +30,11 @@ pub struct Served<'a> {
 
 /// Records a request that a lane has dealt with.
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
+    let route = exchange.route.as_deref();
+    let policy = route.map_or(&exchange.plan.access, |route| &route.access);
+    if !policy.may_want(exchange.status, exchange.began.elapsed()) {
+        return;
+    }
     let asked = exchange.asked.as_ref();
     let host = asked.and_then(|asked| asked.host.as_ref());
     let path = match asked {
@@ -37,7 +42,6 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
         None => String::from_utf8_lossy(path_of(served.target)),
     };
     let attempt = &exchange.attempt;
-    let route = exchange.route.as_deref();
     let record = Record {
         method: served.method.as_str(),
         host: host.map_or("", Host::name),
@@ -61,7 +65,6 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
         tunnel: served.tunnel,
         ..of_connection(exchange, downstream)
     };
-    let policy = route.map_or(&exchange.plan.access, |route| &route.access);
     log.access(policy, &record);
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{DATE, HeaderName, HeaderValue};
+use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::ResponseHeader;
@@ -202,8 +203,12 @@ impl Http2<'_> {
                 HeaderValue::from_maybe_shared(value).map_err(|_| io::ErrorKind::InvalidData)?;
             failed(response.append_header(name, value))?;
         }
+        let mut response = Parts::from(response);
         entry::dress(exchange, &mut response);
-        failed(self.0.write_response_header(Box::new(response), empty))
+        failed(
+            self.0
+                .write_response_header(Box::new(response.into()), empty),
+        )
     }
 }
 

@@ -3,16 +3,19 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use pingora_http::HMap;
 use smallvec::SmallVec;
 
+use super::names::{Names, Places};
 use super::policy::{Dressed, Name};
 use crate::client::{RequestId, TraceParent};
+use crate::short::Short;
 
 /// What is known of one request's way to us.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,12 @@ pub struct Arrival<'a> {
     pub forwarded: bool,
 }
 
+impl Arrival<'_> {
+    fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -42,10 +51,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static CONNECTION_NAME: Name = Name::of("connection", "Connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether the client's side of the request is https: our own TLS, or a trusted peer's word.
 pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
@@ -66,45 +72,87 @@ pub fn is_https(headers: &HMap, peer_is_trusted: bool, tls: bool) -> bool {
 /// Call it after [`strip_hop_by_hop`], so that `Connection` cannot nominate what is set here.
 pub fn towards_application(request: &mut HMap, arrival: &Arrival<'_>) {
     let trusted = arrival.peer_is_trusted;
-    remove_where(request, |name| {
-        is_claim(name) && (!trusted || !name.as_str().bytes().all(is_plain))
-    });
-    set(
-        request,
-        X_FORWARDED_FOR,
-        continued(request, &X_FORWARDED_FOR, |chain| {
-            write!(chain, "{}", arrival.peer.to_canonical())
-        }),
+    // Most peers say nothing: then nothing is looked up.
+    let mut heard = false;
+    for claim in found(request, is_claim) {
+        if !trusted || !claim.as_str().bytes().all(is_plain) {
+            request.remove(&claim);
+        } else {
+            heard = true;
+        }
+    }
+    let mut peer = Short::<ADDRESS>::default();
+    write_address(&mut peer, arrival.peer);
+    match heard {
+        true => continue_claims(request, arrival, peer.as_str()),
+        false => announce(request, arrival, peer.as_bytes()),
+    }
+    if arrival.client == arrival.peer {
+        set(request, X_REAL_IP, peer.as_bytes());
+    } else {
+        let mut client = Short::<ADDRESS>::default();
+        write_address(&mut client, arrival.client);
+        set(request, X_REAL_IP, client.as_bytes());
+    }
+    request.insert(X_REQUEST_ID, arrival.request_id.to_value());
+}
+
+/// What we know, where nobody has said anything before us.
+fn announce(request: &mut HMap, arrival: &Arrival<'_>, peer: &[u8]) {
+    set(request, X_FORWARDED_FOR, peer);
+    if let Some(port) = arrival.port {
+        request.insert(X_FORWARDED_PORT, port.into());
+    }
+    request.insert(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(arrival.scheme()),
     );
+    set(request, X_FORWARDED_HOST, arrival.host.as_bytes());
+    if arrival.forwarded {
+        let mut element = String::with_capacity(64);
+        write_forwarded(&mut element, arrival).expect("memory takes every character");
+        set(request, FORWARDED, element);
+    }
+    request.insert(TRACEPARENT, TraceParent::make(false).to_value());
+}
+
+/// What trusted hops have said, with our own word behind it and in its gaps.
+fn continue_claims(request: &mut HMap, arrival: &Arrival<'_>, peer: &str) {
+    let chain = continued(request, &X_FORWARDED_FOR, |chain| chain.write_str(peer));
+    set(request, X_FORWARDED_FOR, chain);
     set_port(request, arrival);
     if kept(request, &X_FORWARDED_PROTO, is_scheme).is_none() {
-        set(
-            request,
-            X_FORWARDED_PROTO,
-            if arrival.tls { "https" } else { "http" },
-        );
+        set(request, X_FORWARDED_PROTO, arrival.scheme());
     }
     if kept(request, &X_FORWARDED_HOST, is_host).is_none() {
         set(request, X_FORWARDED_HOST, arrival.host);
     }
-    set(
-        request,
-        X_REAL_IP,
-        arrival.client.to_canonical().to_string(),
-    );
     if arrival.forwarded {
-        set(
-            request,
-            FORWARDED,
-            continued(request, &FORWARDED, |chain| write_forwarded(chain, arrival)),
-        );
+        let elements = continued(request, &FORWARDED, |list| write_forwarded(list, arrival));
+        set(request, FORWARDED, elements);
     }
-    set(request, X_REQUEST_ID, arrival.request_id.as_str());
     let is_trace = |value: &[u8]| TraceParent::parse(value).is_some();
     if kept(request, &TRACEPARENT, is_trace).is_none() {
         // W3C Trace Context 3.3: without a valid traceparent its tracestate means nothing.
         request.remove(&TRACESTATE);
-        set(request, TRACEPARENT, TraceParent::make(false).to_string());
+        request.insert(TRACEPARENT, TraceParent::make(false).to_value());
+    }
+}
+
+/// The longest text of an IPv6 address.
+const ADDRESS: usize = 39;
+
+fn write_address(text: &mut Short<ADDRESS>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(four) => {
+            let [a, b, c, d] = four.octets();
+            text.push_decimal(a);
+            for octet in [b, c, d] {
+                text.push(b".");
+                text.push_decimal(octet);
+            }
+        }
+        IpAddr::V6(six) => write!(text, "{six}").expect("an address has at most 39 characters"),
     }
 }
 
@@ -181,25 +229,26 @@ fn write_forwarded(element: &mut String, arrival: &Arrival<'_>) -> std::fmt::Res
 /// `Transfer-Encoding`, `Content-Length` and `Host` are never touched: framing belongs to the
 /// codec, and a nomination of them is an attack.
 pub fn strip_hop_by_hop(request: &mut HMap, keep_upgrade: bool) {
+    let mut found = Places::new();
+    let names = request.keys().map(|name| name.as_str().as_bytes());
+    found.extend(names.filter_map(|name| OF_REQUEST.place(name)));
+    // Most requests have none: then nothing is looked up.
+    if found.is_empty() {
+        return;
+    }
     let trailers = mentions(request, &TE, "trailers");
-    for name in nominated(request, keep_upgrade) {
-        request.remove(&name);
+    let lines = request.get_all(CONNECTION).iter();
+    let nominated: Nominated = lines
+        .flat_map(|line| nominated_by(line.as_bytes()))
+        .collect();
+    let found = found.iter().map(|place| &OF_REQUEST[*place]);
+    for name in nominated.iter().chain(found) {
+        if !(keep_upgrade && name == UPGRADE) {
+            request.remove(name);
+        }
     }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHORIZATION,
-        &TE,
-        &TRAILER,
-        &HTTP2_SETTINGS,
-    ] {
-        request.remove(name);
-    }
-    request.remove(&CONNECTION);
     if keep_upgrade && request.contains_key(UPGRADE) {
         set(request, CONNECTION, "Upgrade");
-    } else {
-        request.remove(&UPGRADE);
     }
     if trailers {
         set(request, TE, "trailers");
@@ -208,34 +257,49 @@ pub fn strip_hop_by_hop(request: &mut HMap, keep_upgrade: bool) {
 
 /// The same for a response; `keep_upgrade` for a 101 that was asked for.
 pub fn strip_response_hop_by_hop(response: &mut impl Dressed, keep_upgrade: bool) {
-    let mut names = SmallVec::<[HeaderName; 4]>::new();
-    response.each(&CONNECTION, |line| {
-        names.extend(nominated_by(line, keep_upgrade))
-    });
-    for name in &names {
-        response.remove(name);
+    let mut found = Places::new();
+    response.each_name(|name| found.extend(OF_RESPONSE.place(name)));
+    if found.is_empty() {
+        return;
     }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHENTICATE,
-        &TE,
-        &TRAILER,
-        &CONNECTION,
-    ] {
-        response.remove(name);
+    let mut nominated = Nominated::new();
+    response.each(&CONNECTION, |line| nominated.extend(nominated_by(line)));
+    let found = found.iter().map(|place| &OF_RESPONSE[*place]);
+    for name in nominated.iter().chain(found) {
+        if !(keep_upgrade && name == UPGRADE) {
+            response.remove(name);
+        }
     }
     if keep_upgrade && response.has(&UPGRADE) {
         response.add(&CONNECTION_NAME, b"Upgrade");
-    } else {
-        response.remove(&UPGRADE);
     }
+}
+
+type Nominated = SmallVec<[HeaderName; 4]>;
+
+/// What belongs to the connection in either direction.
+const OF_CONNECTION: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+static OF_REQUEST: LazyLock<Names> =
+    LazyLock::new(|| of_connection(&["proxy-authorization", "http2-settings"]));
+static OF_RESPONSE: LazyLock<Names> = LazyLock::new(|| of_connection(&["proxy-authenticate"]));
+
+fn of_connection(more: &[&'static str]) -> Names {
+    let names = OF_CONNECTION.iter().chain(more).copied();
+    Names::new(names.map(HeaderName::from_static))
 }
 
 /// A field in which a peer says something about the connection, the client or the path that
 /// applications are known to believe. What is no letter and no digit counts as `-`: CGI makes one
 /// variable of them all.
-fn is_claim(name: &HeaderName) -> bool {
+fn is_claim(name: &str) -> bool {
     const CLAIMS: [&str; 12] = [
         "forwarded",
         "x-real-ip",
@@ -250,19 +314,22 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-rewrite-url",
         "front-end-https",
     ];
+    // The first letters of all of them: most fields are told apart by it.
+    let (b'f' | b't' | b'x') = name.as_bytes()[0] else {
+        return false;
+    };
     let same = |byte: u8, wanted: u8| byte == wanted || (!is_plain(byte) && wanted == b'-');
     let starts = |wanted: &str| {
-        let name = name.as_str().as_bytes();
         name.len() >= wanted.len()
             && name
-                .iter()
-                .zip(wanted.as_bytes())
-                .all(|(&byte, &wanted)| same(byte, wanted))
+                .bytes()
+                .zip(wanted.bytes())
+                .all(|(byte, wanted)| same(byte, wanted))
     };
     starts("x-forwarded")
         || CLAIMS
             .iter()
-            .any(|claim| claim.len() == name.as_str().len() && starts(claim))
+            .any(|claim| claim.len() == name.len() && starts(claim))
 }
 
 /// Of a name that means itself everywhere.
@@ -270,15 +337,10 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
-fn remove_where(request: &mut HMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = request
-        .keys()
-        .filter(|name| unwanted(name))
-        .cloned()
-        .collect();
-    for name in names {
-        request.remove(&name);
-    }
+/// The names that are there and wanted.
+fn found(headers: &HMap, wanted: impl Fn(&str) -> bool) -> SmallVec<[HeaderName; 8]> {
+    let names = headers.keys().filter(|name| wanted(name.as_str()));
+    names.cloned().collect()
 }
 
 /// The one value of `name`, if there is exactly one and it is right.
@@ -308,21 +370,11 @@ fn is_port(value: &[u8]) -> bool {
     })
 }
 
-/// The names a `Connection` field nominates, without those that must never go.
-fn nominated(headers: &HMap, keep_upgrade: bool) -> Vec<HeaderName> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| nominated_by(line.as_bytes(), keep_upgrade))
-        .collect()
-}
-
-/// The names that one line nominates.
-fn nominated_by(line: &[u8], keep_upgrade: bool) -> impl Iterator<Item = HeaderName> {
+/// The names that one line of `Connection` nominates, without those that must never go.
+fn nominated_by(line: &[u8]) -> impl Iterator<Item = HeaderName> {
     line.split(|&byte| byte == b',')
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
-        .filter(move |name| !(keep_upgrade && name == UPGRADE))
 }
 
 fn mentions(headers: &HMap, name: &HeaderName, token: &str) -> bool {

@@ -1,19 +1,21 @@
 //! One header policy: what a response carries when it leaves us, compiled once per configuration.
 //! Knows names and values; knows nothing of routes or of where a response came from.
 
-use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use pingora_http::{HMap, ResponseHeader};
 use thiserror::Error;
 
+use super::names::{Names, Places};
 use super::security::{Csp, Preset};
 use crate::client::RequestId;
 use crate::http1::ResponseHead;
+use crate::short::Short;
 
 /// What the operator wrote.
 #[derive(Clone, Debug, Default)]
@@ -116,9 +118,11 @@ pub struct Facts<'a> {
 
 /// A field that a policy gives.
 #[derive(Clone, Debug)]
-struct Field {
+pub struct Field {
     name: Name,
     value: HeaderValue,
+    /// As it is written, with its end.
+    line: Box<[u8]>,
     /// RFC 6797 7.2: `Strict-Transport-Security` must not be sent over plaintext.
     https_only: bool,
 }
@@ -126,7 +130,11 @@ struct Field {
 /// A compiled policy; cheap to apply, shared by all requests of its routes.
 #[derive(Clone, Debug)]
 pub struct HeaderPolicy {
-    remove: Box<[HeaderName]>,
+    /// Every name that is looked for in a response: first those that are removed.
+    known: Names,
+    removed: usize,
+    /// One of the fields is called like one that is always ours.
+    says_ours: bool,
     set: Box<[Field]>,
     default: Box<[Field]>,
     add: Box<[Field]>,
@@ -137,7 +145,7 @@ pub struct HeaderPolicy {
 impl HeaderPolicy {
     pub fn new(settings: &PolicySettings) -> Self {
         let set = fields(&settings.set);
-        let mut default = fields(&settings.default);
+        let mut wished = fields(&settings.default);
         let remove = names(&settings.remove);
         let csp = settings.csp.value();
 
@@ -148,7 +156,7 @@ impl HeaderPolicy {
 
         // The operator's own word takes the place of the preset's.
         if !csp.is_empty() {
-            default.push(known_field(csp_name, csp));
+            wished.push(known_field(csp_name, csp));
         }
         let hsts = hsts_value(settings);
         let hsts = hsts
@@ -158,24 +166,35 @@ impl HeaderPolicy {
             let is_csp = name == CSP;
             let replaced = is_csp && !csp.is_empty();
             let field = known_field(if is_csp { csp_name } else { name }, value);
+            if !replaced && !remove.contains(&field.name.name) {
+                wished.push(field);
+            }
+        }
+        // Each name once, and none that is set: so nothing of it is asked of a silent response.
+        let mut default: Vec<Field> = Vec::new();
+        for field in wished {
             let is_said = |said: &Field| said.name.name == field.name.name;
-            if !replaced
-                && !set.iter().any(is_said)
-                && !default.iter().any(is_said)
-                && !remove.contains(&field.name.name)
-            {
+            if !set.iter().chain(&default).any(is_said) {
                 default.push(field);
             }
         }
+        let add = fields(&settings.add);
         let revealing = settings.preset.removed().iter().copied();
-        let mut removed: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
-        removed.extend(remove);
+        let mut known: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
+        known.extend(remove);
+        let removed = known.len();
+        let said = || set.iter().chain(&default).map(|field| &field.name.name);
+        known.extend(said().cloned());
+        known.extend(OURS.map(|ours| ours.name.clone()));
+        let mut all = said().chain(add.iter().map(|field| &field.name.name));
 
         Self {
-            remove: removed.into(),
+            says_ours: all.any(|name| OURS.iter().any(|ours| ours.name == *name)),
+            known: Names::new(known),
+            removed,
             set: set.into(),
             default: default.into(),
-            add: fields(&settings.add).into(),
+            add: add.into(),
             request_set: fields(&settings.request_set).into(),
             request_remove: names(&settings.request_remove).into(),
         }
@@ -205,29 +224,48 @@ impl HeaderPolicy {
     /// then `X-Request-ID`, `X-Request-Time` and `Server-Timing`. An informational response (101
     /// included) only receives its `X-Request-ID`.
     pub fn finish(&self, response: &mut impl Dressed, facts: &Facts<'_>) {
-        response.set(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+        let id = facts.request_id.as_str().as_bytes();
         if response.status() < StatusCode::OK {
-            return;
+            return response.set(&X_REQUEST_ID, id);
         }
-        for name in &self.remove {
-            response.remove(name);
+        let mut said = Places::new();
+        response.each_name(|name| said.extend(self.known.place(name)));
+        said.retain(|place| {
+            let removed = *place < self.removed;
+            if removed {
+                response.remove(&self.known[*place]);
+            }
+            !removed
+        });
+        // Most responses say nothing of what is given here: then nothing is looked up.
+        let silent = said.is_empty() && !self.says_ours;
+        if silent {
+            response.add(&X_REQUEST_ID, id);
+        } else {
+            response.set(&X_REQUEST_ID, id);
         }
         let allowed = |field: &&Field| facts.https || !field.https_only;
         for field in self.set.iter().filter(allowed) {
-            response.set(&field.name, field.value.as_bytes());
+            if !silent {
+                response.remove(&field.name.name);
+            }
+            response.add_field(field);
         }
         for field in self.default.iter().filter(allowed) {
-            let set = |other: &Field| other.name.name == field.name.name;
-            if !response.has(&field.name.name) && !self.set.iter().any(set) {
-                response.add(&field.name, field.value.as_bytes());
+            if silent || !response.has(&field.name.name) {
+                response.add_field(field);
             }
         }
         for field in self.add.iter().filter(allowed) {
-            response.add(&field.name, field.value.as_bytes());
+            response.add_field(field);
         }
-        let mut short = Short::default();
-        response.set(&X_REQUEST_TIME, short.request_time(facts.elapsed));
-        response.add(&SERVER_TIMING, short.server_timing(facts));
+        let elapsed = request_time(facts.elapsed);
+        if silent {
+            response.add(&X_REQUEST_TIME, elapsed.as_bytes());
+        } else {
+            response.set(&X_REQUEST_TIME, elapsed.as_bytes());
+        }
+        response.add(&SERVER_TIMING, server_timing(facts).as_bytes());
     }
 }
 
@@ -251,15 +289,24 @@ static X_REQUEST_ID: Name = Name::of("x-request-id", "X-Request-ID");
 static X_REQUEST_TIME: Name = Name::of("x-request-time", "X-Request-Time");
 static SERVER_TIMING: Name = Name::of("server-timing", "Server-Timing");
 
+/// What replaces the application's own; its `Server-Timing` is continued.
+static OURS: [&Name; 2] = [&X_REQUEST_ID, &X_REQUEST_TIME];
+
 /// A response that fields can be taken from and given to.
 pub trait Dressed {
     fn status(&self) -> StatusCode;
-    fn has(&self, name: &HeaderName) -> bool;
+    /// The name of every field that the application sent and nobody removed, in any case.
+    fn each_name(&self, visit: impl FnMut(&[u8]));
     /// Every value of this field, line by line.
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8]));
+    fn has(&self, name: &HeaderName) -> bool;
     fn remove(&mut self, name: &HeaderName);
     /// One more line of this field. `value` is a valid one.
     fn add(&mut self, name: &Name, value: &[u8]);
+    /// The same with a field that was made before.
+    fn add_field(&mut self, field: &Field) {
+        self.add(&field.name, field.value.as_bytes());
+    }
     /// This value in place of what the field said.
     fn set(&mut self, name: &Name, value: &[u8]) {
         self.remove(&name.name);
@@ -267,19 +314,22 @@ pub trait Dressed {
     }
 }
 
-/// What is given goes into the map, for HTTP/2 and for answers of our own.
+/// What is given goes into pingora's maps, for answers of our own in any version of HTTP.
 impl Dressed for ResponseHeader {
     fn status(&self) -> StatusCode {
         self.status
     }
 
-    fn has(&self, name: &HeaderName) -> bool {
-        self.headers.contains_key(name)
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        each_name(&self.headers, visit);
     }
 
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
-        let values = self.headers.get_all(name).iter();
-        values.map(HeaderValue::as_bytes).for_each(visit);
+        each(&self.headers, name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -292,6 +342,41 @@ impl Dressed for ResponseHeader {
         let value = HeaderValue::from_bytes(value).expect("values are checked or our own");
         self.append_header(name.wire.clone(), value)
             .expect("a response is far from 32,768 fields");
+    }
+}
+
+/// What is given goes into the one map that HTTP/2 needs: its names have no case.
+impl Dressed for Parts {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        each_name(&self.headers, visit);
+    }
+
+    fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
+        each(&self.headers, name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.headers.remove(name);
+    }
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        let mut value = HeaderValue::from_bytes(value).expect("values are checked or our own");
+        // Not for the client's table of fields: it never comes again, and would push out what does.
+        value.set_sensitive(true);
+        self.headers.append(name.name.clone(), value);
+    }
+
+    fn add_field(&mut self, field: &Field) {
+        let Field { name, value, .. } = field;
+        self.headers.append(name.name.clone(), value.clone());
     }
 }
 
@@ -308,12 +393,16 @@ impl Dressed for OnWire<'_> {
         self.head.status
     }
 
-    fn has(&self, name: &HeaderName) -> bool {
-        self.head.has(name)
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        self.head.each_name(visit);
     }
 
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
         self.head.each(name, visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.head.has(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -321,9 +410,11 @@ impl Dressed for OnWire<'_> {
     }
 
     fn add(&mut self, name: &Name, value: &[u8]) {
-        for part in [&name.wire[..], b": ", value, b"\r\n"] {
-            self.lines.extend_from_slice(part);
-        }
+        write_line(self.lines, name, value);
+    }
+
+    fn add_field(&mut self, field: &Field) {
+        self.lines.extend_from_slice(&field.line);
     }
 }
 
@@ -333,12 +424,16 @@ impl Dressed for ResponseHead {
         self.status()
     }
 
-    fn has(&self, name: &HeaderName) -> bool {
-        self.has(name)
+    fn each_name(&self, visit: impl FnMut(&[u8])) {
+        self.names().for_each(visit);
     }
 
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
         self.values(name).for_each(visit);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.has(name)
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -348,52 +443,62 @@ impl Dressed for ResponseHead {
     fn add(&mut self, name: &Name, value: &[u8]) {
         self.add(&name.wire, value);
     }
-}
 
-/// Short values, one at a time, without a heap.
-struct Short {
-    // Three times of the longest Duration, and their names.
-    text: [u8; 128],
-}
-
-impl Default for Short {
-    fn default() -> Self {
-        Self { text: [0; 128] }
+    fn add_field(&mut self, field: &Field) {
+        self.add_line(&field.line);
     }
 }
 
-impl Short {
-    /// Seconds to the millisecond: `0.123s`.
-    fn request_time(&mut self, elapsed: Duration) -> &[u8] {
-        let (seconds, millis) = (elapsed.as_secs(), elapsed.subsec_millis());
-        self.written(|text| write!(text, "{seconds}.{millis:03}s"))
-    }
+fn each_name(fields: &HeaderMap, visit: impl FnMut(&[u8])) {
+    let names = fields.keys().map(HeaderName::as_str);
+    names.map(str::as_bytes).for_each(visit);
+}
 
-    /// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
-    fn server_timing(&mut self, facts: &Facts<'_>) -> &[u8] {
-        let metrics = [
-            ("connect;dur=", facts.connect),
-            ("first-byte;dur=", facts.first_byte),
-            ("total;dur=", Some(facts.elapsed)),
-        ];
-        self.written(|text| {
-            let mut comma = "";
-            for (name, took) in metrics {
-                let Some(took) = took else { continue };
-                let tenths = took.as_micros() / 100;
-                write!(text, "{comma}{name}{}.{}", tenths / 10, tenths % 10)?;
-                comma = ", ";
-            }
-            Ok(())
-        })
-    }
+fn each(fields: &HeaderMap, name: &HeaderName, visit: impl FnMut(&[u8])) {
+    let values = fields.get_all(name).iter();
+    values.map(HeaderValue::as_bytes).for_each(visit);
+}
 
-    fn written(&mut self, write: impl FnOnce(&mut &mut [u8]) -> io::Result<()>) -> &[u8] {
-        let mut free = &mut self.text[..];
-        write(&mut free).expect("three times fit");
-        let free = free.len();
-        &self.text[..self.text.len() - free]
+fn write_line(lines: &mut Vec<u8>, name: &Name, value: &[u8]) {
+    for part in [&name.wire[..], b": ", value, b"\r\n"] {
+        lines.extend_from_slice(part);
     }
+}
+
+/// Seconds to the millisecond: `0.123s`.
+fn request_time(elapsed: Duration) -> Short<32> {
+    let mut text = Short::default();
+    text.push_decimal(elapsed.as_secs());
+    text.push(b".");
+    let millis = elapsed.subsec_millis();
+    for ten in [100, 10, 1] {
+        text.push_decimal(millis / ten % 10);
+    }
+    text.push(b"s");
+    text
+}
+
+/// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
+fn server_timing(facts: &Facts<'_>) -> Short<128> {
+    let metrics: [(&[u8], _); 3] = [
+        (b"connect;dur=", facts.connect),
+        (b"first-byte;dur=", facts.first_byte),
+        (b"total;dur=", Some(facts.elapsed)),
+    ];
+    let mut text = Short::default();
+    let mut comma: &[u8] = b"";
+    for (name, took) in metrics {
+        let Some(took) = took else { continue };
+        let tenths = took.subsec_micros() / 100;
+        text.push(comma);
+        text.push(name);
+        let millis = took.as_secs().saturating_mul(1000);
+        text.push_decimal(millis.saturating_add(u64::from(tenths / 10)));
+        text.push(b".");
+        text.push_decimal(tenths % 10);
+        comma = b", ";
+    }
+    text
 }
 
 fn hsts_value(settings: &PolicySettings) -> Option<String> {
@@ -419,9 +524,13 @@ fn known_field(wire: &'static str, value: &str) -> Field {
 impl Field {
     fn new(name: HeaderName, wire: Bytes, value: HeaderValue) -> Self {
         let https_only = name == STRICT_TRANSPORT_SECURITY;
+        let name = Name { name, wire };
+        let mut line = Vec::new();
+        write_line(&mut line, &name, value.as_bytes());
         Self {
-            name: Name { name, wire },
+            name,
             value,
+            line: line.into(),
             https_only,
         }
     }

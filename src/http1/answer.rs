@@ -127,6 +127,11 @@ impl ResponseHead {
             .map(|field| self.part(&field.value))
     }
 
+    /// The name of every line that came and is left, as it is written.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.fields.iter().map(|field| self.part(&field.name))
+    }
+
     /// Every line that came and is left, name and value.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = (&[u8], Bytes)> {
         let whole = |range: &Range<u32>| range.start as usize..range.end as usize;
@@ -151,12 +156,17 @@ impl ResponseHead {
 
     /// Gives it one more line. It is written behind the others, and look-ups do not see it. `value` is a valid one.
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        for part in [name, b": ", value, b"\r\n"] {
+            self.add_line(part);
+        }
+    }
+
+    /// The same with a line that is written already, its end included.
+    pub fn add_line(&mut self, line: &[u8]) {
         if self.added.capacity() == 0 {
             self.added.reserve(USUAL_ADDED);
         }
-        for part in [name, b": ", value, b"\r\n"] {
-            self.added.extend_from_slice(part);
-        }
+        self.added.extend_from_slice(line);
     }
 
     /// How its body ends, for a response that has one (RFC 9112 6.3); `None` is the end of the connection.

@@ -143,7 +143,9 @@ impl From<BadFraming> for BadResponse {
         match bad {
             BadFraming::LengthInvalid => BadResponse::ContentLengthInvalid,
             BadFraming::LengthRepeated => BadResponse::ContentLengthRepeated,
-            BadFraming::CodingUnsupported => BadResponse::TransferEncodingUnsupported,
+            BadFraming::CodingUnsupported | BadFraming::CodingInvalid => {
+                BadResponse::TransferEncodingUnsupported
+            }
             BadFraming::CodingRepeated => BadResponse::TransferEncodingRepeated,
             BadFraming::CodingInHttp10 => BadResponse::TransferEncodingInHttp10,
             BadFraming::Conflict => BadResponse::FramingConflict,

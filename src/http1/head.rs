@@ -288,7 +288,9 @@ impl Fields {
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.framing.length(value)?,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                self.framing.request_length(value)?
+            }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.framing.coding(value)?,
             _ => {}
         }
@@ -369,6 +371,7 @@ impl From<BadFraming> for Malformed {
             BadFraming::LengthInvalid => Malformed::ContentLengthInvalid,
             BadFraming::LengthRepeated => Malformed::ContentLengthRepeated,
             BadFraming::CodingUnsupported => Malformed::TransferEncodingUnsupported,
+            BadFraming::CodingInvalid => Malformed::TransferEncodingInvalid,
             BadFraming::CodingRepeated => Malformed::TransferEncodingRepeated,
             BadFraming::CodingInHttp10 => Malformed::TransferEncodingInHttp10,
             BadFraming::Conflict => Malformed::FramingConflict,

@@ -47,6 +47,7 @@ pub enum Malformed {
     ContentLengthInvalid,
     ContentLengthRepeated,
     TransferEncodingUnsupported,
+    TransferEncodingInvalid,
     TransferEncodingRepeated,
     TransferEncodingInHttp10,
     FramingConflict,
@@ -68,7 +69,7 @@ pub enum Malformed {
 
 impl Malformed {
     /// Every variant that carries nothing. The others are in [`BadHost::ALL`] and [`BadPath::ALL`].
-    pub const PLAIN: [Malformed; 49] = [
+    pub const PLAIN: [Malformed; 50] = [
         Malformed::TlsOnPlaintext,
         Malformed::Http2Preface,
         Malformed::EmptyLines,
@@ -101,6 +102,7 @@ impl Malformed {
         Malformed::ContentLengthInvalid,
         Malformed::ContentLengthRepeated,
         Malformed::TransferEncodingUnsupported,
+        Malformed::TransferEncodingInvalid,
         Malformed::TransferEncodingRepeated,
         Malformed::TransferEncodingInHttp10,
         Malformed::FramingConflict,
@@ -173,6 +175,7 @@ impl Malformed {
             ContentLengthInvalid => (400, "content_length_invalid", "Content-Length is not a plain decimal number"),
             ContentLengthRepeated => (400, "content_length_repeated", "the request has more than one Content-Length field"),
             TransferEncodingUnsupported => (501, "transfer_encoding_unsupported", "the only transfer coding accepted is chunked"),
+            TransferEncodingInvalid => (400, "transfer_encoding_invalid", "Transfer-Encoding is not a list of codings with chunked at its end"),
             TransferEncodingRepeated => (400, "transfer_encoding_repeated", "the request has more than one Transfer-Encoding field"),
             TransferEncodingInHttp10 => (400, "transfer_encoding_in_http_1_0", "HTTP/1.0 has no transfer codings"),
             FramingConflict => (400, "framing_conflict", "the request has both Content-Length and Transfer-Encoding"),

@@ -74,6 +74,7 @@ pub fn answered(
     let status = response.status;
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
     if status.is_informational() && !switching {
+        strip_response_hop_by_hop(response, false);
         return Ok(());
     }
     let (_, forward) = forwarding(exchange);

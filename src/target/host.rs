@@ -9,6 +9,8 @@ use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
+use crate::short::Short;
+
 /// The longest host name in bytes, without port (RFC 1035 2.3.4).
 pub const LONGEST_NAME: usize = 255;
 
@@ -97,7 +99,7 @@ impl<'a> Authority<'a> {
         // The whole text: what comes after the colon of `user:password@host` is no port.
         if let Some(&bad) = text
             .iter()
-            .find(|&&byte| !is_name_byte(byte) && byte != b':')
+            .find(|&&byte| !NAME[usize::from(byte)] && byte != b':')
         {
             return Err(match bad {
                 b',' => BadHost::List,
@@ -199,15 +201,30 @@ impl From<Authority<'_>> for Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
-            Some(port) => write!(f, "{}:{port}", self.name),
+            // Without the formatter of numbers: a host is written for every request.
+            Some(port) => {
+                let mut text = Short::<6>::default();
+                text.push(b":");
+                text.push_decimal(port);
+                f.write_str(&self.name)?;
+                f.write_str(text.as_str())
+            }
             None => f.write_str(&self.name),
         }
     }
 }
 
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
-}
+/// The bytes of a registered name.
+static NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let value = byte as u8;
+        table[byte] = value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    table
+};
 
 /// One to five digits, 1 to 65535.
 fn parse_port(digits: &[u8]) -> Result<u16, BadHost> {

@@ -160,6 +160,11 @@ impl AccessMode {
 }
 
 impl AccessPolicy {
+    /// Whether a request that ended like this may get a record. False for most: theirs need not be made.
+    pub fn may_want(&self, status: u16, duration: Duration) -> bool {
+        duration > self.slow_after || self.mode.wants(status, duration, self.slow_after, || 0)
+    }
+
     /// Whether `record` is written, and as what. A slow request is warned of in every mode.
     pub fn verdict(&self, record: &Record<'_>, nth: impl FnOnce() -> u64) -> Option<Verdict> {
         if record.duration > self.slow_after && !record.tunnel {
@@ -504,6 +509,39 @@ mod tests {
             };
             let expected = (mode == AccessMode::All).then_some(Verdict::Wanted);
             assert_eq!(policy.verdict(&tunnel, || 0), expected);
+        }
+    }
+
+    #[test]
+    fn no_record_that_is_wanted_is_left_unmade() {
+        let every = NonZeroU64::new(3).unwrap();
+        let modes = [
+            AccessMode::All,
+            AccessMode::Errors,
+            AccessMode::Slow,
+            AccessMode::Sampled(every),
+            AccessMode::Off,
+        ];
+        for (mode, made) in modes.into_iter().zip([true, false, false, true, false]) {
+            let policy = AccessPolicy {
+                mode,
+                slow_after: SECOND,
+                query: QueryMode::Off,
+            };
+            assert_eq!(policy.may_want(200, SECOND), made, "{mode}");
+            for (status, duration) in [(0, SECOND), (200, SECOND), (500, SECOND), (200, 2 * SECOND)]
+            {
+                let record = Record {
+                    status,
+                    duration,
+                    ..record()
+                };
+                let wanted = policy.verdict(&record, || 0).is_some();
+                assert!(
+                    !wanted || policy.may_want(status, duration),
+                    "{mode} {status}"
+                );
+            }
         }
     }
 

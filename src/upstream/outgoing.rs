@@ -23,10 +23,19 @@ impl Outgoing {
 
     /// `bytes` begin with a whole head, of which nothing has been written yet.
     pub fn request(bytes: &[u8]) -> Self {
-        let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+        let mut framing = None;
+        let mut end = bytes.len();
+        for feed in memchr::memchr_iter(b'\n', bytes) {
+            let line = &bytes[feed + 1..];
+            if line.starts_with(b"\r\n") {
+                end = feed + 3;
+                break;
+            }
+            framing = framing.or_else(|| framing_of(line));
+        }
         Self {
             head_left: end,
-            body: BodyScanner::new(framing(&bytes[..end])),
+            body: BodyScanner::new(framing.unwrap_or(Framing::None)),
             overrun: false,
         }
     }
@@ -44,28 +53,25 @@ impl Outgoing {
     }
 }
 
-/// How the body ends, by a head that we have made ourselves.
-fn framing(head: &[u8]) -> Framing {
+/// How the body ends, by a field of a head that we have made ourselves: `line` begins with it.
+fn framing_of(line: &[u8]) -> Option<Framing> {
     const CODING: &[u8] = b"transfer-encoding:";
     const LENGTH: &[u8] = b"content-length:";
-    let named = |line: &[u8], name: &[u8]| {
+    let is_named = |name: &[u8]| {
         line.get(..name.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(name))
     };
-    for line_end in memchr::memchr_iter(b'\n', head) {
-        let line = &head[line_end + 1..];
-        if named(line, CODING) {
-            return Framing::Chunked;
-        }
-        if named(line, LENGTH) {
+    match line.first()?.to_ascii_lowercase() {
+        b't' if is_named(CODING) => Some(Framing::Chunked),
+        b'c' if is_named(LENGTH) => {
             let value = line[LENGTH.len()..].split(|byte| *byte == b'\r').next();
             let length = value
                 .and_then(|value| std::str::from_utf8(value.trim_ascii()).ok())
                 .and_then(|text| text.parse().ok());
-            return length.map_or(Framing::None, Framing::Length);
+            Some(length.map_or(Framing::None, Framing::Length))
         }
+        _ => None,
     }
-    Framing::None
 }
 
 #[cfg(test)]
