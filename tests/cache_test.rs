@@ -400,6 +400,26 @@ fn a_stored_page_answers_conditions_ranges_and_head() {
     assert_eq!(origin.received().len(), 1);
 }
 
+#[test]
+fn a_condition_that_the_stored_page_does_not_meet_is_for_the_application() {
+    let origin = Origin::with(
+        |request: &Received| match request.fields("if-match").is_empty() {
+            true => page("Cache-Control: max-age=60\r\nETag: \"v1\"\r\n", "page"),
+            false => Reply::status(412, "another"),
+        },
+    );
+    let gateway = in_front_of(&origin, "");
+    for _ in 0..2 {
+        let answer = ask(&gateway, "GET", "/", "If-Match: \"v2\"\r\n");
+        assert_eq!(answer.status(), 412);
+    }
+    assert_eq!(told(&get(&gateway, "/")), ("HIT", "page".to_owned()));
+    assert_eq!(
+        ask(&gateway, "GET", "/", "If-Match: \"v1\"\r\n").status(),
+        200
+    );
+}
+
 /// Two minutes old when it arrives, and good for one.
 const STALE: &str = "Age: 120\r\nCache-Control: max-age=60";
 

@@ -148,3 +148,62 @@ fn weight_of_tag(tag: &Tag) -> usize {
     let (Tag::Key(name) | Tag::Group(name)) = tag;
     size_of::<Tag>() + name.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::cache::Exchange;
+    use crate::cache::admission::may_store;
+    use crate::cache::testing::{anonymous, get, noon, response};
+
+    fn entry(lines: &[(&str, &str)]) -> Entry {
+        let times = Exchange {
+            sent: noon(),
+            received: noon(),
+        };
+        let lines = [&[("cache-control", "max-age=60")], lines].concat();
+        let answered = response(200, &lines);
+        let admission = may_store(&get(&[]).head(), &answered.head(), times, &anonymous()).unwrap();
+        let (_, body) = Body::begin();
+        let times = Times {
+            asked: Instant::now(),
+            received: noon(),
+        };
+        Entry::new(
+            admission,
+            Box::default(),
+            b"Fine",
+            Content::Growing(body),
+            times,
+            &anonymous(),
+        )
+    }
+
+    fn written(entry: &Entry) -> String {
+        let mut out = BytesMut::new();
+        entry.head().write(&mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_response_of_unknown_length_has_one_when_it_is_whole() {
+        let entry = entry(&[("x-a", "b")]);
+        assert!(!written(&entry).contains("content-length"));
+        let whole = entry.whole("four".into());
+        let head = written(&whole);
+        assert!(head.starts_with("HTTP/1.1 200 Fine\r\n"), "{head}");
+        assert!(head.contains("x-a: b\r\n") && head.contains("content-length: 4\r\n"));
+        assert!(whole.weight() > entry.weight() + 4);
+    }
+
+    #[test]
+    fn what_is_said_to_us_is_kept_and_not_sent() {
+        let entry = entry(&[("surrogate-key", "news"), ("etag", "\"v1\"")]);
+        assert!(entry.fields.contains_key("surrogate-key"));
+        assert!(!written(&entry).contains("surrogate-key"));
+        assert!(!written(&entry.whole("x".into())).contains("surrogate-key"));
+        assert!(entry.facts.validators.exist());
+    }
+}

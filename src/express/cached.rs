@@ -159,7 +159,7 @@ impl Lane<'_> {
         let freshness = &entry.facts.freshness;
         let told = Told::given(Outcome::Hit, freshness, SystemTime::now());
         self.tell(caching, Told { detail, ..told });
-        self.give(forward, entry, None).await
+        self.give(forward, caching, entry, None).await
     }
 
     /// Answers with what another request has asked for.
@@ -196,7 +196,7 @@ impl Lane<'_> {
         };
         let freshness = &entry.facts.freshness;
         self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
-        self.give(forward, entry, reader).await
+        self.give(forward, caching, entry, reader).await
     }
 
     /// Asks the origin, for others too.
@@ -272,13 +272,19 @@ impl Lane<'_> {
         let told = Told::given(outcome, freshness, SystemTime::now());
         let Source::Origin { mut head, body } = source else {
             self.tell(caching, told);
-            return self.give(forward, entry, None).await;
+            return self.give(forward, caching, entry, None).await;
         };
         // As the origin sent it, Age included.
         self.tell(caching, Told { age: None, ..told });
         match self.condition(entry) {
             Condition::NotModified => self.not_modified(entry).await,
-            Condition::Answer | Condition::AskOrigin => {
+            Condition::AskOrigin => {
+                // Who forwards does not read, and must not hold back those who do.
+                drop(body);
+                let told = Told::forwarded(Why::Request, None);
+                self.pass(forward, caching, told).await
+            }
+            Condition::Answer => {
                 strip_what_is_for_us(&mut head);
                 self.begin_answer(*head)?;
                 self.stream(body).await
@@ -358,14 +364,16 @@ impl Lane<'_> {
     async fn give(
         &mut self,
         forward: &Forward,
+        caching: &Caching,
         entry: &Entry,
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
         match self.condition(entry) {
             Condition::NotModified => return self.not_modified(entry).await,
             Condition::AskOrigin => {
-                self.exchange.cache = Some(Told::forwarded(Why::Request, None));
-                return self.forward(forward).await;
+                drop(reader);
+                let told = Told::forwarded(Why::Request, None);
+                return self.pass(forward, caching, told).await;
             }
             Condition::Answer => {}
         }
