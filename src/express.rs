@@ -8,6 +8,7 @@ mod cached;
 mod client;
 mod fetch;
 mod request;
+mod stored;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -309,7 +310,7 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         strip_response_hop_by_hop(&mut head, false);
         if self.exchange.cache.is_some() {
-            cached::strip_what_is_for_us(&mut head);
+            stored::strip_what_is_for_us(&mut head);
         }
         self.begin_answer(head)?;
         loop {

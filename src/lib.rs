@@ -7,6 +7,7 @@
 //! reload          SIGHUP or a changed file → draft → plan in force, or the old plan and every reason
 //! accept          the connection: guards, PROXY protocol, TLS handshake, deadlines, the loop of requests
 //! express         the express lane: plain HTTP/1.1 requests, without pingora's proxy
+//!   cached          what is stored, and one question for many    fetch, stored   the question; the answer
 //! proxy           the full lane: everything else, every hook of pingora in one or two calls
 //! gateway         what outlives every request: the plan in force, where records go
 //! exchange        what one request has learned, and the decisions both lanes take over it

@@ -31,10 +31,10 @@ struct Outdated {
 /// The groups among these tags of a response to this request, each of its origin.
 pub fn of(request: &Request<'_>, tags: &[Tag]) -> Box<[Digest]> {
     let groups = tags.iter().filter_map(|tag| match tag {
-        Tag::Group(name) => Some(name),
+        Tag::Group(name) => Some(&**name),
         Tag::Key(_) => None,
     });
-    let digest = |name: &Box<str>| {
+    let digest = |name: &str| {
         let mut frame = Frame::default();
         frame.part(b's', request.scheme.as_bytes());
         frame.part(b'h', request.host.as_bytes());
