@@ -100,6 +100,9 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
             );
         }
     }
+    for (index, rule) in route.headers.rules().iter().enumerate() {
+        line(text, if index == 0 { "headers" } else { "" }, rule);
+    }
     if route.max_body < u64::MAX {
         line(text, "max body", &format!("{} bytes", route.max_body));
     }
@@ -143,6 +146,7 @@ fn describe_forward(text: &mut String, forward: &Forward, asked: &Asked) {
         HostSent::Name(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
     };
     line(text, "sends host", &host);
+    line(text, "balance", &upstream.settings().balance.to_string());
     for backend in upstream.status() {
         let role = if backend.backup { ", backup" } else { "" };
         line(

@@ -1,5 +1,6 @@
 //! Arguments to one function per subcommand. The only exit.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -145,17 +146,18 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Check { file } => {
             let checked = server::check(&Source::File(file.config.clone()))?;
             let file = file.config.display().to_string();
+            let mut text = String::new();
             for warning in checked.warnings(&file).to_string().lines() {
-                println!("warning: {warning}");
+                text += &format!("warning: {warning}\n");
             }
-            println!("{file}: no problems");
+            say(&format!("{text}{file}: no problems\n"))?;
         }
         Command::Demo {
             listen,
             alive,
             dead,
         } => server::demo(listen, Rhythm { alive, dead }, inheritance)?,
-        Command::Certs(options) => print!("{}", certs::make(&options)?),
+        Command::Certs(options) => say(&certs::make(&options)?.to_string())?,
         Command::Explain {
             file,
             method,
@@ -163,26 +165,36 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             headers,
         } => {
             let plan = server::check(&Source::File(file.config))?.plan;
-            print!(
-                "{}",
-                explain::explain(&Arc::new(plan), &method, &url, &headers)?
-            );
+            say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
         }
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;
-            println!("{upgraded}");
+            say(&format!("{upgraded}\n"))?;
         }
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema::json());
-            println!("{}", schema.context("the schema is not JSON")?);
+            say(&format!("{}\n", schema.context("the schema is not JSON")?))?;
         }
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "tollgate", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut script);
+            say(&String::from_utf8(script).context("the script is not UTF-8")?)?;
         }
-        Command::Version => println!("tollgate {}", env!("CARGO_PKG_VERSION")),
+        Command::Version => say(concat!("tollgate ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(())
+}
+
+/// Writes what was asked for to stdout. A reader that leaves early, as `head` does, has had enough.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }
 
 /// Whether the configuration or the command line is at fault, so that trying again cannot help.

@@ -245,7 +245,8 @@ fn targets(settings: &LogSettings, format: Format) -> Targets {
         Level::Error => (LevelFilter::ERROR, LevelFilter::OFF),
         Level::Warn | Level::Info => (LevelFilter::WARN, LevelFilter::OFF),
         Level::Debug => (LevelFilter::WARN, LevelFilter::WARN),
-        Level::Trace => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        // Never less: pingora's `debug` has whole messages in it, credentials and bodies too.
+        Level::Trace => (LevelFilter::DEBUG, LevelFilter::WARN),
     };
     Targets::new()
         .with_default(libraries)
@@ -362,7 +363,8 @@ mod tests {
             (Level::Info, "pingora_core::server", M::ERROR, true),
             (Level::Info, "pingora_core::server", M::INFO, false),
             (Level::Debug, "pingora_proxy", M::WARN, true),
-            (Level::Trace, "pingora_proxy", M::DEBUG, true),
+            (Level::Trace, "pingora_proxy", M::INFO, false),
+            (Level::Trace, "h2::codec", M::DEBUG, true),
             (Level::Info, "h2::codec", M::INFO, false),
             (Level::Info, "rustls", M::WARN, true),
         ];

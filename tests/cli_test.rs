@@ -1,8 +1,9 @@
 //! The command line, as a person meets it.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::client::{Connection, get};
 use crate::harness::gateway::{Gateway, tollgate};
@@ -237,6 +238,28 @@ fn completions_are_scripts_that_their_shell_accepts() {
 }
 
 #[test]
+fn a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one() {
+    for command in ["schema", "version"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let full = File::create("/dev/full").expect("Linux has it");
+        for (stdout, code, says) in [
+            (Stdio::from(writer), 0, ""),
+            (Stdio::from(full), 1, "cannot write to stdout"),
+        ] {
+            let mut tollgate = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+            let child = tollgate.arg(command).stdout(stdout).stderr(Stdio::piped());
+            let output = child.spawn().and_then(|child| child.wait_with_output());
+            let output = output.expect("the binary runs");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{command}: {error}");
+            assert!(error.contains(says), "{command}: {error}");
+            assert!(code == 1 || error.is_empty(), "{command}: {error}");
+        }
+    }
+}
+
+#[test]
 fn the_version_and_the_help_are_there() {
     let version = format!("tollgate {}\n", env!("CARGO_PKG_VERSION"));
     for arguments in [&["version"][..], &["--version"], &["-V"]] {
@@ -379,4 +402,51 @@ fn explain_decides_as_the_gateway_does() {
     ];
     let (text, _) = said(&with_field);
     assert!(text.contains("route       fixed"), "{text}");
+}
+
+#[test]
+fn explain_says_which_headers_a_route_gives_and_how_its_backends_are_chosen() {
+    let (_folder, path) = file(
+        r#"
+        [server]
+        listen = ["127.0.0.1:8080"]
+        [upstream.app]
+        backends = ["127.0.0.1:9000"]
+        balance = "consistent-hash:cookie:sid"
+        [headers.site]
+        set = { "X-Frame-Options" = "DENY" }
+        remove = ["X-Trace"]
+        hsts = "1h"
+        request_set = { "X-Shop" = "1" }
+        [[route]]
+        upstream = "app"
+        headers = "site"
+        [[route]]
+        path = "/plain"
+        upstream = "app"
+        headers = "off"
+        "#,
+    );
+    let explained = |url: &str| {
+        let (text, code) = said(&["explain", "-c", &path, "GET", url]);
+        assert_eq!(code, Some(0), "{text}");
+        text
+    };
+    let text = explained("https://shop.example/");
+    for expected in [
+        "balance     consistent-hash:cookie:sid",
+        "headers     request_set X-Shop: 1",
+        "            remove x-trace",
+        "            set X-Frame-Options: DENY",
+        "            default X-Content-Type-Options: nosniff",
+        "            default Strict-Transport-Security: max-age=3600 (on https)",
+    ] {
+        assert!(
+            text.lines().any(|line| line == expected),
+            "{expected}: {text}"
+        );
+    }
+    assert!(!text.contains("SAMEORIGIN"), "{text}");
+    let text = explained("https://shop.example/plain");
+    assert!(!text.contains("headers"), "{text}");
 }

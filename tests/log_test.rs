@@ -124,6 +124,20 @@ fn a_route_says_for_itself_what_is_written_of_it_and_what_is_slow() {
 }
 
 #[test]
+fn the_rest_of_a_kept_connection_makes_no_request_on_it_slow() {
+    let origin = hello();
+    let gateway = start(&origin, "slow_after = \"500ms\"", "");
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").expect("an answer").status(), 200);
+    // The pause of a client.
+    std::thread::sleep(Duration::from_millis(600));
+    client.send(b"NONSENSE\r\n\r\n").expect("it is open");
+    assert_eq!(client.response().expect("an answer").status(), 400);
+    let line = access(&gateway, "NONSENSE");
+    assert_eq!(line["message"], "request", "{line}");
+}
+
+#[test]
 fn a_route_can_be_silent_where_all_is_written() {
     let routes =
         format!("[[route]]\npath = \"/quiet\"\nupstream = \"app\"\naccess_log = \"off\"\n{LAST}");
@@ -151,6 +165,28 @@ fn requests_are_written_at_every_level_of_the_gateways_own_messages() {
         assert_eq!(said("\"ready\""), informs, "{level}");
         assert_eq!(said("does not resolve"), warns, "{level}");
     }
+}
+
+#[test]
+fn at_no_level_is_a_credential_or_a_body_written() {
+    let origin = hello();
+    let gateway = start(&origin, "access = \"all\"\nlevel = \"trace\"", "");
+    for method in ["GET", "POST"] {
+        let mut client = gateway.connect();
+        let request = format!(
+            "{method} /{method}?token=secret1 HTTP/1.1\r\nHost: a\r\nAuthorization: secret2\r\n\
+             Cookie: a=secret3\r\nContent-Length: 7\r\n\r\nsecret4"
+        );
+        client.send(request.as_bytes()).expect("the gateway reads");
+        assert_eq!(client.response().expect("an answer").status(), 200);
+        access(&gateway, &format!("/{method}"));
+    }
+    let lines = gateway.log().lines();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("secret"))
+        .collect();
+    assert!(told.is_empty(), "{told:#?}");
 }
 
 #[test]

@@ -4,8 +4,12 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use http::Request;
+use tokio::net::TcpStream;
+
 use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
+use crate::harness::h2_client::runtime;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::port::{bind_free, full_port};
 use crate::harness::response::{Broken, Response};
@@ -343,6 +347,41 @@ fn a_client_that_never_reads_frees_its_backend_whatever_the_answers_are_like() {
     // Many times what the sockets between can hold, asked for and never read.
     let pipelined = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(400);
     greedy.send(pipelined.as_bytes()).expect("it is read ahead");
+    gateway.wait_for_log("the one that is held up", |line| {
+        line.contains(r#""aborted":true"#)
+    });
+    gateway.wait_until_idle(1);
+}
+
+#[test]
+fn a_client_of_http2_that_opens_no_window_frees_its_backend() {
+    // Many times the 64 KiB that HTTP/2 lets a server send unasked.
+    let backend = Origin::always(Reply::ok(&"x".repeat(1 << 20)));
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = [{{ address = "127.0.0.1:0", h2c = true }}]
+        send_timeout = "500ms"
+        [log]
+        access = "all"
+        [upstream.app]
+        backends = ["{}"]
+        [[route]]
+        upstream = "app"
+        "#,
+        backend.address()
+    ));
+    let runtime = runtime();
+    let _unread = runtime.block_on(async {
+        let socket = TcpStream::connect(gateway.address()).await;
+        let socket = socket.expect("it listens");
+        let handshake = h2::client::handshake(socket).await;
+        let (mut sender, connection) = handshake.expect("an HTTP/2 server");
+        tokio::spawn(async { connection.await.ok() });
+        let request = Request::get("http://a/").body(()).expect("a valid URL");
+        let (response, _) = sender.send_request(request, true).expect("it is open");
+        (sender, response.await.expect("a head"))
+    });
     gateway.wait_for_log("the one that is held up", |line| {
         line.contains(r#""aborted":true"#)
     });

@@ -31,21 +31,21 @@ enum NextHead {
     Http2,
     /// The client is gone, or idled too long, or the gateway is ending.
     Closed,
-    Refused(Refusal),
+    /// What came is none; it began to come at the instant.
+    Refused(Refusal, Instant),
 }
 
 /// Serves the connection to its end.
 pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
     let mut served = 0;
     loop {
-        let began = Instant::now();
         let head = match next_head(acceptor, &mut connection, served == 0, &shutdown).await {
             NextHead::Request(head) => head,
             NextHead::Http2 => {
                 return Box::pin(super::http2::serve(acceptor, connection, shutdown)).await;
             }
             NextHead::Closed => return,
-            NextHead::Refused(refusal) => {
+            NextHead::Refused(refusal, began) => {
                 let answer = acceptor.refuse(&connection, refusal, began);
                 return Box::pin(connection.close_after(&answer)).await;
             }
@@ -144,7 +144,9 @@ async fn next_head(
             Ok(Ok(0) | Err(_)) | Err(_) => return NextHead::Closed,
         }
     }
-    let deadline = Instant::now() + settings.header_timeout;
+    // The rest before it is the client's own, and no part of how long the request took.
+    let began = Instant::now();
+    let deadline = began + settings.header_timeout;
     let mut scanner = HeadScanner::new(settings.limits);
     let h2c = connection.downstream().listener.h2c;
     loop {
@@ -154,12 +156,12 @@ async fn next_head(
                 let ahead = &connection.pending()[head.bytes.end..];
                 return match BodyScanner::new(head.framing).feed(ahead) {
                     Ok(_) => NextHead::Request(head),
-                    Err(malformed) => NextHead::Refused(Refusal::Malformed(malformed)),
+                    Err(malformed) => NextHead::Refused(Refusal::Malformed(malformed), began),
                 };
             }
             Ok(None) => {}
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
-            Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed)),
+            Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed), began),
         }
         let left = deadline.saturating_duration_since(Instant::now());
         match pingora_timeout::timeout(left.max(Duration::from_millis(1)), connection.read_more())
@@ -167,7 +169,7 @@ async fn next_head(
         {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return NextHead::Closed,
-            Err(_) => return NextHead::Refused(Refusal::RequestTimeout),
+            Err(_) => return NextHead::Refused(Refusal::RequestTimeout, began),
         }
     }
 }

@@ -108,7 +108,7 @@ pub struct Facts<'a> {
     /// [`super::forwarded::is_https`].
     pub https: bool,
     pub request_id: &'a RequestId,
-    /// Since the first byte of the request.
+    /// Since the head of the request was whole.
     pub elapsed: Duration,
     /// Time to connect; `None` if a pooled connection was used or nothing was asked upstream.
     pub connect: Option<Duration>,
@@ -206,6 +206,30 @@ impl HeaderPolicy {
             preset,
             ..PolicySettings::default()
         })
+    }
+
+    /// What it does, in the words of the file and in the order in which it happens.
+    pub fn rules(&self) -> Vec<String> {
+        let removed = (0..self.removed).map(|place| format!("remove {}", self.known[place]));
+        let given = [
+            ("request_set", &self.request_set),
+            ("set", &self.set),
+            ("default", &self.default),
+            ("add", &self.add),
+        ];
+        let [request_set, set, default, add] = given.map(|(key, fields)| {
+            let rule = move |field: &Field| field.rule(key);
+            fields.iter().map(rule)
+        });
+        let request_removed = self.request_remove.iter();
+        request_removed
+            .map(|name| format!("request_remove {name}"))
+            .chain(request_set)
+            .chain(removed)
+            .chain(set)
+            .chain(default)
+            .chain(add)
+            .collect()
     }
 
     /// Dresses the request for the application; the operator's word is the last.
@@ -533,6 +557,13 @@ impl Field {
             line: line.into(),
             https_only,
         }
+    }
+
+    fn rule(&self, key: &str) -> String {
+        let name = String::from_utf8_lossy(&self.name.wire);
+        let value = String::from_utf8_lossy(self.value.as_bytes());
+        let when = if self.https_only { " (on https)" } else { "" };
+        format!("{key} {name}: {value}{when}")
     }
 }
 
