@@ -11,7 +11,7 @@ use crate::upstream::Upstream;
 
 /// Says in the log that the gateway serves, with the facts of the banner: what a person reads on
 /// a terminal, an operator finds in the journal.
-pub fn log_ready(plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
+pub fn log_ready(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
     let listeners: Vec<_> = listeners.iter().map(|one| describe(one)).collect();
     let upstreams: Vec<_> = plan.upstreams.values().map(|one| backends(one)).collect();
     tracing::info!(
@@ -20,7 +20,7 @@ pub fn log_ready(plan: &Plan, listeners: &[Arc<ListenerSettings>]) {
         listeners = listeners.join("; "),
         upstreams = upstreams.join("; "),
         routes = plan.routes.len(),
-        cache = "off",
+        cache = cache(config, plan),
         limits = "off",
         "ready"
     );
@@ -50,9 +50,16 @@ pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -
     line(&mut text, "trusts", &trust);
     let slow = format!("WARN above {:?}", config.log.slow_after);
     line(&mut text, "slow", &slow);
-    line(&mut text, "cache", "off");
+    line(&mut text, "cache", &cache(config, plan));
     line(&mut text, "limits", "off");
     text
+}
+
+fn cache(config: &Config, plan: &Plan) -> String {
+    match plan.caches {
+        true => format!("{} MiB of memory", *config.cache.memory >> 20),
+        false => "off".to_owned(),
+    }
 }
 
 fn line(text: &mut String, what: &str, value: &str) {

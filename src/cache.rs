@@ -1,5 +1,5 @@
 //! What a shared cache may do, as pure functions of request head, response head, times and policy
-//! (RFC 9111 and its neighbours). Reads no clock, waits for nothing, stores nothing.
+//! (RFC 9111 and its neighbours), which read no clock, wait for nothing and store nothing.
 //!
 //! ```text
 //! request ──► policy ─ admission::may_look_up ─► key ─► vary ─► freshness ─► conditional ─► range
@@ -19,21 +19,31 @@
 //! - `invalidation`: what a change made through us removes
 //! - `status`: how all this is told (RFC 9211)
 //!
+//! Beside these functions, what they decide over:
+//!
+//! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
+//! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
+//!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
 
 pub mod admission;
+pub mod body;
 pub mod conditional;
 pub mod cookies;
 pub mod date;
 mod digits;
 pub mod directives;
 pub mod entity;
+pub mod entry;
+pub mod fill;
 mod frame;
 pub mod freshness;
+pub mod groups;
 pub mod invalidation;
 pub mod key;
 mod list;
+pub mod memory;
 pub mod partial;
 pub mod pattern;
 pub mod policy;

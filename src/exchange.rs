@@ -2,6 +2,7 @@
 //! request moves on. Plain values only, so that both lanes take the same decisions.
 
 pub mod attempt;
+pub mod caching;
 pub mod entry;
 pub mod ingress;
 pub mod record;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::ingress::Admitted;
 use crate::client::RequestId;
+use crate::headers::cache::Told;
 use crate::plan::{Plan, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
@@ -30,6 +32,8 @@ pub struct Exchange {
     pub asked: Option<Asked>,
     pub route: Option<Arc<Route>>,
     pub attempt: Attempt,
+    /// What the cache had to do with it, on a route that has a policy.
+    pub cache: Option<Told>,
     /// The answer is ours, for this reason.
     pub refusal: Option<Refusal>,
     pub request_body_bytes: u64,
@@ -42,6 +46,7 @@ pub struct Exchange {
 }
 
 /// What is asked for, in canonical form.
+#[derive(Clone)]
 pub struct Asked {
     /// `None` for HTTP/1.0 without a Host.
     pub host: Option<Host>,
@@ -101,6 +106,7 @@ impl Exchange {
             asked: None,
             route: None,
             attempt: Attempt::default(),
+            cache: None,
             refusal: None,
             request_body_bytes: 0,
             status: 0,
@@ -111,6 +117,18 @@ impl Exchange {
 }
 
 impl Exchange {
+    /// A question of our own to the origin, about what this request asks for.
+    pub fn question(&self) -> Self {
+        Self {
+            request_id: self.request_id,
+            client: self.client,
+            https: self.https,
+            asked: self.asked.clone(),
+            route: self.route.clone(),
+            ..Self::new(self.plan.clone())
+        }
+    }
+
     /// Why the answer is not simply the application's: a stable code for the record.
     pub fn reason(&self) -> Option<&'static str> {
         match &self.refusal {
@@ -123,6 +141,17 @@ impl Exchange {
 }
 
 impl Attempt {
+    /// What a record says of it. The load on the backend stays with the one who caused it.
+    pub fn seen(&self) -> Self {
+        Self {
+            upstream: self.upstream.clone(),
+            lease: None,
+            tried: Tried::default(),
+            backend: self.backend.clone(),
+            ..*self
+        }
+    }
+
     /// How long the connection took; `None` on a pooled one.
     pub fn connect_time(&self) -> Option<Duration> {
         if self.reused {

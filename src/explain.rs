@@ -1,14 +1,18 @@
 //! `tollgate explain`: which route and policies a request would meet, by the code that serves it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use crate::cache::admission;
+use crate::cache::key::Key;
+use crate::exchange::caching::Described;
 use crate::exchange::ingress::{self, Parsed};
-use crate::exchange::{Asked, entry};
+use crate::exchange::{Asked, Exchange, entry};
 use crate::headers::host::HostSent;
-use crate::plan::{Action, Forward, Plan, Rewrite, Route};
+use crate::plan::{Action, Caching, Forward, Plan, Rewrite, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
 
@@ -23,7 +27,7 @@ pub enum ExplainError {
 
 /// What would happen to `method url` with `headers` (each `NAME: VALUE`), line by line.
 pub fn explain(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     method: &Method,
     url: &str,
     headers: &[String],
@@ -61,7 +65,19 @@ pub fn explain(
         line(&mut text, "drops", &format!("field {name}"));
     }
     match entry::find(plan, &asked, method) {
-        Ok(route) => describe(&mut text, &route, &asked),
+        Ok(route) => {
+            describe(&mut text, &route, &asked);
+            if let Some(caching) = &route.cache {
+                let mut exchange = Exchange::new(plan.clone());
+                exchange.https = default_port == 443;
+                exchange.asked = Some(asked);
+                describe_cache(
+                    &mut text,
+                    caching,
+                    &Described::of(&exchange, method, &fields),
+                );
+            }
+        }
         Err(refusal) => refused(&mut text, &refusal),
     }
     Ok(text)
@@ -98,6 +114,19 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
             route.access.mode, route.access.slow_after
         ),
     );
+}
+
+fn describe_cache(text: &mut String, caching: &Caching, described: &Described<'_>) {
+    let policy = &caching.policy;
+    let name = format!("{} for {}", caching.name, policy.audience);
+    line(text, "cache", &name);
+    match admission::may_look_up(&described.request(), policy) {
+        Ok(_) => {
+            let key = Key::of(&described.request(), &caching.scope, policy);
+            line(text, "looked up", &key.to_string());
+        }
+        Err(bypass) => line(text, "looked up", &format!("no: {bypass}")),
+    }
 }
 
 fn describe_forward(text: &mut String, forward: &Forward, asked: &Asked) {

@@ -4,15 +4,19 @@
 //! that speaks HTTP/1.1. Its decisions are those of the full lane, by the same functions; only how bytes come and go is
 //! this lane's own. What it does not serve it leaves to the full lane as it came.
 
+mod cached;
 mod client;
+mod fetch;
 mod request;
+mod stored;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::Method;
 use http::header::TE;
 use pingora_core::protocols::http::v2::server::HttpSession;
@@ -80,7 +84,7 @@ pub fn is_plain_stream(session: &HttpSession) -> bool {
 /// Serves the request whose head is `head`, which the connection has been told to begin. `keep`: the client and the
 /// settings allow another request after it.
 pub async fn serve(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     connection: &mut Connection,
     head: BytesMut,
     keep: bool,
@@ -104,8 +108,8 @@ pub async fn serve(
 
 /// Serves a stream of HTTP/2; `false` is none of this lane's.
 pub async fn serve_stream(
-    gateway: &Gateway,
-    downstream: &Downstream,
+    gateway: &Arc<Gateway>,
+    downstream: &Arc<Downstream>,
     session: &mut HttpSession,
 ) -> bool {
     let client = Client::Http2(Http2(session));
@@ -124,7 +128,11 @@ enum Ended {
     Declined,
 }
 
-async fn serve_client(gateway: &Gateway, downstream: &Downstream, client: Client<'_>) -> Ended {
+async fn serve_client(
+    gateway: &Arc<Gateway>,
+    downstream: &Arc<Downstream>,
+    client: Client<'_>,
+) -> Ended {
     let Ok(request) = client.request() else {
         // The scanner and this lane disagree: let the other lane be the judge.
         return Ended::Declined;
@@ -143,7 +151,15 @@ async fn serve_client(gateway: &Gateway, downstream: &Downstream, client: Client
             if forward.upstream.settings().protocol != Protocol::H1 {
                 return Ended::Declined;
             }
-            lane.forward(&forward).await
+            match lane
+                .exchange
+                .route
+                .as_ref()
+                .and_then(|route| route.cache.clone())
+            {
+                Some(caching) => lane.cached(&forward, &caching).await,
+                None => lane.forward(&forward).await,
+            }
         }
         Ok(Entry::Answer(mut answer)) => {
             entry::dress(&lane.exchange, &mut answer.head);
@@ -160,15 +176,15 @@ async fn serve_client(gateway: &Gateway, downstream: &Downstream, client: Client
     match lane.client {
         _ if !whole => Ended::Broken,
         Client::Http1(client) => Ended::Answered { keep: client.keep },
-        Client::Http2(_) => Ended::Answered { keep: true },
+        Client::Http2(_) | Client::Nobody(_) => Ended::Answered { keep: true },
     }
 }
 
 /// One request on its way.
 struct Lane<'a> {
-    gateway: &'a Gateway,
+    gateway: &'a Arc<Gateway>,
     client: Client<'a>,
-    downstream: &'a Downstream,
+    downstream: &'a Arc<Downstream>,
     exchange: Exchange,
     request: Request,
     /// Body bytes written to the client.
@@ -204,6 +220,12 @@ impl Lane<'_> {
 
     /// Has a backend answer, and passes its answer on.
     async fn forward(&mut self, forward: &Forward) -> Result<(), Unanswered> {
+        let (origin, head) = self.reach(forward).await?;
+        self.deliver(origin, head).await
+    }
+
+    /// Has a backend answer: its final response head, and where the body comes from.
+    async fn reach(&mut self, forward: &Forward) -> Result<(Origin, ResponseHead), Unanswered> {
         let again = attempt::may_repeat(&self.request.method, &forward.retry);
         let mut interim = false;
         loop {
@@ -234,7 +256,7 @@ impl Lane<'_> {
                 Ok(response) => {
                     let repeatable = again && !interim;
                     if !attempt::answered(&mut self.exchange, response.status(), repeatable) {
-                        return self.deliver(origin, response).await;
+                        return Ok((origin, response));
                     }
                     None
                 }
@@ -286,37 +308,55 @@ impl Lane<'_> {
         mut origin: Origin,
         mut head: ResponseHead,
     ) -> Result<(), Unanswered> {
-        if self.gateway.is_draining() {
-            self.client.keep_no_longer();
-        }
         strip_response_hop_by_hop(&mut head, false);
-        self.exchange.status = head.status().as_u16();
-        let begun = self.client.head(head, &self.request.method, &self.exchange);
-        self.taken(begun)?;
+        if self.exchange.cache.is_some() {
+            stored::strip_what_is_for_us(&mut head);
+        }
+        self.begin_answer(head)?;
         loop {
             let piece = watched(&mut self.client, origin.body()).await;
             match self.present(piece)? {
-                Ok(Some(piece)) => {
-                    self.sent += piece.len() as u64;
-                    let written = self.client.body(piece).await;
-                    self.taken(written)?;
-                }
+                Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(error) => {
                     attempt::broke_off(&mut self.exchange, fault(&error), &error, false);
-                    // What the client has is all it gets: its end is missing, and so it knows.
-                    self.exchange.refusal = None;
-                    self.exchange.truncated = true;
-                    return Err(Unanswered::Broken);
+                    return Err(self.cut_short());
                 }
             }
         }
         // The backend is free now, whenever the client has taken the rest.
         origin.finish();
         self.exchange.attempt.lease = None;
+        Ok(self.end_answer().await?)
+    }
+
+    /// Begins the client's answer.
+    fn begin_answer(&mut self, head: ResponseHead) -> Result<(), Gone> {
+        if self.gateway.is_draining() {
+            self.client.keep_no_longer();
+        }
+        self.exchange.status = head.status().as_u16();
+        let begun = self.client.head(head, &self.request.method, &self.exchange);
+        self.taken(begun)
+    }
+
+    /// Sends a piece of its body.
+    async fn send(&mut self, piece: Bytes) -> Result<(), Gone> {
+        self.sent += piece.len() as u64;
+        let written = self.client.body(piece).await;
+        self.taken(written)
+    }
+
+    async fn end_answer(&mut self) -> Result<(), Gone> {
         let ended = self.client.end().await;
-        self.taken(ended)?;
-        Ok(())
+        self.taken(ended)
+    }
+
+    /// What the client has is all it gets: its end is missing, and so it knows.
+    fn cut_short(&mut self) -> Unanswered {
+        self.exchange.refusal = None;
+        self.exchange.truncated = true;
+        Unanswered::Broken
     }
 
     /// What a wait with an eye on the client ended in.

@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, header};
 
+use crate::cache::fill::Fills;
+use crate::cache::memory::Memory;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
@@ -20,14 +22,19 @@ pub struct Gateway {
     plan: ArcSwap<Plan>,
     draining: AtomicBool,
     log: Log,
+    memory: Memory,
+    fills: Arc<Fills>,
 }
 
 impl Gateway {
-    pub fn new(plan: Arc<Plan>, log: Log) -> Self {
+    /// `memory` holds what is stored, whatever plan is in force.
+    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory) -> Self {
         Self {
             plan: ArcSwap::new(plan),
             draining: AtomicBool::new(false),
             log,
+            memory,
+            fills: Arc::default(),
         }
     }
 
@@ -54,6 +61,16 @@ impl Gateway {
     /// Where records go.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// What is stored.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What is being asked to be stored.
+    pub fn fills(&self) -> &Arc<Fills> {
+        &self.fills
     }
 
     /// The bytes to answer a message with that is no request: no lane sees it. It is recorded like

@@ -1,6 +1,7 @@
 //! Fields towards the application and towards the client: functions of plain values over pingora's
 //! header types, which keep the case of names on the wire. Knows nothing of sessions or routes.
 
+pub mod cache;
 pub mod forwarded;
 pub mod host;
 pub mod names;

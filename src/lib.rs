@@ -7,6 +7,7 @@
 //! reload          SIGHUP or a changed file → draft → plan in force, or the old plan and every reason
 //! accept          the connection: guards, PROXY protocol, TLS handshake, deadlines, the loop of requests
 //! express         the express lane: plain GET and HEAD of HTTP/1.1 and HTTP/2, without pingora's proxy
+//!   cached          what stands in memory is given, what does not is fetched once for all who ask
 //! proxy           the full lane: everything else, every hook of pingora in one or two calls
 //! gateway         what outlives every request: the plan in force, where records go
 //! exchange        what one request has learned, and the decisions both lanes take over it
@@ -17,7 +18,7 @@
 //! refusal         every way we say no: one enum, one table, one writer
 //! route           host, method and longest path prefix → route; rewriting and redirects
 //! headers         fields to the application and to the client: forwarded, host, policies, security
-//! cache           what a shared cache may do: RFC 9111 as functions of heads, times and policy
+//! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
 //! upstream        backends, balance, health, queue, leases, and the connections to them
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk

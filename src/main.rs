@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -164,7 +165,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             headers,
         } => {
             let plan = server::check(&Source::File(file.config))?.plan;
-            say(&explain::explain(&plan, &method, &url, &headers)?)?;
+            say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
         }
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;

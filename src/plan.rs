@@ -3,6 +3,7 @@
 //! A plan is immutable and swapped whole. What it owns that lives on - the backends with their
 //! load and health - is handed from the plan before to the next one by name and address.
 
+mod cache;
 mod compile;
 mod routes;
 mod upstreams;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use crate::cache::Policy;
 use crate::client::TrustedProxies;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
@@ -41,6 +43,8 @@ pub struct Plan {
     pub default_headers: Arc<HeaderPolicy>,
     /// For records of requests that have no route.
     pub access: AccessPolicy,
+    /// Whether any route stores responses.
+    pub caches: bool,
     /// Who is asked for the names of backends.
     pub dns: DnsSettings,
 }
@@ -85,6 +89,18 @@ pub struct Route {
     /// The longest request body, in bytes.
     pub max_body: u64,
     pub access: AccessPolicy,
+    /// What is stored of its responses; `None` is nothing.
+    pub cache: Option<Arc<Caching>>,
+}
+
+/// How the responses of one route are stored.
+pub struct Caching {
+    /// The name of the policy.
+    pub name: Box<str>,
+    pub policy: Policy,
+    /// The part of every key that stands for the route and the policy: what was stored by another
+    /// policy is not found.
+    pub scope: Box<str>,
 }
 
 /// What becomes of a request.

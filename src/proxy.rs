@@ -23,11 +23,12 @@ use pingora_proxy::{
     FailToProxy, HttpProxy, ProxyHttp, ProxyServiceBuilder, ProxyWarnLogContext, Session,
 };
 
+use crate::cache::Response;
 use crate::downstream::Downstream;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::ingress::Parsed;
 use crate::exchange::record::{self, Served};
-use crate::exchange::{Exchange, attempt as decide};
+use crate::exchange::{Exchange, attempt as decide, caching};
 use crate::gateway::Gateway;
 use crate::headers::policy::OnWire;
 use crate::refusal::{Answer, Refusal};
@@ -201,7 +202,20 @@ impl ProxyHttp for FullLane {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        attempt::answered(session, response, exchange)
+        attempt::answered(session, response, exchange)?;
+        let request = session.req_header();
+        let answered = Response {
+            status: response.status,
+            fields: &response.headers,
+        };
+        caching::invalidate(
+            &self.0,
+            exchange,
+            &request.method,
+            &request.headers,
+            &answered,
+        );
+        Ok(())
     }
 
     async fn response_filter(

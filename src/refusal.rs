@@ -57,6 +57,8 @@ pub enum Refusal {
     Draining,
     /// The backend did not answer in time.
     UpstreamTimeout,
+    /// The client wants what is in the cache, and nothing usable is.
+    NotCached,
     /// A bug of ours.
     Internal,
 }
@@ -139,6 +141,11 @@ impl Refusal {
                 S::GATEWAY_TIMEOUT,
                 "upstream_timeout",
                 "the application did not answer in time",
+            ),
+            Self::NotCached => (
+                S::GATEWAY_TIMEOUT,
+                "not_cached",
+                "this is not in the cache, and nothing else was to be asked",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
@@ -236,6 +243,7 @@ mod tests {
             (Refusal::QueueTimeout, 503, "queue_timeout", true),
             (Refusal::Draining, 503, "draining", false),
             (Refusal::UpstreamTimeout, 504, "upstream_timeout", true),
+            (Refusal::NotCached, 504, "not_cached", true),
         ]
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::accept::Acceptor;
 use crate::accept::listener::Listener;
 use crate::banner;
+use crate::cache::memory::Memory;
 use crate::config::problem::Problems;
 use crate::config::{self, Config, Draft, Source};
 use crate::demo::{self, Rhythm};
@@ -173,7 +174,8 @@ async fn serve(
     }
     plan.start(None);
     plan.looked_up(FIRST_LOOKUP).await;
-    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone()));
+    let memory = Memory::new(*config.cache.memory);
+    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory));
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
         settings: listening::accept_settings(&config),
@@ -220,7 +222,7 @@ async fn serve(
         sd_notify::NotifyState::MainPid(std::process::id()),
         sd_notify::NotifyState::Ready,
     ]);
-    banner::log_ready(&plan, &listeners);
+    banner::log_ready(&config, &plan, &listeners);
 
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {

@@ -319,6 +319,8 @@ mod tests {
             reason: None,
             user_agent: None,
             aborted: false,
+            cache: None,
+            cache_detail: None,
             tunnel: false,
         }
     }

@@ -234,6 +234,7 @@ fn refusals() -> Vec<Refusal> {
         | Refusal::QueueTimeout
         | Refusal::Draining
         | Refusal::UpstreamTimeout
+        | Refusal::NotCached
         | Refusal::Internal => {}
     };
     let all = vec![
@@ -260,6 +261,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::QueueTimeout,
         Refusal::Draining,
         Refusal::UpstreamTimeout,
+        Refusal::NotCached,
         Refusal::Internal,
     ];
     all.iter().for_each(nobody);

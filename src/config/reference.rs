@@ -66,11 +66,15 @@ fn stated() -> Vec<Stated> {
 
 /// The table's path with the operator's own names left out.
 fn spelled(table: &[String]) -> String {
-    let named = ["upstream", "headers"].contains(&table[0].as_str());
+    let name_at = match table[0].as_str() {
+        "upstream" | "headers" => Some(1),
+        "cache" => Some(2),
+        _ => None,
+    };
     let parts = table
         .iter()
         .enumerate()
-        .filter(|(index, _)| !(named && *index == 1));
+        .filter(|(index, _)| Some(*index) != name_at);
     parts
         .map(|(_, part)| part.as_str())
         .collect::<Vec<_>>()

@@ -1,11 +1,13 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
+mod cache;
 mod headers;
 mod route;
 mod server;
 mod upstream;
 
 pub use super::declare::Origin;
+pub use cache::{CachePolicySpec, CacheSpec};
 pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
@@ -32,6 +34,8 @@ spec! {
         upstreams["upstream"]: BTreeMap<String, UpstreamSpec> = {};
         /// Header policies by name. "basic", "strict" and "off" exist without being written.
         headers: BTreeMap<String, HeadersSpec> = {};
+        /// What is kept for many visitors.
+        cache: CacheSpec = {};
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::ingress::{self, Malformed, Parsed};
 use super::{Asked, Exchange};
+use crate::cache::status::Forward;
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
+use crate::headers::cache::Told;
 use crate::headers::forwarded::is_https;
 use crate::headers::policy::{Dressed, Facts};
 use crate::plan::{Action, Plan, Route};
@@ -55,6 +57,11 @@ pub fn enter(
     }
     let route = find(&exchange.plan, asked, request.method)?;
     exchange.route = Some(route.clone());
+    // Until the cache has been asked.
+    exchange.cache = route.cache.as_ref().map(|_| match *request.method {
+        Method::GET | Method::HEAD => Told::forwarded(Forward::Bypass, None),
+        _ => Told::forwarded(Forward::Method, None),
+    });
     if content_length(request.headers).is_some_and(|length| length > route.max_body) {
         let limit = route.max_body;
         return Err(Refusal::BodyTooLarge { limit });
@@ -137,6 +144,9 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
         first_byte: exchange.attempt.first_byte_time(),
     };
     policy.finish(response, &facts);
+    if let Some(told) = &exchange.cache {
+        told.finish(response);
+    }
 }
 
 /// Where a redirect leads this request.

@@ -59,6 +59,8 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
         bytes_out: served.bytes_out,
         connect: attempt.connect_time(),
         first_byte: attempt.first_byte_time(),
+        cache: exchange.cache.as_ref().map(|told| told.word()),
+        cache_detail: exchange.cache.as_ref().and_then(|told| told.detail),
         user_agent: served.user_agent.and_then(|agent| agent.to_str().ok()),
         tunnel: served.tunnel,
         ..of_connection(exchange, downstream)
@@ -106,6 +108,8 @@ fn of_connection<'a>(exchange: &'a Exchange, downstream: &'a Downstream) -> Reco
         connect: None,
         first_byte: None,
         reason: exchange.reason(),
+        cache: None,
+        cache_detail: None,
         user_agent: None,
         aborted: exchange.aborted,
         tunnel: false,

@@ -28,12 +28,14 @@ const FIELDS_ADDED: usize = 16;
 pub(super) enum Client<'a> {
     Http1(Http1<'a>),
     Http2(Http2<'a>),
+    /// A question of our own, with its request: nobody leaves, and nobody is written to.
+    Nobody(Box<Request>),
 }
 
 impl Client<'_> {
     pub fn version(&self) -> Version {
         match self {
-            Self::Http1(_) => Version::HTTP_11,
+            Self::Http1(_) | Self::Nobody(_) => Version::HTTP_11,
             Self::Http2(_) => Version::HTTP_2,
         }
     }
@@ -43,6 +45,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => Request::read(&client.head),
             Self::Http2(client) => Ok(Request::from(client.0.req_header())),
+            Self::Nobody(request) => Ok(Request::clone(request)),
         }
     }
 
@@ -51,6 +54,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.connection.poll_gone(cx),
             Self::Http2(client) => Pin::new(&mut client.0.idle()).poll(cx).map(drop),
+            Self::Nobody(_) => Poll::Pending,
         }
     }
 
@@ -66,6 +70,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.answer(&answer).await,
             Self::Http2(client) => client.answer(answer).await,
+            Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -74,7 +79,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.interim(head).await.map(|()| true),
             // The codec knows no interim responses.
-            Self::Http2(_) => Ok(false),
+            Self::Http2(_) | Self::Nobody(_) => Ok(false),
         }
     }
 
@@ -96,6 +101,7 @@ impl Client<'_> {
                 Ok(())
             }
             Self::Http2(client) => client.head(&head, bodiless, exchange),
+            Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -104,6 +110,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.connection.put_body(&piece, client.chunked).await,
             Self::Http2(client) => failed(client.0.write_body(piece, false).await),
+            Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -115,6 +122,7 @@ impl Client<'_> {
                 client.connection.put_all(end).await
             }
             Self::Http2(client) => failed(client.0.finish()),
+            Self::Nobody(_) => Ok(()),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::http1::{Malformed, grammar};
 const USUAL_FIELDS: usize = 32;
 
 /// What a head says.
+#[derive(Clone)]
 pub struct Request {
     pub method: Method,
     /// As it came.

@@ -56,6 +56,12 @@ pub struct FieldName {
     wire: Bytes,
 }
 
+impl FieldName {
+    pub fn name(&self) -> &HeaderName {
+        &self.name
+    }
+}
+
 /// Why a text is no [`FieldName`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BadFieldName {

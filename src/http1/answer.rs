@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use super::framing::Framing;
@@ -15,6 +15,9 @@ use super::grammar;
 
 /// Fields that most responses do not exceed.
 const USUAL_FIELDS: usize = 24;
+
+/// Bytes of a head that most responses do not exceed.
+const USUAL_HEAD: usize = 1024;
 
 /// Bytes of added lines that most responses do not exceed: more than the `strict` preset has.
 const USUAL_ADDED: usize = 1024;
@@ -81,8 +84,39 @@ impl ResponseHead {
         None
     }
 
+    /// A head with these fields, each name in lower case. `reason` is one that came, or empty.
+    pub fn compose<'a>(
+        status: StatusCode,
+        reason: &[u8],
+        fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(USUAL_HEAD);
+        for part in [
+            b"HTTP/1.1 " as &[u8],
+            status.as_str().as_bytes(),
+            b" ",
+            reason,
+            b"\r\n",
+        ] {
+            bytes.extend_from_slice(part);
+        }
+        for (name, value) in fields {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        Self::read(bytes.into_boxed_slice().into())
+            .expect("names and values that are valid make a head")
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// The phrase behind the status; may be empty.
+    pub fn reason(&self) -> &[u8] {
+        self.part(&self.reason)
     }
 
     /// The values of a field, line by line.
@@ -164,7 +198,7 @@ impl ResponseHead {
         out.put_slice(b"HTTP/1.1 ");
         out.put_slice(self.status.as_str().as_bytes());
         out.put_u8(b' ');
-        out.put_slice(self.part(&self.reason));
+        out.put_slice(self.reason());
         out.put_slice(b"\r\n");
         for field in &self.fields {
             out.put_slice(self.part(&field.name));
@@ -246,6 +280,18 @@ mod tests {
         assert_eq!(
             written(&head),
             "HTTP/1.1 404 Nicht da\r\nX-Odd: a b\r\nEmpty: \r\nset-cookie: 1\r\n"
+        );
+    }
+
+    #[test]
+    fn a_head_is_made_of_fields() {
+        let fields = [(SERVER, "x"), (CONTENT_TYPE, ""), (SET_COOKIE, "\u{e9}")]
+            .map(|(name, value)| (name, HeaderValue::from_str(value).unwrap()));
+        let fields = fields.iter().map(|(name, value)| (name, value));
+        let head = ResponseHead::compose(StatusCode::NOT_FOUND, b"Nicht da", fields);
+        assert_eq!(
+            written(&head),
+            "HTTP/1.1 404 Nicht da\r\nserver: x\r\ncontent-type: \r\nset-cookie: \u{e9}\r\n"
         );
     }
 

@@ -44,6 +44,7 @@ impl Plan {
             .filter_map(|spec| route(spec, config, &upstreams, &policies))
             .collect();
         Some(Self {
+            caches: config.routes.iter().any(|route| route.cache.is_some()),
             routes: Routes::new(routes),
             trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
             forwarded: config.clients.forwarded,
@@ -80,6 +81,13 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
         problems.note(
             &wanted.server,
             "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
+        );
+    }
+    let memory = &wanted.cache.memory;
+    if wanted.cache.origin.sound && running.cache.memory.value != memory.value {
+        problems.note(
+            memory,
+            "cache.memory differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::cache::caching;
 use super::compile::access;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
@@ -38,7 +39,12 @@ pub(super) fn route(
             body: Bytes::from(respond.body.clone()),
         }),
     };
+    let cache = match &spec.cache {
+        Some(name) => Some(Arc::new(caching(spec, name, config)?)),
+        None => None,
+    };
     let value = Route {
+        cache,
         name: spec.label().into(),
         action,
         headers: policies.get(&spec.headers.value)?.clone(),

@@ -51,6 +51,10 @@ pub struct Record<'a> {
     pub first_byte: Option<Duration>,
     /// Why the gateway answered by itself, or what went wrong: a stable code.
     pub reason: Option<&'a str>,
+    /// What the cache had to do with the answer, on a route that has one: a stable word.
+    pub cache: Option<&'a str>,
+    /// Why it is not stored, or what else there is to say: a stable word.
+    pub cache_detail: Option<&'a str>,
     pub user_agent: Option<&'a str>,
     /// The client left before the response was whole.
     pub aborted: bool,
@@ -289,6 +293,12 @@ impl Record<'_> {
         self.reason
             .into_iter()
             .for_each(|reason| fact("reason", text(reason)));
+        self.cache
+            .into_iter()
+            .for_each(|word| fact("cache", text(word)));
+        self.cache_detail
+            .into_iter()
+            .for_each(|word| fact("cache_detail", text(word)));
         self.user_agent
             .into_iter()
             .for_each(|agent| fact("user_agent", text(agent)));
@@ -333,6 +343,8 @@ mod tests {
             reason: Some("upstream_reset"),
             user_agent: Some("curl/8 \"x\""),
             aborted: true,
+            cache: None,
+            cache_detail: None,
             tunnel: false,
         }
     }

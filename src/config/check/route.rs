@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use http::Method;
 
-use crate::config::problem::{Positioned, Problems};
+use crate::config::problem::{Located, Positioned, Problems};
 use crate::config::spec::{ActionSpec, Config, RouteSpec};
 use crate::headers::security::Preset;
+use crate::upstream::Protocol;
 use crate::word::{Choice, unknown};
 
 pub fn references(config: &Config, problems: &mut Problems) {
@@ -23,6 +24,9 @@ pub fn references(config: &Config, problems: &mut Problems) {
                 &route.headers,
                 unknown("header policy", &route.headers, "defined", &policies),
             );
+        }
+        if let Some(name) = &route.cache {
+            cache(route, name, config, problems);
         }
         if let Some(prefix) = route
             .replace_prefix
@@ -47,6 +51,28 @@ pub fn references(config: &Config, problems: &mut Problems) {
                 "replace_prefix on a route that forwards nothing; expected it beside upstream",
             );
         }
+    }
+}
+
+fn cache(route: &RouteSpec, name: &Located<String>, config: &Config, problems: &mut Problems) {
+    let policies = &config.cache.policies;
+    if !policies.contains_key(&name.value) {
+        let defined: Vec<&str> = policies.keys().map(String::as_str).collect();
+        problems.note(name, unknown("cache policy", name, "defined", &defined));
+    }
+    let ActionSpec::Upstream(upstream) = &route.action else {
+        let message = "cache on a route that forwards nothing; expected it beside upstream";
+        return problems.note(name, message);
+    };
+    let upstream = config.upstreams.get(&upstream.value);
+    if let Some(upstream) = upstream
+        && *upstream.protocol != Protocol::H1
+    {
+        let message = format!(
+            "cache on a route whose upstream speaks {}; expected one with protocol = \"h1\"",
+            *upstream.protocol
+        );
+        problems.note(name, message);
     }
 }
 
@@ -107,8 +133,10 @@ fn share_a_method(one: &[Method], other: &[Method]) -> bool {
 pub fn unused(config: &Config, warnings: &mut Problems) {
     let mut upstreams = BTreeSet::new();
     let mut policies = BTreeSet::new();
+    let mut caches = BTreeSet::new();
     for route in &config.routes {
         policies.insert(route.headers.as_str());
+        caches.extend(route.cache.as_ref().map(|name| name.as_str()));
         if let ActionSpec::Upstream(name) = &route.action {
             upstreams.insert(name.as_str());
         }
@@ -129,5 +157,13 @@ pub fn unused(config: &Config, warnings: &mut Problems) {
             policy,
             format!("header policy {name:?} is used by no route"),
         );
+    }
+    for (name, policy) in config
+        .cache
+        .policies
+        .iter()
+        .filter(|(name, _)| !caches.contains(name.as_str()))
+    {
+        warnings.note(policy, format!("cache policy {name:?} is used by no route"));
     }
 }

@@ -34,6 +34,8 @@ spec! {
         max_body: Option<u64> as Option<Size>, within "0 B"..="1024 GiB";
         /// Name of a header policy.
         headers: Located<String> = "basic";
+        /// Name of a cache policy; otherwise nothing is stored.
+        cache: Option<Located<String>>;
         /// In place of log.access.
         access_log: Option<AccessMode>;
         /// In place of log.slow_after, 1ms to 1d.

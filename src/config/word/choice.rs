@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{FilePath, Word};
+use crate::cache::Audience;
 use crate::certificates::MinTls;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
@@ -50,6 +51,7 @@ macro_rules! words {
 }
 
 words!(
+    Audience,
     Format,
     HealthKindSpec,
     LastResort,

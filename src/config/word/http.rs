@@ -7,6 +7,7 @@ use ::http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value as Json, json};
 
 use super::{Word, or_variable};
+use crate::cache::pattern::Pattern;
 use crate::config::declare::Yields;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::host::HostSent;
@@ -136,6 +137,14 @@ impl Word for HostSent {
 
     fn form() -> Json {
         json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:\\[\\]-]+$" })
+    }
+}
+
+impl Word for Pattern {
+    const EXPECTS: &'static str = r#"a name such as "sessionid" or "utm_*""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^[!-%'-+.-:<>-~-]{1,256}$" })
     }
 }
 

@@ -1,0 +1,231 @@
+//! Questions to the origin that are under way, so that many requests for one response ask once.
+//!
+//! The first to ask leads: what the origin says is for all who ask meanwhile. If the response is
+//! for one request only, or does not come, each follower has to see for itself.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::entry::Entry;
+use super::frame::Digest;
+
+/// A key, and the variant where that is known before the response is.
+pub type Wanted = (Digest, Option<Digest>);
+
+/// The questions under way.
+#[derive(Default)]
+pub struct Fills(Mutex<UnderWay>);
+
+#[derive(Default)]
+struct UnderWay {
+    questions: HashMap<Wanted, Question>,
+    /// How many there were.
+    count: u64,
+}
+
+struct Question {
+    number: u64,
+    stage: watch::Receiver<Stage>,
+}
+
+/// What has become of a question.
+#[derive(Clone)]
+pub enum Stage {
+    Asked,
+    /// This answers others too.
+    Ready(Arc<Entry>),
+    /// The response is for the request that caused it.
+    NotForOthers,
+    /// There is none.
+    Failed,
+}
+
+/// What a request is to a question.
+pub enum Role {
+    Leader(Leading),
+    Follower(Following),
+}
+
+impl Fills {
+    /// Joins the question for `wanted`, or opens it.
+    pub fn join(self: &Arc<Self>, wanted: Wanted) -> Role {
+        let mut under_way = self.0.lock();
+        let number = under_way.count;
+        match under_way.questions.entry(wanted) {
+            Place::Occupied(place) => Role::Follower(Following(place.get().stage.clone())),
+            Place::Vacant(place) => {
+                let (stage, watched) = watch::channel(Stage::Asked);
+                place.insert(Question {
+                    number,
+                    stage: watched,
+                });
+                under_way.count += 1;
+                Role::Leader(Leading {
+                    listed: Some(Listed {
+                        fills: self.clone(),
+                        wanted,
+                        number,
+                    }),
+                    stage,
+                })
+            }
+        }
+    }
+
+    /// Who asks for this key from now on asks anew: what is under way may be outdated.
+    pub fn outdate(&self, key: Digest) {
+        self.0.lock().questions.retain(|(of, _), _| *of != key);
+    }
+}
+
+/// Leads a question. If it is dropped without a word, the question has failed.
+pub struct Leading {
+    /// Where others find it.
+    listed: Option<Listed>,
+    stage: watch::Sender<Stage>,
+}
+
+struct Listed {
+    fills: Arc<Fills>,
+    wanted: Wanted,
+    number: u64,
+}
+
+impl Leading {
+    /// A question that nobody can join.
+    pub fn alone() -> Self {
+        Self {
+            listed: None,
+            stage: watch::Sender::new(Stage::Asked),
+        }
+    }
+
+    /// Gives this to all who wait, and to all who come.
+    pub fn ready(&self, entry: Arc<Entry>) {
+        self.stage.send_replace(Stage::Ready(entry));
+    }
+
+    /// Sends those who wait to the origin.
+    pub fn not_for_others(&mut self) {
+        self.close();
+        self.stage.send_replace(Stage::NotForOthers);
+    }
+
+    /// Nobody is to join any more.
+    pub fn close(&mut self) {
+        let Some(listed) = self.listed.take() else {
+            return;
+        };
+        let mut under_way = listed.fills.0.lock();
+        let question = under_way.questions.get(&listed.wanted);
+        // Unless it was outdated, and another one stands in its place.
+        if question.is_some_and(|question| question.number == listed.number) {
+            under_way.questions.remove(&listed.wanted);
+        }
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.close();
+        self.stage.send_if_modified(|stage| {
+            let is_open = matches!(stage, Stage::Asked);
+            if is_open {
+                *stage = Stage::Failed;
+            }
+            is_open
+        });
+    }
+}
+
+/// Waits for what another request has asked.
+pub struct Following(watch::Receiver<Stage>);
+
+impl Following {
+    /// What became of it: anything but [`Stage::Asked`].
+    pub async fn outcome(mut self) -> Stage {
+        let outcome = self.0.wait_for(|stage| !matches!(stage, Stage::Asked));
+        // Leaders say how it ended before they go.
+        outcome.await.map_or(Stage::Failed, |stage| stage.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::cache::key::Key;
+    use crate::cache::testing::{anonymous, get};
+
+    fn wanted(path: &str) -> Wanted {
+        let mut asked = get(&[]);
+        asked.path = path.to_owned();
+        (Key::of(&asked.head(), "", &anonymous()).digest(), None)
+    }
+
+    fn lead(fills: &Arc<Fills>) -> Leading {
+        match fills.join(wanted("/")) {
+            Role::Leader(leading) => leading,
+            Role::Follower(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow(fills: &Arc<Fills>) -> Following {
+        match fills.join(wanted("/")) {
+            Role::Follower(following) => following,
+            Role::Leader(_) => panic!("nobody leads"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_leads_and_the_others_follow() {
+        let fills = Arc::default();
+        let mut leading = lead(&fills);
+        assert!(matches!(fills.join(wanted("/other")), Role::Leader(_)));
+        let (one, other) = (follow(&fills), follow(&fills));
+        assert!(follow(&fills).outcome().now_or_never().is_none());
+        leading.not_for_others();
+        assert!(matches!(one.outcome().await, Stage::NotForOthers));
+        assert!(matches!(other.outcome().await, Stage::NotForOthers));
+        lead(&fills);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_vanishes_has_failed_and_another_may_lead() {
+        let fills = Arc::default();
+        let leading = lead(&fills);
+        let following = follow(&fills);
+        drop(leading);
+        assert!(matches!(following.outcome().await, Stage::Failed));
+        lead(&fills);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_when_its_key_is_outdated_is_for_those_who_wait_already() {
+        let fills = Arc::default();
+        let old = lead(&fills);
+        let waiting = follow(&fills);
+        fills.outdate(wanted("/").0);
+        let new = lead(&fills);
+        drop(old);
+        assert!(matches!(waiting.outcome().await, Stage::Failed));
+        follow(&fills);
+        drop(new);
+        lead(&fills);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_has_closed_does_not_end_the_question_of_the_next() {
+        let fills = Arc::default();
+        let mut first = lead(&fills);
+        first.close();
+        let _second = lead(&fills);
+        drop(first);
+        follow(&fills);
+    }
+}

@@ -1,0 +1,421 @@
+//! The entries of this gateway, within a number of bytes: those that are asked for often stay.
+//!
+//! One slot a key holds the variants of its responses side by side, so that one look-up finds
+//! all that decides. A slot is found by digest and held to the bytes of its key.
+
+use std::mem::size_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderMap;
+use moka::Expiry;
+use moka::ops::compute::{CompResult, Op};
+use moka::sync::Cache;
+
+use super::admission::NotStored;
+use super::entry::Entry;
+use super::frame::Digest;
+use super::groups::Groups;
+use super::key::Key;
+use super::policy::Policy;
+use super::reuse;
+use super::vary::{UnnamedCookie, Variant};
+
+/// How long the requests of a key whose response was not stored do not wait for one another.
+const ALONE: Duration = Duration::from_secs(60);
+/// How long it is known that a key was outdated: longer than a fill takes.
+const OUTDATED: Duration = Duration::from_secs(60 * 60);
+
+/// What the cache itself needs for one key, in bytes.
+const BYTES_OF_KEY: usize = 320;
+
+/// Where responses are kept.
+pub struct Memory {
+    slots: Cache<Digest, Arc<Slot>>,
+    capacity: u64,
+    groups: Groups,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// What stands under one key.
+#[derive(Default)]
+struct Slot {
+    key: Box<[u8]>,
+    /// All of one `Vary`, the latest.
+    variants: Vec<Arc<Entry>>,
+    /// What was asked of the origin before is not to be stored.
+    outdated: Option<Instant>,
+    /// Until then it is probably not worth waiting for another request's response.
+    alone_until: Option<Instant>,
+}
+
+/// What was found for a request.
+pub enum Found {
+    Nothing,
+    /// Only answers to requests with other fields; those of this one, in its digest.
+    OtherVariants(Digest),
+    Entry(Arc<Entry>),
+    /// It depends on a cookie of which nobody said what it means.
+    UnnamedCookie,
+}
+
+impl Found {
+    /// In the words of the policy; an unnamed cookie finds nothing.
+    pub fn for_reuse(&self) -> reuse::Found<'_> {
+        match self {
+            Self::Nothing | Self::UnnamedCookie => reuse::Found::Nothing,
+            Self::OtherVariants(_) => reuse::Found::OtherVariants,
+            Self::Entry(entry) => reuse::Found::Entry(&entry.facts.freshness),
+        }
+    }
+}
+
+impl Memory {
+    /// Keeps at most `capacity` bytes.
+    pub fn new(capacity: u64) -> Self {
+        let slots = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_: &Digest, slot: &Arc<Slot>| {
+                u32::try_from(slot.weight()).unwrap_or(u32::MAX)
+            })
+            .expire_after(UntilUseless)
+            .build();
+        Self {
+            slots,
+            capacity,
+            groups: Groups::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// What is kept for a request with these fields.
+    pub fn find(&self, key: &Key, request: &HeaderMap, policy: &Policy) -> Found {
+        let slot = self.slots.get(&key.digest());
+        let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
+            return Found::Nothing;
+        };
+        let Some(first) = slot.variants.first() else {
+            return Found::Nothing;
+        };
+        let vary = &first.facts.vary;
+        if vary.is_empty() {
+            return self.unless_outdated(first);
+        }
+        let variant = match vary.variant(request, policy) {
+            Ok(variant) => variant,
+            Err(UnnamedCookie) => return Found::UnnamedCookie,
+        };
+        let is = |one: &Variant, other: &Variant| one.bytes() == other.bytes();
+        let mut variants = slot.variants.iter();
+        let found = variants.find(|entry| is(&entry.facts.variant, &variant));
+        let found = found.or_else(|| {
+            let favourite = vary.variant_of_favourite(request, policy)?;
+            slot.variants.iter().find(|entry| {
+                let in_language = entry.facts.variant_in_language.as_ref();
+                in_language.is_some_and(|stored| is(stored, &favourite))
+            })
+        });
+        match found {
+            Some(entry) => self.unless_outdated(entry),
+            None => Found::OtherVariants(variant.digest()),
+        }
+    }
+
+    fn unless_outdated(&self, entry: &Arc<Entry>) -> Found {
+        match self.groups.are_outdated(&entry.groups, entry.asked) {
+            true => Found::Nothing,
+            false => Found::Entry(entry.clone()),
+        }
+    }
+
+    /// What applications declare outdated.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Whether there is a place for this entry among those of its key.
+    pub fn check_room(&self, key: &Key, entry: &Entry, policy: &Policy) -> Result<(), NotStored> {
+        let slot = self.slots.get(&key.digest());
+        let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
+            return Ok(());
+        };
+        match slot.others(entry).count() < policy.variants {
+            true => Ok(()),
+            false => Err(NotStored::TooManyVariants),
+        }
+    }
+
+    /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was declared
+    /// outdated meanwhile, there is no place for it, or it is larger than everything together may be.
+    pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
+        if entry.weight() as u64 > self.capacity {
+            return false;
+        }
+        let stored = self.change(key, |slot| {
+            let is_outdated = slot.outdated.is_some_and(|since| entry.asked <= since);
+            let mut variants: Vec<_> = slot.others(&entry).cloned().collect();
+            if is_outdated || variants.len() >= policy.variants {
+                return None;
+            }
+            variants.push(entry.clone());
+            Some(Slot {
+                key: key.bytes().into(),
+                variants,
+                outdated: slot.outdated,
+                alone_until: None,
+            })
+        });
+        matches!(
+            stored,
+            CompResult::Inserted(_) | CompResult::ReplacedWith(_)
+        )
+    }
+
+    /// Forgets what stands under a key, and refuses what was asked of the origin until now.
+    pub fn invalidate(&self, key: &Key) {
+        self.change(key, |_| {
+            Some(Slot {
+                key: key.bytes().into(),
+                outdated: Some(Instant::now()),
+                ..Slot::default()
+            })
+        });
+    }
+
+    /// The response under this key was not stored, and the next ones probably will not be.
+    pub fn expect_nothing(&self, key: &Key) {
+        self.change(key, |slot| {
+            // What is stored for others is worth more than the time of a few.
+            slot.variants.is_empty().then(|| Slot {
+                key: key.bytes().into(),
+                variants: Vec::new(),
+                outdated: slot.outdated,
+                alone_until: Some(Instant::now() + ALONE),
+            })
+        });
+    }
+
+    /// Whether requests of this key should wait for one another's response.
+    pub fn expects_something(&self, key: &Key) -> bool {
+        let slot = self.slots.get(&key.digest());
+        let until = slot.and_then(|slot| slot.alone_until);
+        until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Counts an answer; hits and misses so far, with it.
+    pub fn count(&self, is_hit: bool) -> (u64, u64) {
+        let count = if is_hit { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.hits), read(&self.misses))
+    }
+
+    /// Puts another slot in the place of a key's, in one step.
+    fn change(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&Slot) -> Option<Slot>,
+    ) -> CompResult<Digest, Arc<Slot>> {
+        self.slots.entry(key.digest()).and_compute_with(|current| {
+            let current = current.map(moka::Entry::into_value);
+            let own = current.filter(|slot| *slot.key == *key.bytes());
+            match change(&own.unwrap_or_default()) {
+                Some(slot) => Op::Put(Arc::new(slot)),
+                None => Op::Nop,
+            }
+        })
+    }
+}
+
+impl Slot {
+    /// What stays when `entry` comes: other variants by the same fields, of which something can come.
+    fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let now = SystemTime::now();
+        self.variants.iter().filter(move |other| {
+            other.facts.vary == entry.facts.vary
+                && other.facts.variant.bytes() != entry.facts.variant.bytes()
+                && other.kept_until > now
+        })
+    }
+
+    fn weight(&self) -> usize {
+        let entries = self.variants.iter().map(|entry| entry.weight());
+        BYTES_OF_KEY + size_of::<Self>() + self.key.len() + entries.sum::<usize>()
+    }
+
+    /// How long it is of any use.
+    fn useful_for(&self) -> Duration {
+        let kept = self.variants.iter().map(|entry| entry.kept_until).max();
+        let kept = kept.and_then(|until| until.duration_since(SystemTime::now()).ok());
+        let outdated = self.outdated.map(|_| OUTDATED);
+        let alone = self.alone_until.map(|_| ALONE);
+        [kept, outdated, alone]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+/// Slots go when nothing can come of them any more.
+struct UntilUseless;
+
+impl Expiry<Digest, Arc<Slot>> for UntilUseless {
+    fn expire_after_create(&self, _: &Digest, slot: &Arc<Slot>, _: Instant) -> Option<Duration> {
+        Some(slot.useful_for())
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Digest,
+        slot: &Arc<Slot>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(slot.useful_for())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cache::Exchange;
+    use crate::cache::admission::may_store;
+    use crate::cache::entry::{Content, Times};
+    use crate::cache::testing::{Asked, anonymous, get, response};
+
+    fn key(asked: &Asked) -> Key {
+        Key::of(&asked.head(), "route", &anonymous())
+    }
+
+    fn entry(asked: &Asked, lines: &[(&str, &str)], body: &'static str) -> Arc<Entry> {
+        let now = SystemTime::now();
+        let times = Exchange {
+            sent: now,
+            received: now,
+        };
+        let lines = [&[("cache-control", "max-age=60")], lines].concat();
+        let answered = response(200, &lines);
+        let admission = may_store(&asked.head(), &answered.head(), times, &anonymous()).unwrap();
+        let times = Times {
+            asked: Instant::now(),
+            received: now,
+        };
+        let content = Content::Whole(Bytes::from_static(body.as_bytes()));
+        Arc::new(Entry::new(
+            admission,
+            Box::default(),
+            b"OK",
+            content,
+            times,
+            &anonymous(),
+        ))
+    }
+
+    fn found(memory: &Memory, asked: &Asked) -> Option<Bytes> {
+        match memory.find(&key(asked), &asked.fields, &anonymous()) {
+            Found::Entry(entry) => match &entry.content {
+                Content::Whole(body) => Some(body.clone()),
+                Content::Growing(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    const ROOM: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_stored_is_found() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        assert_eq!(found(&memory, &asked), None);
+        assert!(memory.store(&key(&asked), entry(&asked, &[], "page"), &anonymous()));
+        assert_eq!(found(&memory, &asked), Some("page".into()));
+    }
+
+    #[test]
+    fn variants_stand_side_by_side() {
+        let memory = Memory::new(ROOM);
+        for language in ["de", "en"] {
+            let asked = get(&[("x-language", language)]);
+            let entry = entry(&asked, &[("vary", "x-language")], language);
+            assert!(memory.store(&key(&asked), entry, &anonymous()));
+        }
+        for language in ["de", "en"] {
+            let asked = get(&[("x-language", language)]);
+            assert_eq!(found(&memory, &asked), Some(language.into()));
+        }
+        let other = get(&[("x-language", "fr")]);
+        let nothing = memory.find(&key(&other), &other.fields, &anonymous());
+        assert!(matches!(nothing, Found::OtherVariants(_)));
+    }
+
+    #[test]
+    fn a_key_has_no_more_variants_than_its_policy_allows() {
+        let memory = Memory::new(ROOM);
+        let policy = Policy {
+            variants: 2,
+            ..anonymous()
+        };
+        let store = |value: &'static str| {
+            let asked = get(&[("x-a", value)]);
+            let entry = entry(&asked, &[("vary", "x-a")], value);
+            let room = memory.check_room(&key(&asked), &entry, &policy);
+            assert_eq!(room.is_ok(), memory.store(&key(&asked), entry, &policy));
+            room
+        };
+        assert_eq!(store("1"), Ok(()));
+        assert_eq!(store("2"), Ok(()));
+        assert_eq!(store("3"), Err(NotStored::TooManyVariants));
+        assert_eq!(store("2"), Ok(()), "in place of its own");
+    }
+
+    #[test]
+    fn a_response_asked_for_before_its_url_was_outdated_is_not_stored() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        let old = entry(&asked, &[], "old");
+        memory.invalidate(&key(&asked));
+        assert!(!memory.store(&key(&asked), old, &anonymous()));
+        assert!(memory.store(&key(&asked), entry(&asked, &[], "new"), &anonymous()));
+        assert_eq!(found(&memory, &asked), Some("new".into()));
+    }
+
+    #[test]
+    fn requests_of_a_key_that_is_not_stored_do_not_wait_for_one_another() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        assert!(memory.expects_something(&key(&asked)));
+        memory.expect_nothing(&key(&asked));
+        assert!(!memory.expects_something(&key(&asked)));
+        memory.store(&key(&asked), entry(&asked, &[], "page"), &anonymous());
+        assert!(memory.expects_something(&key(&asked)));
+    }
+
+    #[test]
+    fn the_bytes_of_bodies_heads_and_keys_count() {
+        let memory = Memory::new(ROOM);
+        let body: &'static str = "x".repeat(10_000).leak();
+        for number in 0..1000 {
+            let mut asked = get(&[]);
+            asked.query = Some(number.to_string());
+            memory.store(&key(&asked), entry(&asked, &[], body), &anonymous());
+        }
+        memory.slots.run_pending_tasks();
+        assert!(memory.slots.weighted_size() <= ROOM);
+        let entries = memory.slots.entry_count();
+        assert!((80..=104).contains(&entries), "{entries}");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_cache_is_not_stored() {
+        let memory = Memory::new(1000);
+        let asked = get(&[]);
+        assert!(!memory.store(&key(&asked), entry(&asked, &[], "x"), &anonymous()));
+    }
+}

@@ -1,0 +1,63 @@
+//! `[cache]`: what is kept for many visitors, and the policies by which.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::cache::Audience;
+use crate::cache::pattern::Pattern;
+use crate::config::declare::spec;
+use crate::config::problem::Located;
+use crate::config::word::{Percent, Size};
+use crate::headers::policy::FieldName;
+
+spec! {
+    /// What is kept for many visitors.
+    pub struct CacheSpec in "[cache]" {
+        /// Memory for stored responses with their heads and keys, 1 MiB to 1024 GiB. A change needs a restart.
+        memory: Located<u64> as Located<Size> = "256 MiB", within "1 MiB"..="1024 GiB";
+        /// Cache policies by name, for routes to name.
+        policies["policy"]: BTreeMap<String, CachePolicySpec> = {};
+    }
+
+    /// What is stored, for whom and for how long.
+    pub struct CachePolicySpec in "[cache.policy.NAME]" {
+        /// "anonymous" (nothing with a login, a session or Set-Cookie) or "rfc9111" (whatever HTTP allows).
+        audience: Audience = "anonymous";
+        /// Lifetime of pages to which the application gives none, 1ms to 365d.
+        ttl: Option<Duration>, within "1ms"..="365d";
+        /// How long a stale response answers while it is fetched anew, 0s to 365d, where the application does not say.
+        stale_while_revalidate: Duration = "0s", within "0s"..="365d";
+        /// How long a stale response answers when the application fails, 0s to 365d, where the application does not say.
+        stale_if_error: Duration = "10m", within "0s"..="365d";
+        /// How long a response with a validator is kept behind that, to be revalidated, 0s to 365d.
+        keep_for_validation: Duration = "1h", within "0s"..="365d";
+        /// Lifetime of a response without one, as a part of its age since Last-Modified; "0%" is off.
+        heuristic: Percent = "0%";
+        /// Query parameters that do not count, 0 to 64; otherwise utm_*, fbclid and gclid for anonymous, none for rfc9111.
+        ignore_query: Option<Vec<Pattern>>, entries 0..=64;
+        /// The only query parameters that count, 0 to 64; otherwise all.
+        keep_query: Option<Vec<Pattern>>, entries 0..=64;
+        /// Whether parameters in another order are the same.
+        sort_query: bool = false;
+        /// Cookies that the application means by "Vary: Cookie", 0 to 16.
+        vary_cookies: Vec<Pattern> = [], entries 0..=16;
+        /// Request headers that are part of the key, 0 to 16.
+        key_headers: Vec<FieldName> = [], entries 0..=16;
+        /// Cookies that are part of the key, 0 to 16.
+        key_cookies: Vec<Pattern> = [], entries 0..=16;
+        /// Further cookies that make a visitor somebody, 0 to 64.
+        personal_cookies: Vec<Pattern> = [], entries 0..=64;
+        /// Cookies of the built-in list that do not, 0 to 64.
+        impersonal_cookies: Vec<Pattern> = [], entries 0..=64;
+        /// Further cookies on which no page depends, 0 to 64.
+        analytics_cookies: Vec<Pattern> = [], entries 0..=64;
+        /// Whether Cache-Control of any client is obeyed, not only of clients.trusted_proxies; otherwise false for anonymous, true for rfc9111.
+        honour_request: Option<bool>;
+        /// Largest body that is stored, 1 KiB to 1 GiB.
+        largest_object: u64 as Size = "8 MiB", within "1 KiB"..="1 GiB";
+        /// Responses side by side under one key, 1 to 1000.
+        variants: usize = 32, within 1..=1000;
+        /// Also send X-Cache-Hits and X-Cache-Misses.
+        debug: bool = false;
+    }
+}

@@ -1,0 +1,349 @@
+//! A request on a route that stores responses: answered from memory, or by one question to the
+//! origin for all who ask meanwhile.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::RANGE;
+use http::{Method, StatusCode};
+use tokio::sync::oneshot;
+
+use super::fetch::{Fetch, Fetched, Shared, Source};
+use super::stored::strip_what_is_for_us;
+use super::{Lane, Unanswered, watched};
+use crate::cache::admission;
+use crate::cache::conditional::Condition;
+use crate::cache::entry::{Content, Entry};
+use crate::cache::fill::{Leading, Role, Stage, Wanted};
+use crate::cache::key::Key;
+use crate::cache::memory::Found;
+use crate::cache::reuse::{Reuse, reuse};
+use crate::cache::status::{Forward as Why, Outcome};
+use crate::client::RequestId;
+use crate::exchange::caching::Described;
+use crate::headers::cache::Told;
+use crate::plan::{Caching, Forward};
+use crate::refusal::Refusal;
+
+/// How often a request waits for the question of another one before it asks by itself.
+const MOST_TRIES: usize = 3;
+
+/// Why a stale response is given, for trusted clients and the record.
+const STALE_IF_ERROR: &str = "stale_if_error";
+
+impl Lane<'_> {
+    /// Answers from memory, or asks the origin.
+    pub(super) async fn cached(
+        &mut self,
+        forward: &Forward,
+        caching: &Arc<Caching>,
+    ) -> Result<(), Unanswered> {
+        let policy = &caching.policy;
+        let described = self.described();
+        let request = described.request();
+        let directives = match admission::may_look_up(&request, policy) {
+            Ok(directives) => directives,
+            Err(bypass) => {
+                let told = Told::forwarded(bypass.forward(), Some(bypass.as_str()));
+                return self.pass(forward, caching, told).await;
+            }
+        };
+        let key = Key::of(&request, &caching.scope, policy);
+        let is_trusted = request.is_trusted;
+        if is_trusted {
+            self.exchange.cache = Some(Told {
+                key: Some(key.to_string().into()),
+                ..Told::forwarded(Why::Miss, None)
+            });
+        }
+        let mut wanted: Wanted = (key.digest(), None);
+        let mut leading = None;
+        let mut tries = 0;
+        loop {
+            let memory = self.gateway.memory();
+            let found = memory.find(&key, &self.request.fields, policy);
+            let why = match reuse(found.for_reuse(), &directives, SystemTime::now()) {
+                Reuse::Ask(why) => why,
+                Reuse::NotCached => return Err(Unanswered::Refused(Refusal::NotCached)),
+                given => {
+                    let Found::Entry(entry) = found else {
+                        unreachable!("only an entry is given");
+                    };
+                    if given == Reuse::WhileRevalidating {
+                        self.refresh(caching, &key, &entry);
+                    }
+                    return self.hit(forward, caching, &entry, None).await;
+                }
+            };
+            let stale = match found {
+                Found::UnnamedCookie => {
+                    let told = Told::forwarded(Why::Bypass, Some("vary_cookie"));
+                    return self.pass(forward, caching, told).await;
+                }
+                Found::OtherVariants(variant) => {
+                    wanted.1 = Some(variant);
+                    None
+                }
+                Found::Entry(entry) => {
+                    wanted.1 = Some(entry.facts.variant.digest());
+                    Some(entry)
+                }
+                Found::Nothing => None,
+            };
+            // A HEAD brings no body to store, a part of a body only itself.
+            let is_partial = self.request.fields.contains_key(RANGE) && stale.is_none();
+            if self.request.method == Method::HEAD || is_partial || tries == MOST_TRIES {
+                return self
+                    .pass(forward, caching, Told::forwarded(why, None))
+                    .await;
+            }
+            if let Some(leading) = leading.take() {
+                return self.lead(forward, caching, key, stale, leading, why).await;
+            }
+            if !memory.expects_something(&key) {
+                let alone = Leading::alone();
+                return self.lead(forward, caching, key, stale, alone, why).await;
+            }
+            tries += 1;
+            let following = match self.gateway.fills().join(wanted) {
+                Role::Leader(role) => {
+                    // Once more to memory: the question before this one may have ended just now.
+                    leading = Some(role);
+                    continue;
+                }
+                Role::Follower(following) => following,
+            };
+            let outcome = watched(&mut self.client, following.outcome()).await;
+            match self.present(outcome)? {
+                Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
+                {
+                    Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
+                        return self.follow(forward, caching, &entry, stale, why).await;
+                    }
+                    Ok(variant) => wanted.1 = Some(variant.digest()),
+                    Err(_) => {
+                        let told = Told::forwarded(Why::Bypass, Some("vary_cookie"));
+                        return self.pass(forward, caching, told).await;
+                    }
+                },
+                Stage::NotForOthers => {
+                    return self
+                        .pass(forward, caching, Told::forwarded(why, None))
+                        .await;
+                }
+                Stage::Asked | Stage::Failed => {}
+            }
+        }
+    }
+
+    /// Forwards the request as it is.
+    pub(super) async fn pass(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        told: Told,
+    ) -> Result<(), Unanswered> {
+        self.tell(caching, told);
+        self.forward(forward).await
+    }
+
+    /// Answers with what is stored.
+    async fn hit(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        entry: &Entry,
+        detail: Option<&'static str>,
+    ) -> Result<(), Unanswered> {
+        let freshness = &entry.facts.freshness;
+        let told = Told::given(Outcome::Hit, freshness, SystemTime::now());
+        self.tell(caching, Told { detail, ..told });
+        self.give(forward, caching, entry, None).await
+    }
+
+    /// Answers with what another request has asked for.
+    async fn follow(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        entry: &Arc<Entry>,
+        stale: Option<Arc<Entry>>,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        if stale.is_some_and(|stale| Arc::ptr_eq(&stale, entry)) {
+            return self
+                .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                .await;
+        }
+        let reader = match &entry.content {
+            Content::Whole(_) => None,
+            Content::Growing(body) => match body.reader() {
+                Some(reader) => Some(reader),
+                // It has turned out to be too large, and its beginning is gone.
+                None => {
+                    return self
+                        .pass(forward, caching, Told::forwarded(why, None))
+                        .await;
+                }
+            },
+        };
+        let outcome = Outcome::Forwarded {
+            why,
+            status: None,
+            stored: true,
+            collapsed: true,
+        };
+        let freshness = &entry.facts.freshness;
+        self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
+        self.give(forward, caching, entry, reader).await
+    }
+
+    /// Asks the origin, for others too.
+    async fn lead(
+        &mut self,
+        forward: &Forward,
+        caching: &Arc<Caching>,
+        key: Key,
+        stale: Option<Arc<Entry>>,
+        leading: Leading,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        let (leader, answer) = oneshot::channel();
+        let fetch = self.fetch(caching, key, stale, leading, Some(leader));
+        tokio::spawn(fetch.run());
+        let fetched = watched(&mut self.client, answer).await;
+        let fetched = self.present(fetched)?;
+        let told = Told::forwarded(why, None);
+        match fetched.map_err(|_| Unanswered::Refused(Refusal::Internal))? {
+            Fetched::Refused { refusal, attempt } => {
+                self.exchange.attempt = attempt;
+                self.tell(caching, told);
+                Err(Unanswered::Refused(refusal))
+            }
+            Fetched::Own {
+                origin,
+                head,
+                attempt,
+                why: not_stored,
+            } => {
+                self.exchange.attempt = attempt;
+                let detail = Some(not_stored.as_str());
+                self.tell(caching, Told { detail, ..told });
+                self.deliver(*origin, *head).await
+            }
+            Fetched::Shared(shared) => {
+                let Shared {
+                    entry,
+                    source,
+                    attempt,
+                } = *shared;
+                self.exchange.attempt = attempt;
+                self.lead_shared(forward, caching, &entry, source, why)
+                    .await
+            }
+        }
+    }
+
+    async fn lead_shared(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        entry: &Entry,
+        source: Source,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        let (status, stored) = match &source {
+            Source::StaleIfError => {
+                return self
+                    .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                    .await;
+            }
+            Source::Origin { .. } => (None, true),
+            Source::Validated { stored } => (Some(StatusCode::NOT_MODIFIED), *stored),
+        };
+        let outcome = Outcome::Forwarded {
+            why,
+            status,
+            stored,
+            collapsed: false,
+        };
+        let freshness = &entry.facts.freshness;
+        let told = Told::given(outcome, freshness, SystemTime::now());
+        let Source::Origin { mut head, body } = source else {
+            self.tell(caching, told);
+            return self.give(forward, caching, entry, None).await;
+        };
+        // As the origin sent it, Age included.
+        self.tell(caching, Told { age: None, ..told });
+        match self.condition(entry) {
+            Condition::NotModified => self.not_modified(entry).await,
+            Condition::AskOrigin => {
+                // Who forwards does not read, and must not hold back those who do.
+                drop(body);
+                let told = Told::forwarded(Why::Request, None);
+                self.pass(forward, caching, told).await
+            }
+            Condition::Answer => {
+                strip_what_is_for_us(&mut head);
+                self.begin_answer(*head)?;
+                self.stream(body).await
+            }
+        }
+    }
+
+    /// Asks the origin about a stale response that has been given, unless somebody does.
+    fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
+        let wanted = (key.digest(), Some(entry.facts.variant.digest()));
+        if let Role::Leader(leading) = self.gateway.fills().join(wanted) {
+            let stale = Some(entry.clone());
+            let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
+            fetch.exchange.request_id = RequestId::make();
+            tokio::spawn(fetch.run());
+        }
+    }
+
+    fn fetch(
+        &self,
+        caching: &Arc<Caching>,
+        key: Key,
+        stale: Option<Arc<Entry>>,
+        leading: Leading,
+        leader: Option<oneshot::Sender<Fetched>>,
+    ) -> Fetch {
+        let mut exchange = self.exchange.question();
+        if let Some(asked) = &mut exchange.asked {
+            // What does not count is not asked either: the answer is for those who send something else.
+            let query = caching.policy.query.normal(asked.query.as_deref());
+            asked.query = query.map(Into::into);
+        }
+        Fetch {
+            gateway: self.gateway.clone(),
+            downstream: self.downstream.clone(),
+            exchange,
+            request: self.request.clone(),
+            caching: caching.clone(),
+            key,
+            stale,
+            leading,
+            leader,
+        }
+    }
+
+    /// Sets what is told of this answer; a key that may be told stays.
+    fn tell(&mut self, caching: &Caching, told: Told) {
+        let key = self.exchange.cache.take().and_then(|told| told.key);
+        let counts = caching.policy.debug.then(|| {
+            let is_hit = told.outcome == Outcome::Hit;
+            self.gateway.memory().count(is_hit)
+        });
+        self.exchange.cache = Some(Told {
+            key,
+            counts,
+            ..told
+        });
+    }
+
+    pub(super) fn described(&self) -> Described<'_> {
+        Described::of(&self.exchange, &self.request.method, &self.request.fields)
+    }
+}

@@ -1,0 +1,170 @@
+//! A stored response as an answer: all of it, a part, or that it has not changed.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::{Lane, Unanswered, watched};
+use crate::cache::body::Reader;
+use crate::cache::conditional::{self, Condition};
+use crate::cache::entry::{Content, Entry};
+use crate::cache::range::{self, Multipart, Ranges, Span};
+use crate::cache::status::Forward as Why;
+use crate::cache::stored::is_for_us;
+use crate::client::RequestId;
+use crate::headers::cache::Told;
+use crate::http1::ResponseHead;
+use crate::plan::{Caching, Forward};
+
+impl Lane<'_> {
+    pub(super) fn condition(&self, entry: &Entry) -> Condition {
+        let described = self.described();
+        let facts = &entry.facts;
+        conditional::evaluate(
+            &described.request(),
+            facts.status,
+            &facts.validators,
+            SystemTime::now(),
+        )
+    }
+
+    /// Sends a stored response, or as much of it as is asked for. `reader` has the body of one that is
+    /// still arriving.
+    pub(super) async fn give(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        entry: &Entry,
+        reader: Option<Reader>,
+    ) -> Result<(), Unanswered> {
+        match self.condition(entry) {
+            Condition::NotModified => return self.not_modified(entry).await,
+            Condition::AskOrigin => {
+                drop(reader);
+                let told = Told::forwarded(Why::Request, None);
+                return self.pass(forward, caching, told).await;
+            }
+            Condition::Answer => {}
+        }
+        let body = match (&entry.content, reader) {
+            (_, Some(reader)) => {
+                self.begin_answer(entry.head().clone())?;
+                return self.stream(reader).await;
+            }
+            (Content::Whole(body), None) => body.clone(),
+            (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
+        };
+        match self.wanted(entry, body.len() as u64) {
+            Ranges::Whole => self.whole(entry.head().clone(), body).await,
+            Ranges::One(span) => {
+                let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
+                let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
+                self.whole(head, part(&body, span)).await
+            }
+            Ranges::Many(spans) => self.parts(entry, &body, &spans).await,
+            Ranges::Unsatisfiable => {
+                let mut fields = HeaderMap::new();
+                let length = range::unsatisfied_range(body.len() as u64);
+                fields.insert(CONTENT_RANGE, length);
+                fields.insert(CONTENT_LENGTH, HeaderValue::from(0));
+                let head = compose(StatusCode::RANGE_NOT_SATISFIABLE, &fields);
+                self.whole(head, Bytes::new()).await
+            }
+        }
+    }
+
+    fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
+        if entry.facts.status != StatusCode::OK || !self.request.fields.contains_key(RANGE) {
+            return Ranges::Whole;
+        }
+        let described = self.described();
+        let validators = &entry.facts.validators;
+        range::wanted(&described.request(), validators, length, SystemTime::now())
+    }
+
+    pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
+        let fields = conditional::not_modified_fields(&entry.fields);
+        let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        self.whole(head, Bytes::new()).await
+    }
+
+    async fn parts(
+        &mut self,
+        entry: &Entry,
+        body: &Bytes,
+        spans: &[Span],
+    ) -> Result<(), Unanswered> {
+        let boundary = boundary(body);
+        let parts = Multipart {
+            boundary: &boundary,
+            content_type: entry.fields.get(CONTENT_TYPE),
+            spans,
+            complete: body.len() as u64,
+        };
+        let fields = parts.fields(&entry.fields);
+        self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
+        for span in spans {
+            self.send(parts.head(*span).into()).await?;
+            self.send(part(body, *span)).await?;
+        }
+        self.send(parts.end().into()).await?;
+        Ok(self.end_answer().await?)
+    }
+
+    /// Sends an answer that is there.
+    async fn whole(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Unanswered> {
+        self.begin_answer(head)?;
+        if self.request.method != Method::HEAD && !body.is_empty() {
+            self.send(body).await?;
+        }
+        Ok(self.end_answer().await?)
+    }
+
+    /// Sends a body as it arrives.
+    pub(super) async fn stream(&mut self, mut body: Reader) -> Result<(), Unanswered> {
+        loop {
+            let piece = watched(&mut self.client, body.next()).await;
+            match self.present(piece)? {
+                Ok(Some(piece)) => self.send(piece).await?,
+                Ok(None) => break,
+                Err(_) => return Err(self.cut_short()),
+            }
+        }
+        Ok(self.end_answer().await?)
+    }
+}
+
+/// Takes from a head what an application says only to a cache such as ours.
+pub(super) fn strip_what_is_for_us(head: &mut ResponseHead) {
+    let names = head
+        .lines()
+        .filter_map(|(name, _)| HeaderName::from_bytes(name).ok());
+    let for_us: Vec<_> = names.filter(is_for_us).collect();
+    for name in &for_us {
+        head.remove(name);
+    }
+}
+
+/// A head of ours with what clients may read of these fields.
+fn compose(status: StatusCode, fields: &HeaderMap) -> ResponseHead {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let fields = fields.iter().filter(|(name, _)| !is_for_us(name));
+    ResponseHead::compose(status, reason.as_bytes(), fields)
+}
+
+fn part(body: &Bytes, span: Span) -> Bytes {
+    // Spans lie within the body, whose length is that of memory.
+    body.slice(span.first as usize..=span.last as usize)
+}
+
+/// A text that does not occur in the body.
+fn boundary(body: &[u8]) -> String {
+    loop {
+        let boundary = RequestId::make().as_str().to_owned();
+        if memchr::memmem::find(body, boundary.as_bytes()).is_none() {
+            return boundary;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the cache had to do with an answer, as clients and records are told: `Age`, `Cache-Status`
+//! (RFC 9211), `X-Cache`.
+
+use std::time::SystemTime;
+
+use super::policy::{Dressed, Name};
+use crate::cache::freshness::Freshness;
+use crate::cache::status::{CacheStatus, Forward, Outcome};
+
+static AGE: Name = Name::of("age", "Age");
+static CACHE_STATUS: Name = Name::of("cache-status", "Cache-Status");
+static X_CACHE: Name = Name::of("x-cache", "X-Cache");
+static X_CACHE_HITS: Name = Name::of("x-cache-hits", "X-Cache-Hits");
+static X_CACHE_MISSES: Name = Name::of("x-cache-misses", "X-Cache-Misses");
+
+/// How one answer came about. Never stored.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub outcome: Outcome,
+    /// Of an answer that is stored: whole seconds since it was made.
+    pub age: Option<u64>,
+    pub ttl: Option<i64>,
+    /// Why it is not stored, or what else there is to say: a stable word.
+    pub detail: Option<&'static str>,
+    /// Set for trusted clients alone, who are told the detail too.
+    pub key: Option<Box<str>>,
+    /// Hits and misses of this gateway, where the policy says that clients are told.
+    pub counts: Option<(u64, u64)>,
+}
+
+impl Told {
+    /// The origin is asked, and nothing of it is stored.
+    pub fn forwarded(why: Forward, detail: Option<&'static str>) -> Self {
+        Self {
+            outcome: Outcome::Forwarded {
+                why,
+                status: None,
+                stored: false,
+                collapsed: false,
+            },
+            age: None,
+            ttl: None,
+            detail,
+            key: None,
+            counts: None,
+        }
+    }
+
+    /// A stored response is given.
+    pub fn given(outcome: Outcome, freshness: &Freshness, now: SystemTime) -> Self {
+        Self {
+            outcome,
+            age: Some(freshness.age(now).as_secs()),
+            ttl: Some(freshness.ttl(now)),
+            detail: None,
+            key: None,
+            counts: None,
+        }
+    }
+
+    /// The word of the record.
+    pub fn word(&self) -> &'static str {
+        match self.status().x_cache() {
+            "HIT" => "hit",
+            "STALE" => "stale",
+            "BYPASS" => "bypass",
+            "REVALIDATED" => "revalidated",
+            "EXPIRED" => "expired",
+            _ => "miss",
+        }
+    }
+
+    /// Gives a response its fields.
+    pub fn finish(&self, response: &mut impl Dressed) {
+        let status = self.status();
+        if let Some(age) = self.age {
+            response.set(&AGE, age.to_string().as_bytes());
+        }
+        response.add(&CACHE_STATUS, status.to_string().as_bytes());
+        response.set(&X_CACHE, status.x_cache().as_bytes());
+        if let Some((hits, misses)) = self.counts {
+            response.set(&X_CACHE_HITS, hits.to_string().as_bytes());
+            response.set(&X_CACHE_MISSES, misses.to_string().as_bytes());
+        }
+    }
+
+    fn status(&self) -> CacheStatus<'_> {
+        CacheStatus {
+            outcome: self.outcome,
+            ttl: self.ttl,
+            key: self.key.as_deref(),
+            detail: self.detail.filter(|_| self.key.is_some()),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! From `[cache.policy.NAME]` to the policy of a route.
+
+use super::Caching;
+use crate::cache::policy::{Heuristic, Honoured};
+use crate::cache::{Audience, Policy};
+use crate::config::Config;
+use crate::config::spec::{CachePolicySpec, RouteSpec};
+use crate::headers::policy::FieldName;
+
+/// `None` when there is no such policy, of which a problem tells already.
+pub(super) fn caching(route: &RouteSpec, name: &str, config: &Config) -> Option<Caching> {
+    let policy = policy(config.cache.policies.get(name)?);
+    // Stands for all that the policy says: a stored page is as good as the rules it was stored by.
+    let mark = blake3::hash(format!("{policy:?}").as_bytes()).to_hex();
+    Some(Caching {
+        name: name.into(),
+        scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
+        policy,
+    })
+}
+
+fn policy(spec: &CachePolicySpec) -> Policy {
+    let basis = match spec.audience {
+        Audience::Anonymous => Policy::anonymous(),
+        Audience::Rfc9111 => Policy::rfc9111(),
+    };
+    let mut query = basis.query;
+    if let Some(ignore) = &spec.ignore_query {
+        query.ignore.clone_from(ignore);
+    }
+    query.keep.clone_from(&spec.keep_query);
+    query.sort = spec.sort_query;
+    let percent = u32::from(spec.heuristic.percent());
+    Policy {
+        ttl: spec.ttl,
+        heuristic: (percent > 0).then(|| Heuristic {
+            percent,
+            ..Heuristic::default()
+        }),
+        stale_while_revalidate: spec.stale_while_revalidate,
+        stale_if_error: spec.stale_if_error,
+        keep_for_validation: spec.keep_for_validation,
+        query,
+        key_headers: spec
+            .key_headers
+            .iter()
+            .map(FieldName::name)
+            .cloned()
+            .collect(),
+        key_cookies: spec.key_cookies.clone(),
+        vary_cookies: spec.vary_cookies.clone(),
+        cookies: basis
+            .cookies
+            .without_personal(&spec.impersonal_cookies)
+            .with_personal(spec.personal_cookies.iter().cloned())
+            .with_analytics(spec.analytics_cookies.iter().cloned()),
+        honoured: match spec.honour_request {
+            Some(true) => Honoured::ALL,
+            Some(false) => Honoured::NONE,
+            None => basis.honoured,
+        },
+        largest_object: spec.largest_object,
+        variants: spec.variants,
+        debug: spec.debug,
+        ..basis
+    }
+}
