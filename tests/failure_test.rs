@@ -234,6 +234,24 @@ fn a_get_on_a_connection_that_dies_is_asked_again_on_a_new_one() {
     assert_eq!(origin.accepted(), 10);
 }
 
+#[test]
+fn applications_that_answer_head_with_a_body_are_not_taken_down_by_it() {
+    let reply = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    let origins = [(); 2].map(|()| Origin::always(Reply::raw(reply)));
+    let gateway = in_front_of(&addresses(&origins), "max_fails = 1");
+    for _ in 0..20 {
+        let mut client = gateway.connect();
+        client
+            .send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("the gateway reads");
+        assert_eq!(client.response_to("HEAD").expect("an answer").status(), 200);
+    }
+    assert_eq!(get(gateway.address(), "/").text(), "abc");
+    for backend in gateway.status(2) {
+        assert_eq!(backend.state, "Up", "{}", backend.backend);
+    }
+}
+
 /// Longer than a connection may have rested that takes a POST.
 const REST: Duration = Duration::from_millis(1100);
 

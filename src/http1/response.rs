@@ -41,6 +41,8 @@ pub struct ResponseGate {
     interim: usize,
     /// The beginning of a head that came in more than one read; empty otherwise.
     partial: Vec<u8>,
+    /// See [`ResponseGate::whole_before`].
+    whole_before: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ impl ResponseGate {
             asked: Asked::default(),
             interim: 0,
             partial: Vec::new(),
+            whole_before: None,
         }
     }
 
@@ -96,6 +99,13 @@ impl ResponseGate {
         })
     }
 
+    /// How many of the bytes that were refused last ended a whole response: only what came behind them was wrong.
+    ///
+    /// The response may be believed, as if the rest had come a moment later; the connection may not.
+    pub fn whole_before(&self) -> Option<usize> {
+        self.whole_before
+    }
+
     /// Whether the connection may end here: `Err` means that the response is cut off.
     pub fn eof(&self) -> Result<(), BadResponse> {
         match &self.state {
@@ -111,6 +121,11 @@ impl ResponseGate {
     /// Whether every request was answered in full, so that the connection may serve another.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// Whether a fault was found, so that the connection is of no further use.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
     }
 
     /// Whether a final response head is still awaited.
@@ -129,9 +144,15 @@ impl ResponseGate {
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), BadResponse> {
+        let given = bytes.len();
+        self.whole_before = None;
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Idle => return Err(BadResponse::UnsolicitedBytes),
+                State::Idle => {
+                    let whole = given - bytes.len();
+                    self.whole_before = Some(whole).filter(|whole| *whole > 0);
+                    return Err(BadResponse::UnsolicitedBytes);
+                }
                 State::Failed(why) => return Err(*why),
                 State::Tunnel => return Ok(()),
                 State::Body(body) => {

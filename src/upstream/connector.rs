@@ -189,8 +189,8 @@ impl AsyncRead for Stream {
         }
         // pingora asks for one byte to see whether a connection it would keep is still alive and silent; a body it reads
         // in large pieces. Told that it has ended, pingora drops it, and it comes to us.
-        if buf.remaining() == 1 && this.wire().is_done() {
-            this.rests = true;
+        if buf.remaining() == 1 && this.wire().is_over() {
+            this.rests = this.wire().is_done();
             return Poll::Ready(Ok(()));
         }
         this.wire().poll_read(cx, buf)
