@@ -117,7 +117,7 @@ impl Group for ActionSpec {
                 );
                 return None;
             }
-            [_] => {}
+            // Read on with one of them: what else is wrong with the route is to be said too.
             [(first, _), rest @ ..] => {
                 for (key, place) in rest {
                     reader.note(
@@ -127,7 +127,6 @@ impl Group for ActionSpec {
                         ),
                     );
                 }
-                return None;
             }
         }
         let ActionKeys {
