@@ -87,7 +87,7 @@ impl Gateway {
         entry::identify(&mut exchange, downstream, None);
         // What it would have been is not known; that an answer follows is.
         let fields = legible_accept(read);
-        let answer = self.refusal_answer(&exchange, &refusal, Some((&Method::GET, &fields)));
+        let answer = self.refusal_answer(&exchange, &refusal, &Method::GET, &fields);
         let wire = answer.to_wire(After::Close, SystemTime::now());
         exchange.refusal = Some(refusal);
         exchange.status = answer.head.status.as_u16();
@@ -95,17 +95,18 @@ impl Gateway {
         wire
     }
 
-    /// `refusal` dressed for this request; `None` where there is no request.
+    /// `refusal` dressed for this request, in the form that its fields ask for.
     pub fn refusal_answer(
         &self,
         exchange: &Exchange,
         refusal: &Refusal,
-        request: Option<(&Method, &HeaderMap)>,
+        method: &Method,
+        fields: &HeaderMap,
     ) -> Answer {
-        let accept = request.and_then(|(_, fields)| accepted(fields));
+        let accept = accepted(fields);
         let asked = Asked {
             accept: accept.as_deref(),
-            head: request.is_some_and(|(method, _)| method == Method::HEAD),
+            head: method == Method::HEAD,
             request_id: &exchange.request_id,
         };
         let mut answer = refusal.answer(&asked, &exchange.plan.pages);

@@ -64,7 +64,7 @@ pub fn build(gateway: Arc<Gateway>, connector: Connector) -> Arc<Proxy> {
     Arc::new(unsafe { std::ptr::read(proxy) })
 }
 
-/// Idle connections in all pools together; `keepalive` bounds them per backend long before.
+/// Idle connections of HTTP/2 in all; those of HTTP/1.1 rest in our own pool.
 const POOL: usize = 65_536;
 
 /// pingora's own bound on attempts; a route's `retry.attempts` is never larger.
@@ -80,8 +80,8 @@ fn refused(exchange: &mut Exchange, refusal: Refusal) -> Box<Error> {
 impl FullLane {
     fn refusal_answer(&self, session: &Session, exchange: &Exchange, refusal: &Refusal) -> Answer {
         let request = session.req_header();
-        let request = Some((&request.method, &request.headers));
-        self.0.refusal_answer(exchange, refusal, request)
+        self.0
+            .refusal_answer(exchange, refusal, &request.method, &request.headers)
     }
 }
 
