@@ -236,7 +236,9 @@ impl Lane<'_> {
             }
             let lease = self.exchange.attempt.lease.as_ref();
             let lease = lease.expect("an attempt begins with a lease");
-            let connect = Origin::connect(lease, forward.transport.as_ref(), again);
+            // Where one connection has died of its rest, others have: an application restarted.
+            let rested = again && self.exchange.attempt.stale == 0;
+            let connect = Origin::connect(lease, forward.transport.as_ref(), rested);
             let connected = watched(&mut self.client, connect).await;
             let mut origin = match self.present(connected)? {
                 Ok((origin, rested)) => {
@@ -377,10 +379,10 @@ impl Lane<'_> {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), Gone> {
-        let request = Some((&self.request.method, &self.request.fields));
+        let Request { method, fields, .. } = &self.request;
         let answer = self
             .gateway
-            .refusal_answer(&self.exchange, &refusal, request);
+            .refusal_answer(&self.exchange, &refusal, method, fields);
         if !refusal.keep_connection() {
             self.client.keep_no_longer();
         }

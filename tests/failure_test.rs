@@ -21,7 +21,7 @@ fn in_front_of(backends: &[String], more: &str) -> Gateway {
         listen = ["127.0.0.1:0"]
         [upstream.app]
         backends = {backends:?}
-        timeouts = {{ first_byte = "1s" }}
+        timeouts = {{ first_byte = "1s", read = "1s" }}
         {more}
         [[route]]
         upstream = "app"
@@ -93,7 +93,7 @@ fn no_client_sees_an_instance_killed() {
 #[test]
 fn no_client_sees_an_instance_frozen() {
     let tally = one_of_three_instances(|app| app.freeze(), "timed out");
-    assert_nobody_noticed(&tally);
+    assert_nobody_noticed(&without_those_begun(tally));
 }
 
 #[test]

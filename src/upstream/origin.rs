@@ -1,6 +1,6 @@
 //! One request without a body to a backend over HTTP/1.1, and its response, piece by piece.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -33,14 +33,17 @@ pub struct Origin {
 
 impl Origin {
     /// A connection to the leased backend, and whether it had rested. `transport` is that of a route with timeouts of its
-    /// own; `again`: the request may be sent twice.
+    /// own; `rested`: one that rested will do, which the request must then be able to outlive.
     pub async fn connect(
         lease: &Lease,
         transport: Option<&Arc<Transport>>,
-        again: bool,
+        rested: bool,
     ) -> Result<(Self, bool), ConnectFailed> {
         let transport = transport.unwrap_or(lease.transport());
-        let rest = transport.rest(again);
+        let rest = match rested {
+            true => transport.rest(true),
+            false => Duration::ZERO,
+        };
         let (wire, rested) = connect::connect(transport, lease.backend().endpoint(), rest).await?;
         let origin = Self {
             wire,
