@@ -35,12 +35,14 @@ struct Shared {
     address: SocketAddr,
     request: String,
     stopping: AtomicBool,
+    begun: AtomicUsize,
     done: AtomicUsize,
     tally: Mutex<Tally>,
 }
 
 impl Load {
-    /// Starts this many clients that GET `path`.
+    /// Starts this many clients that GET `path`, and returns when each has had its first answer or
+    /// failure: what a test breaks next, it breaks under all of them.
     pub fn start(address: SocketAddr, path: &str, clients: usize) -> Self {
         Self::with_fields(address, path, clients, "")
     }
@@ -56,6 +58,7 @@ impl Load {
             address,
             request: format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n{fields}\r\n"),
             stopping: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
             tally: Mutex::default(),
         });
@@ -63,8 +66,12 @@ impl Load {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.run())
         };
-        let clients = (0..clients).map(client).collect();
-        Self { shared, clients }
+        let clients: Vec<_> = (0..clients).map(client).collect();
+        let load = Self { shared, clients };
+        wait_for("every client's first request", || {
+            (load.shared.begun.load(Ordering::Relaxed) == load.clients.len()).then_some(())
+        });
+        load
     }
 
     /// How many requests have ended, well or badly.
@@ -105,6 +112,9 @@ impl Drop for Load {
 impl Shared {
     fn run(&self) {
         let mut kept = None;
+        let first = self.exchange(&mut kept);
+        self.record(first);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         while !self.stopping.load(Ordering::Relaxed) {
             let outcome = self.exchange(&mut kept);
             self.record(outcome);
