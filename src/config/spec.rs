@@ -1,6 +1,7 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod cache;
+mod compression;
 mod headers;
 mod route;
 mod server;
@@ -8,6 +9,7 @@ mod upstream;
 
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
+pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
@@ -36,6 +38,8 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
+        /// Which responses are compressed, and how much.
+        compression: CompressionSpec = {};
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

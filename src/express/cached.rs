@@ -21,6 +21,7 @@ use crate::cache::reuse::{Reuse, reuse};
 use crate::cache::status::{Forward as Why, Outcome};
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
+use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
@@ -152,7 +153,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         detail: Option<&'static str>,
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
@@ -248,7 +249,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         source: Source,
         why: Why,
     ) -> Result<(), Unanswered> {
@@ -285,7 +286,7 @@ impl Lane<'_> {
             }
             Condition::Answer => {
                 strip_what_is_for_us(&mut head);
-                self.begin_answer(*head)?;
+                self.begin_pieces(*head, For::Everybody)?;
                 self.stream(body).await
             }
         }

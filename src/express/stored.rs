@@ -1,12 +1,13 @@
 //! A stored response as an answer: all of it, a part, or that it has not changed.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Lane, Unanswered, watched};
+use super::{Lane, Unanswered};
 use crate::cache::body::Reader;
 use crate::cache::conditional::{self, Condition};
 use crate::cache::entry::{Content, Entry};
@@ -14,6 +15,7 @@ use crate::cache::range::{self, Multipart, Ranges, Span};
 use crate::cache::status::Forward as Why;
 use crate::cache::stored::is_for_us;
 use crate::client::RequestId;
+use crate::exchange::compressing::{self, For};
 use crate::headers::cache::Told;
 use crate::http1::ResponseHead;
 use crate::plan::{Caching, Forward};
@@ -36,7 +38,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
         match self.condition(entry) {
@@ -50,17 +52,18 @@ impl Lane<'_> {
         }
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
-                self.begin_answer(entry.head().clone())?;
+                self.begin_pieces(entry.head().clone(), For::Everybody)?;
                 return self.stream(reader).await;
             }
             (Content::Whole(body), None) => body.clone(),
             (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
         };
         match self.wanted(entry, body.len() as u64) {
-            Ranges::Whole => self.whole(entry.head().clone(), body).await,
+            Ranges::Whole => self.all(caching, entry, &body).await,
             Ranges::One(span) => {
                 let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
+                compressing::coding(&mut self.exchange, &head, For::Everybody);
                 self.whole(head, part(&body, span)).await
             }
             Ranges::Many(spans) => self.parts(entry, &body, &spans).await,
@@ -87,6 +90,9 @@ impl Lane<'_> {
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
         let fields = conditional::not_modified_fields(&entry.fields);
         let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        // As the whole would vary.
+        compressing::coding(&mut self.exchange, entry.head(), For::Everybody);
+        let head = self.not_modified_as_known(head);
         self.whole(head, Bytes::new()).await
     }
 
@@ -114,7 +120,11 @@ impl Lane<'_> {
     }
 
     /// Sends an answer that is there.
-    async fn whole(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Unanswered> {
+    pub(super) async fn whole(
+        &mut self,
+        head: ResponseHead,
+        body: Bytes,
+    ) -> Result<(), Unanswered> {
         self.begin_answer(head)?;
         if self.request.method != Method::HEAD && !body.is_empty() {
             self.send(body).await?;
@@ -125,8 +135,7 @@ impl Lane<'_> {
     /// Sends a body as it arrives.
     pub(super) async fn stream(&mut self, mut body: Reader) -> Result<(), Unanswered> {
         loop {
-            let piece = watched(&mut self.client, body.next()).await;
-            match self.present(piece)? {
+            match self.arriving(body.next()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(_) => return Err(self.cut_short()),

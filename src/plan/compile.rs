@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Plan;
+use super::compression::compression;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
 use crate::client::TrustedProxies;
@@ -38,10 +39,11 @@ impl Plan {
         }
         let upstreams = upstreams(config, tls, running);
         let policies = policies(config);
+        let compression = compression(config);
         let routes: Vec<_> = config
             .routes
             .iter()
-            .filter_map(|spec| route(spec, config, &upstreams, &policies))
+            .filter_map(|spec| route(spec, config, &upstreams, &policies, &compression))
             .collect();
         Some(Self {
             caches: config.routes.iter().any(|route| route.cache.is_some()),

@@ -8,8 +8,10 @@ use http::StatusCode;
 
 use super::cache::caching;
 use super::compile::access;
+use super::compression;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
+use crate::compression::Compression;
 use crate::config::Config;
 use crate::config::spec::{ActionSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, UpstreamSpec};
 use crate::config::word::RetryOnSpec;
@@ -23,6 +25,7 @@ pub(super) fn route(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
+    compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
     let action = match &spec.action {
@@ -45,6 +48,7 @@ pub(super) fn route(
     };
     let value = Route {
         cache,
+        compression: compression::of_route(spec, config, compression),
         name: spec.label().into(),
         action,
         headers: policies.get(&spec.headers.value)?.clone(),
