@@ -139,14 +139,13 @@ impl Entry {
 
     /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
     pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
-        let body = self.forms.body(coding)?;
         // What clients may read: the head has lost what is only for us.
         let fields = || {
             let told = self.fields.iter().filter(|(name, _)| !is_for_us(name));
             let told = told.map(|(name, value)| (name.clone(), value.clone()));
             told.collect()
         };
-        Some(body.map(|body| self.forms.form(coding, body, &self.head, fields)))
+        self.forms.get(coding, &self.head, fields)
     }
 
     /// The head of a whole answer, without `Age`.
