@@ -61,15 +61,20 @@ pub enum For {
     ThisClient,
 }
 
-/// The coding that a response is sent in; `None` leaves it as it is. The exchange keeps whether its `Vary` is to name
-/// `Accept-Encoding`.
+/// Whether a response depends on what codings its client accepts. The exchange keeps whether `Vary` is still to say so.
+pub fn depends(exchange: &mut Exchange, response: &impl Dressed) -> bool {
+    let route = exchange.route.as_ref();
+    let compression = route.and_then(|route| route.compression.as_ref());
+    let depends = compression.is_some_and(|compression| is_encodable(response, compression));
+    exchange.varies = depends && !varies(response);
+    depends
+}
+
+/// The coding that a response is sent in; `None` leaves it as it is.
 pub fn coding(exchange: &mut Exchange, response: &impl Dressed, whose: For) -> Option<Coding> {
-    exchange.varies = false;
-    let compression = exchange.route.as_ref()?.compression.as_ref()?;
-    if !is_encodable(response, compression) {
+    if !depends(exchange, response) {
         return None;
     }
-    exchange.varies = !varies(response);
     let wish = exchange.wish;
     let is_allowed = whose == For::Everybody || !wish.is_personal || is_public(response);
     wish.coding.filter(|_| is_allowed && !is_part(response))

@@ -63,7 +63,7 @@ impl Lane<'_> {
             Ranges::One(span) => {
                 let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
-                compressing::coding(&mut self.exchange, &head, For::Everybody);
+                compressing::depends(&mut self.exchange, entry.head());
                 self.whole(head, part(&body, span)).await
             }
             Ranges::Many(spans) => self.parts(entry, &body, &spans).await,
@@ -89,10 +89,10 @@ impl Lane<'_> {
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
         let fields = conditional::not_modified_fields(&entry.fields);
-        let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
-        // As the whole would vary.
-        compressing::coding(&mut self.exchange, entry.head(), For::Everybody);
-        let head = self.not_modified_as_known(head);
+        let mut head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        if compressing::depends(&mut self.exchange, entry.head()) {
+            head = self.not_modified_as_known(head);
+        }
         self.whole(head, Bytes::new()).await
     }
 
@@ -110,6 +110,7 @@ impl Lane<'_> {
             complete: body.len() as u64,
         };
         let fields = parts.fields(&entry.fields);
+        compressing::depends(&mut self.exchange, entry.head());
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
