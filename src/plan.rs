@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::Policy;
+use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub access: AccessPolicy,
     /// Whether any route stores responses.
     pub caches: bool,
+    /// How the requests of each route that stores responses were answered, by its name.
+    pub counters: BTreeMap<Box<str>, Arc<Counters>>,
     /// Who is asked for the names of backends.
     pub dns: DnsSettings,
 }
@@ -101,6 +104,8 @@ pub struct Caching {
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,
+    /// Those of the route, in every plan.
+    pub counters: Arc<Counters>,
 }
 
 /// What becomes of a request.

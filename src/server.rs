@@ -176,6 +176,7 @@ async fn serve(
     plan.looked_up(FIRST_LOOKUP).await;
     let memory = Memory::new(*config.cache.memory);
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory));
+    tokio::spawn(gateway.clone().sample_counters());
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
         settings: listening::accept_settings(&config),

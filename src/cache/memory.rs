@@ -5,7 +5,6 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -35,8 +34,6 @@ pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
     groups: Groups,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -86,8 +83,6 @@ impl Memory {
             slots,
             capacity,
             groups: Groups::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -203,14 +198,6 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
-    }
-
-    /// Counts an answer; hits and misses so far, with it.
-    pub fn count(&self, is_hit: bool) -> (u64, u64) {
-        let count = if is_hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.misses))
     }
 
     /// Puts another slot in the place of a key's, in one step.
