@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod routes;
 mod upstreams;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.
 pub struct Plan {
@@ -48,6 +50,8 @@ pub struct Plan {
     pub caches: bool,
     /// How the requests of each route that stores responses were answered, by its name.
     pub counters: BTreeMap<Box<str>, Arc<Counters>>,
+    /// What is asked for before visitors come.
+    pub warm: Option<Arc<WarmUp>>,
     /// Who is asked for the names of backends.
     pub dns: DnsSettings,
 }

@@ -28,6 +28,7 @@ use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
 use crate::upstream::Connector;
+use crate::warm::Warmer;
 
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
@@ -225,6 +226,8 @@ async fn serve(
     ]);
     banner::log_ready(&config, &plan, &listeners);
 
+    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
+    tokio::spawn(warmer.keep_to_plan());
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,6 +22,7 @@ use crate::downstream::{Downstream, TlsFacts};
 use crate::express::{self, Request, Visit};
 use crate::gateway::Gateway;
 use crate::listen::ListenerSettings;
+use crate::plan::{Manner, Visits, WarmUp};
 use crate::target::Url;
 
 /// What the requests say of themselves.
@@ -32,35 +33,17 @@ const MOST_MAPS: usize = 1000;
 const TRIES: u32 = 3;
 /// How long such a page waits.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a run is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Failures of which the reason is logged, in one run.
 const MOST_LOGGED: u64 = 10;
-
-/// What is to be asked for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pages {
-    pub urls: Vec<Url>,
-    pub sitemaps: Vec<Url>,
-}
-
-/// How it is asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Manner {
-    /// Pages at a time.
-    pub concurrency: usize,
-    /// Pages a second.
-    pub rate: u32,
-    /// Pages in one run.
-    pub most: usize,
-    /// Fields of every request, as visitors send them.
-    pub fields: HeaderMap,
-}
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Pages that are known of so far.
+    /// Visits that are known of so far.
     pub pages: u64,
-    /// Pages that were answered with a success.
+    /// Visits that were answered with a success.
     pub done: u64,
     /// Of these, those that were stored already.
     pub hits: u64,
@@ -95,7 +78,7 @@ impl Warmer {
     /// Begins a run. It ends by itself; when the gateway goes away, early.
     pub fn start(
         self: &Arc<Self>,
-        pages: Pages,
+        visits: Visits,
         manner: Manner,
     ) -> Result<watch::Receiver<Progress>, UnderWay> {
         let mut run = self.run.lock();
@@ -109,8 +92,33 @@ impl Warmer {
             manner,
             progress,
         };
-        tokio::spawn(run.all(pages));
+        tokio::spawn(run.all(visits));
         Ok(watched)
+    }
+
+    /// Begins the runs of the plan in force, for as long as the process lives.
+    pub async fn keep_to_plan(self: Arc<Self>) {
+        let mut begun: Option<Instant> = None;
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let Some(warm_up) = self.gateway.plan().warm.clone() else {
+                continue;
+            };
+            let is_due = match begun {
+                None => warm_up.at_start,
+                Some(begun) => warm_up.every.is_some_and(|every| begun.elapsed() >= every),
+            };
+            begun.get_or_insert_with(Instant::now);
+            if is_due {
+                begun = Some(Instant::now());
+                let WarmUp { visits, manner, .. } = &*warm_up;
+                if self.start(visits.clone(), manner.clone()).is_err() {
+                    tracing::warn!("warm-up: the run before has not ended");
+                }
+            }
+        }
     }
 
     async fn visit(&self, url: &Url, fields: &HeaderMap, most: usize) -> Option<Visit> {
@@ -162,9 +170,9 @@ struct Run {
 }
 
 impl Run {
-    async fn all(self, pages: Pages) {
-        let mut urls = pages.urls;
-        urls.extend(self.of_sitemaps(pages.sitemaps).await);
+    async fn all(self, visits: Visits) {
+        let mut urls = visits.urls;
+        urls.extend(self.of_sitemaps(visits.sitemaps).await);
         let mut seen = HashSet::new();
         urls.retain(|url| seen.insert(url.clone()));
         if urls.len() > self.manner.most {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Plan;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
+use super::warm::WarmUp;
 use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::config::Config;
@@ -47,6 +48,11 @@ impl Plan {
             .collect();
         Some(Self {
             counters,
+            warm: config
+                .cache
+                .warm
+                .as_ref()
+                .map(|spec| Arc::new(WarmUp::of(spec))),
             caches: config.routes.iter().any(|route| route.cache.is_some()),
             routes: Routes::new(routes),
             trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
