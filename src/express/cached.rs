@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use http::header::RANGE;
 use http::{Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use super::fetch::{Fetch, Fetched, Shared, Source};
+use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source};
 use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
 use crate::cache::admission;
@@ -208,13 +208,26 @@ impl Lane<'_> {
         leading: Leading,
         why: Why,
     ) -> Result<(), Unanswered> {
-        let (leader, answer) = oneshot::channel();
+        let (progress, mut told) = mpsc::unbounded_channel();
+        let leader = Leader {
+            progress,
+            takes_interim: self.client.takes_interim(),
+        };
         let fetch = self.fetch(caching, key, stale, leading, Some(leader));
         tokio::spawn(fetch.run());
-        let fetched = watched(&mut self.client, answer).await;
-        let fetched = self.present(fetched)?;
+        let fetched = loop {
+            let progress = watched(&mut self.client, told.recv()).await;
+            match self.present(progress)? {
+                Some(Progress::Interim(head)) => {
+                    let written = self.client.interim(&head).await;
+                    self.taken(written)?;
+                }
+                Some(Progress::Done(fetched)) => break fetched,
+                None => return Err(Unanswered::Refused(Refusal::Internal)),
+            }
+        };
         let told = Told::forwarded(why, None);
-        match fetched.map_err(|_| Unanswered::Refused(Refusal::Internal))? {
+        match fetched {
             Fetched::Refused { refusal, attempt } => {
                 self.exchange.attempt = attempt;
                 self.tell(caching, told);
@@ -308,7 +321,7 @@ impl Lane<'_> {
         key: Key,
         stale: Option<Arc<Entry>>,
         leading: Leading,
-        leader: Option<oneshot::Sender<Fetched>>,
+        leader: Option<Leader>,
     ) -> Fetch {
         let mut exchange = self.exchange.question();
         if let Some(asked) = &mut exchange.asked {

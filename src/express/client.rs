@@ -12,7 +12,9 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::ResponseHeader;
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::fetch::Progress;
 use super::request::Request;
 use crate::downstream::connection::Connection;
 use crate::exchange::{Exchange, entry};
@@ -28,8 +30,15 @@ const FIELDS_ADDED: usize = 16;
 pub(super) enum Client<'a> {
     Http1(Http1<'a>),
     Http2(Http2<'a>),
-    /// A question of our own, with its request: nobody leaves, and nobody is written to.
-    Nobody(Box<Request>),
+    /// A question of our own: nobody leaves, and nobody is written to.
+    Nobody(Box<Question>),
+}
+
+/// What is asked for all who want to know.
+pub(super) struct Question {
+    pub request: Request,
+    /// Whom interim responses are handed to.
+    pub leader: Option<UnboundedSender<Progress>>,
 }
 
 impl Client<'_> {
@@ -45,7 +54,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => Request::read(&client.head),
             Self::Http2(client) => Ok(Request::from(client.0.req_header())),
-            Self::Nobody(request) => Ok(Request::clone(request)),
+            Self::Nobody(question) => Ok(question.request.clone()),
         }
     }
 
@@ -74,12 +83,21 @@ impl Client<'_> {
         }
     }
 
+    /// Whether it can be sent interim responses.
+    pub fn takes_interim(&self) -> bool {
+        // The codec of HTTP/2 knows none.
+        matches!(self, Self::Http1(_))
+    }
+
     /// Passes an interim response on; `false` where that cannot be done.
     pub async fn interim(&mut self, head: &ResponseHead) -> io::Result<bool> {
         match self {
             Self::Http1(client) => client.interim(head).await.map(|()| true),
-            // The codec knows no interim responses.
-            Self::Http2(_) | Self::Nobody(_) => Ok(false),
+            Self::Http2(_) => Ok(false),
+            Self::Nobody(question) => Ok(question.leader.as_ref().is_some_and(|leader| {
+                let interim = Progress::Interim(Box::new(head.clone()));
+                leader.send(interim).is_ok()
+            })),
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::client::Client;
+use super::client::{Client, Question};
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
@@ -45,10 +45,25 @@ pub(super) struct Fetch {
     pub stale: Option<Arc<Entry>>,
     pub leading: Leading,
     /// Whose request caused it; `None` is a client who has had an answer.
-    pub leader: Option<oneshot::Sender<Fetched>>,
+    pub leader: Option<Leader>,
 }
 
-/// What the client receives whose request caused a fetch.
+/// The client whose request caused a fetch.
+pub(super) struct Leader {
+    /// Not bounded: a head has a bounded number of interim ones before it, and a client that is slow to take them
+    /// must not hold up the others.
+    pub progress: UnboundedSender<Progress>,
+    pub takes_interim: bool,
+}
+
+/// What the client is told whose request caused a fetch.
+pub(super) enum Progress {
+    Interim(Box<ResponseHead>),
+    /// The last word.
+    Done(Fetched),
+}
+
+/// What it receives.
 pub(super) enum Fetched {
     /// A response for others too.
     Shared(Box<Shared>),
@@ -163,9 +178,14 @@ impl Fetch {
             fields,
             ..self.request.clone()
         };
+        let leader = self.leader.as_ref().filter(|leader| leader.takes_interim);
+        let question = Question {
+            request: request.clone(),
+            leader: leader.map(|leader| leader.progress.clone()),
+        };
         let mut lane = Lane {
             gateway: &self.gateway,
-            client: Client::Nobody(Box::new(request.clone())),
+            client: Client::Nobody(Box::new(question)),
             downstream: &self.downstream,
             exchange: self.exchange.question(),
             request,
@@ -269,20 +289,16 @@ impl Fetch {
                 } else {
                     self.leading.not_for_others();
                 }
-                if let Some(leader) = self.leader.take() {
-                    let source = Source::Origin {
-                        head: Box::new(head),
-                        body: reader,
-                    };
-                    let attempt = self.exchange.attempt.seen();
-                    let shared = Shared {
-                        entry: entry.clone(),
-                        source,
-                        attempt,
-                    };
-                    // A client that has left needs no answer.
-                    let _ = leader.send(Fetched::Shared(Box::new(shared)));
-                }
+                let source = Source::Origin {
+                    head: Box::new(head),
+                    body: reader,
+                };
+                let attempt = self.exchange.attempt.seen();
+                self.tell(Fetched::Shared(Box::new(Shared {
+                    entry: entry.clone(),
+                    source,
+                    attempt,
+                })));
                 drop(body);
                 self.fill(origin, &entry, writer).await;
             }
@@ -370,7 +386,7 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.send(fetched);
+            let _ = leader.progress.send(Progress::Done(fetched));
         }
     }
 }
