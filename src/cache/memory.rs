@@ -143,8 +143,9 @@ impl Memory {
         }
     }
 
-    /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was declared
-    /// outdated meanwhile, there is no place for it, or it is larger than everything together may be.
+    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was declared
+    /// outdated meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
+    /// is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         if entry.weight() as u64 > self.capacity {
             return false;
@@ -152,7 +153,7 @@ impl Memory {
         let stored = self.change(key, |slot| {
             let is_outdated = slot.outdated.is_some_and(|since| entry.asked <= since);
             let mut variants: Vec<_> = slot.others(&entry).cloned().collect();
-            if is_outdated || variants.len() >= policy.variants {
+            if is_outdated || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
             variants.push(entry.clone());
@@ -226,6 +227,17 @@ impl Slot {
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until > now
         })
+    }
+
+    /// Whether `entry` is a part of what is kept whole and fresh.
+    fn has_whole_of(&self, entry: &Entry) -> bool {
+        let now = SystemTime::now();
+        entry.facts.part.is_some()
+            && self.variants.iter().any(|other| {
+                other.facts.part.is_none()
+                    && other.facts.variant.bytes() == entry.facts.variant.bytes()
+                    && other.facts.freshness.is_fresh(now)
+            })
     }
 
     fn weight(&self) -> usize {
