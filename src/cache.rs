@@ -23,6 +23,7 @@
 //!
 //! - `entry`: one stored response, ready to be sent, and its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
+//! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -31,6 +32,7 @@ pub mod admission;
 pub mod body;
 pub mod conditional;
 pub mod cookies;
+pub mod counters;
 pub mod date;
 mod digits;
 pub mod directives;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::admission::{Admission, Facts};
@@ -13,7 +13,9 @@ use super::body::Body;
 use super::entity::Validators;
 use super::forms::{Form, Forms};
 use super::frame::Digest;
+use super::partial::Part;
 use super::policy::Policy;
+use super::range::content_range;
 use super::stored::is_for_us;
 use super::tags::Tag;
 use crate::compression::Coding;
@@ -113,9 +115,30 @@ impl Entry {
         if !fields.contains_key(CONTENT_LENGTH) && self.facts.status != StatusCode::NO_CONTENT {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let head = ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter());
+        self.with(self.facts.clone(), fields, self.head.reason(), body)
+    }
+
+    /// The same response with these bytes of it: those of `part`, which may be all.
+    pub fn with_part(&self, part: Part, body: Bytes) -> Self {
+        let mut facts = self.facts.clone();
+        let mut fields = self.fields.clone();
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if part.is_whole() {
+            facts.status = StatusCode::OK;
+            facts.part = None;
+            fields.remove(CONTENT_RANGE);
+        } else {
+            facts.part = Some(part);
+            fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
+        }
+        let reason = facts.status.canonical_reason().unwrap_or_default();
+        self.with(facts, fields, reason.as_bytes(), body)
+    }
+
+    fn with(&self, facts: Facts, fields: HeaderMap, reason: &[u8], body: Bytes) -> Self {
+        let head = ResponseHead::compose(facts.status, reason, fields.iter());
         Self {
-            facts: self.facts.clone(),
+            facts,
             groups: self.groups.clone(),
             content: Content::Whole(body),
             fields,

@@ -5,7 +5,6 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -35,8 +34,6 @@ pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
     groups: Groups,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -86,8 +83,6 @@ impl Memory {
             slots,
             capacity,
             groups: Groups::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -148,8 +143,9 @@ impl Memory {
         }
     }
 
-    /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was declared
-    /// outdated meanwhile, there is no place for it, or it is larger than everything together may be.
+    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was declared
+    /// outdated meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
+    /// is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         if entry.weight() as u64 > self.capacity {
             return false;
@@ -157,7 +153,7 @@ impl Memory {
         let stored = self.change(key, |slot| {
             let is_outdated = slot.outdated.is_some_and(|since| entry.asked <= since);
             let mut variants: Vec<_> = slot.others(&entry).cloned().collect();
-            if is_outdated || variants.len() >= policy.variants {
+            if is_outdated || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
             variants.push(entry.clone());
@@ -218,14 +214,6 @@ impl Memory {
         until.is_none_or(|until| until <= Instant::now())
     }
 
-    /// Counts an answer; hits and misses so far, with it.
-    pub fn count(&self, is_hit: bool) -> (u64, u64) {
-        let count = if is_hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.misses))
-    }
-
     /// Puts another slot in the place of a key's, in one step.
     fn change(
         &self,
@@ -252,6 +240,17 @@ impl Slot {
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until > now
         })
+    }
+
+    /// Whether `entry` is a part of what is kept whole and fresh.
+    fn has_whole_of(&self, entry: &Entry) -> bool {
+        let now = SystemTime::now();
+        entry.facts.part.is_some()
+            && self.variants.iter().any(|other| {
+                other.facts.part.is_none()
+                    && other.facts.variant.bytes() == entry.facts.variant.bytes()
+                    && other.facts.freshness.is_fresh(now)
+            })
     }
 
     fn weight(&self) -> usize {

@@ -58,18 +58,19 @@ impl Lane<'_> {
             (Content::Whole(body), None) => body.clone(),
             (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
         };
-        match self.wanted(entry, body.len() as u64) {
-            Ranges::Whole => self.all(caching, entry, &body).await,
+        let held = Held::of(entry, body);
+        match self.wanted(entry, held.complete) {
+            Ranges::Whole => self.all(caching, entry, &held.bytes).await,
             Ranges::One(span) => {
-                let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
+                let fields = range::fields_of_part(&entry.fields, span, held.complete);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
                 compressing::depends(&mut self.exchange, entry.head());
-                self.whole(head, part(&body, span)).await
+                self.whole(head, held.part(span)).await
             }
-            Ranges::Many(spans) => self.parts(entry, &body, &spans).await,
+            Ranges::Many(spans) => self.parts(entry, &held, &spans).await,
             Ranges::Unsatisfiable => {
                 let mut fields = HeaderMap::new();
-                let length = range::unsatisfied_range(body.len() as u64);
+                let length = range::unsatisfied_range(held.complete);
                 fields.insert(CONTENT_RANGE, length);
                 fields.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 let head = compose(StatusCode::RANGE_NOT_SATISFIABLE, &fields);
@@ -78,8 +79,10 @@ impl Lane<'_> {
         }
     }
 
-    fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
-        if entry.facts.status != StatusCode::OK || !self.request.fields.contains_key(RANGE) {
+    /// What is wanted of a stored response that is `length` bytes long, stored or not.
+    pub(super) fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
+        let has_ranges = entry.facts.status == StatusCode::OK || entry.facts.part.is_some();
+        if !has_ranges || !self.request.fields.contains_key(RANGE) {
             return Ranges::Whole;
         }
         let described = self.described();
@@ -99,22 +102,22 @@ impl Lane<'_> {
     async fn parts(
         &mut self,
         entry: &Entry,
-        body: &Bytes,
+        held: &Held,
         spans: &[Span],
     ) -> Result<(), Unanswered> {
-        let boundary = boundary(body);
+        let boundary = boundary(&held.bytes);
         let parts = Multipart {
             boundary: &boundary,
             content_type: entry.fields.get(CONTENT_TYPE),
             spans,
-            complete: body.len() as u64,
+            complete: held.complete,
         };
         let fields = parts.fields(&entry.fields);
         compressing::depends(&mut self.exchange, entry.head());
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
-            self.send(part(body, *span)).await?;
+            self.send(held.part(*span)).await?;
         }
         self.send(parts.end().into()).await?;
         Ok(self.end_answer().await?)
@@ -164,9 +167,32 @@ fn compose(status: StatusCode, fields: &HeaderMap) -> ResponseHead {
     ResponseHead::compose(status, reason.as_bytes(), fields)
 }
 
-fn part(body: &Bytes, span: Span) -> Bytes {
-    // Spans lie within the body, whose length is that of memory.
-    body.slice(span.first as usize..=span.last as usize)
+/// The bytes of a response that are there.
+struct Held {
+    bytes: Bytes,
+    /// Where they begin in the whole, and how long that is.
+    first: u64,
+    complete: u64,
+}
+
+impl Held {
+    fn of(entry: &Entry, bytes: Bytes) -> Self {
+        let (first, complete) = match entry.facts.part {
+            Some(part) => (part.span.first, part.complete),
+            None => (0, bytes.len() as u64),
+        };
+        Self {
+            bytes,
+            first,
+            complete,
+        }
+    }
+
+    /// Of a span that lies within them.
+    fn part(&self, span: Span) -> Bytes {
+        let at = |place: u64| (place - self.first) as usize;
+        self.bytes.slice(at(span.first)..=at(span.last))
+    }
 }
 
 /// A text that does not occur in the body.

@@ -11,6 +11,7 @@ use super::compile::access;
 use super::compression;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
+use crate::cache::counters::Counters;
 use crate::compression::Compression;
 use crate::config::Config;
 use crate::config::spec::{ActionSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, UpstreamSpec};
@@ -25,6 +26,7 @@ pub(super) fn route(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
+    counters: &BTreeMap<Box<str>, Arc<Counters>>,
     compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
@@ -43,7 +45,7 @@ pub(super) fn route(
         }),
     };
     let cache = match &spec.cache {
-        Some(name) => Some(Arc::new(caching(spec, name, config)?)),
+        Some(name) => Some(Arc::new(caching(spec, name, config, counters)?)),
         None => None,
     };
     let value = Route {
