@@ -21,7 +21,7 @@
 //!
 //! Beside these functions, what they decide over:
 //!
-//! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
+//! - `entry`: one stored response, ready to be sent, and its `weight`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
@@ -57,6 +57,7 @@ pub mod stored;
 pub mod tags;
 pub mod targeted;
 pub mod vary;
+mod weight;
 
 #[cfg(test)]
 mod properties;

@@ -14,6 +14,7 @@ use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
 use crate::cache::body::{Body, Reader, Writer};
+use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
@@ -115,9 +116,9 @@ impl Fetch {
     pub async fn run(mut self) {
         self.request.method = Method::GET;
         let stale = self.stale.take();
-        let validators = stale.as_ref().map(|stale| &stale.facts.validators);
-        let validators = validators.filter(|validators| validators.exist());
-        let fields = match validators {
+        let validators = stale.as_ref().map(|stale| stale.validators());
+        let validators = validators.filter(Validators::exist);
+        let fields = match &validators {
             Some(validators) => revalidation::question(&self.request.fields, validators),
             None => revalidation::whole(&self.request.fields),
         };
@@ -199,9 +200,9 @@ impl Fetch {
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
-        let validators = &stale.facts.validators;
+        let (stored, validators) = (stale.fields(), stale.validators());
         let received = answered.exchange.received;
-        let fields = revalidation::merged(&stale.fields, validators, &answered.fields, received)?;
+        let fields = revalidation::merged(&stored, &validators, &answered.fields, received)?;
         let response = Response {
             status: stale.facts.status,
             fields: &fields,
@@ -210,6 +211,7 @@ impl Fetch {
         let is_admitted = admission.is_ok();
         let admission = admission.unwrap_or_else(|_| Admission {
             facts: stale.facts.clone(),
+            validators,
             fields: fields.clone(),
         });
         let described = self.described();
@@ -217,7 +219,7 @@ impl Fetch {
         let entry = Arc::new(Entry::new(
             admission,
             groups,
-            stale.head().reason(),
+            stale.reason(),
             stale.content.clone(),
             answered.times(),
             &self.caching.policy,

@@ -20,12 +20,14 @@ use crate::plan::{Caching, Forward};
 
 impl Lane<'_> {
     pub(super) fn condition(&self, entry: &Entry) -> Condition {
+        if !conditional::is_conditional(&self.request.fields) {
+            return Condition::Answer;
+        }
         let described = self.described();
-        let facts = &entry.facts;
         conditional::evaluate(
             &described.request(),
-            facts.status,
-            &facts.validators,
+            entry.facts.status,
+            &entry.validators(),
             SystemTime::now(),
         )
     }
@@ -50,16 +52,16 @@ impl Lane<'_> {
         }
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
-                self.begin_answer(entry.head().clone())?;
+                self.begin_answer(entry.head())?;
                 return self.stream(reader).await;
             }
             (Content::Whole(body), None) => body.clone(),
             (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
         };
         match self.wanted(entry, body.len() as u64) {
-            Ranges::Whole => self.whole(entry.head().clone(), body).await,
+            Ranges::Whole => self.whole(entry.head(), body).await,
             Ranges::One(span) => {
-                let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
+                let fields = range::fields_of_part(&entry.fields(), span, body.len() as u64);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
                 self.whole(head, part(&body, span)).await
             }
@@ -80,12 +82,13 @@ impl Lane<'_> {
             return Ranges::Whole;
         }
         let described = self.described();
-        let validators = &entry.facts.validators;
-        range::wanted(&described.request(), validators, length, SystemTime::now())
+        let validators = entry.validators();
+        range::wanted(&described.request(), &validators, length, SystemTime::now())
     }
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
-        let fields = conditional::not_modified_fields(&entry.fields);
+        let stored = entry.fields();
+        let fields = conditional::not_modified_fields(&stored);
         let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
         self.whole(head, Bytes::new()).await
     }
@@ -97,13 +100,14 @@ impl Lane<'_> {
         spans: &[Span],
     ) -> Result<(), Unanswered> {
         let boundary = boundary(body);
+        let stored = entry.fields();
         let parts = Multipart {
             boundary: &boundary,
-            content_type: entry.fields.get(CONTENT_TYPE),
+            content_type: stored.get(CONTENT_TYPE),
             spans,
             complete: body.len() as u64,
         };
-        let fields = parts.fields(&entry.fields);
+        let fields = parts.fields(&stored);
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
