@@ -5,6 +5,7 @@
 
 mod cache;
 mod compile;
+mod redis;
 mod routes;
 mod upstreams;
 
@@ -27,6 +28,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::redis::redis_settings;
 
 /// Everything that decides over requests.
 pub struct Plan {
