@@ -1,19 +1,23 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod cache;
+mod compression;
 mod headers;
 mod redis;
 mod route;
 mod server;
 mod upstream;
+mod warm;
 
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
+pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+pub use warm::WarmSpec;
 
 use std::collections::BTreeMap;
 
@@ -38,6 +42,8 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
+        /// Which responses are compressed, and how much.
+        compression: CompressionSpec = {};
         /// What several gateways share; without this table nothing.
         redis: Option<RedisSpec>;
         /// Routes; the most specific host and the longest path win, whatever the order.
