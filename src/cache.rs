@@ -22,7 +22,8 @@
 //! Beside these functions, what they decide over:
 //!
 //! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
-//! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
+//! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
+//! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -37,9 +38,8 @@ pub mod directives;
 pub mod entity;
 pub mod entry;
 pub mod fill;
-mod frame;
+pub mod frame;
 pub mod freshness;
-pub mod groups;
 pub mod invalidation;
 pub mod key;
 mod list;
@@ -52,10 +52,12 @@ pub mod query;
 pub mod range;
 pub mod reuse;
 pub mod revalidation;
+pub mod scope;
 pub mod status;
 pub mod stored;
 pub mod tags;
 pub mod targeted;
+pub mod tombstones;
 pub mod vary;
 
 #[cfg(test)]

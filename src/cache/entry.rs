@@ -1,8 +1,9 @@
 //! One response as it is kept: what later requests are decided by, and a head that is ready to send.
 
-use std::mem::{size_of, size_of_val};
+use std::mem::size_of;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -11,10 +12,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
-use super::frame::Digest;
+use super::key::Key;
 use super::policy::Policy;
 use super::stored::is_for_us;
 use super::tags::Tag;
+use super::tombstones::{Epoch, Tombstones, Verdict};
 use crate::http1::ResponseHead;
 
 /// A response that answers more than one request.
@@ -23,10 +25,10 @@ pub struct Entry {
     /// What is kept of its fields, those included that only we read.
     pub fields: HeaderMap,
     pub content: Content,
-    /// The groups that it is in, of [`super::groups::of`].
-    pub groups: Box<[Digest]>,
-    /// When the origin was asked: what was declared outdated later includes it.
-    pub asked: Instant,
+    /// What had been purged when the origin was asked: what was purged later may cover it.
+    pub asked: Epoch,
+    /// The number of the last purge at which it was found to be good.
+    judged: AtomicU64,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
     head: ResponseHead,
@@ -41,10 +43,10 @@ pub enum Content {
     Growing(Arc<Body>),
 }
 
-/// When the origin was asked, and when its head had arrived.
+/// What had been purged when the origin was asked, and when its head had arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    pub asked: Instant,
+    pub asked: Epoch,
     pub received: SystemTime,
 }
 
@@ -55,7 +57,6 @@ impl Entry {
     /// `reason` is the phrase that came with the status.
     pub fn new(
         admission: Admission,
-        groups: Box<[Digest]>,
         reason: &[u8],
         content: Content,
         times: Times,
@@ -75,8 +76,8 @@ impl Entry {
         Self {
             facts,
             content,
-            groups,
             asked: times.asked,
+            judged: AtomicU64::new(times.asked.own()),
             kept_until,
             bytes: 0,
             fields: own,
@@ -111,13 +112,41 @@ impl Entry {
         let head = ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter());
         Self {
             facts: self.facts.clone(),
-            groups: self.groups.clone(),
             content: Content::Whole(body),
             fields,
             head,
+            judged: AtomicU64::new(self.asked.own()),
             ..*self
         }
         .ready()
+    }
+
+    /// What purges have made of it since it was asked for.
+    pub fn judge(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
+        let judged = self.judged.load(Ordering::Relaxed);
+        let (verdict, now) = tombstones.judge(judged, key, &self.facts.tags);
+        if verdict == Verdict::Good && now > judged {
+            self.judged.store(now, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has
+    /// been judged.
+    pub fn stale_since(&self, since: SystemTime, now: Epoch) -> Self {
+        let asked = self.asked.at(now.own());
+        Self {
+            facts: Facts {
+                freshness: self.facts.freshness.ended(since),
+                ..self.facts.clone()
+            },
+            content: self.content.clone(),
+            fields: self.fields.clone(),
+            head: self.head.clone(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
+            ..*self
+        }
     }
 
     /// The head of a whole answer, without `Age`.
@@ -139,7 +168,6 @@ impl Entry {
             + body
             + spilled(facts.variant.bytes())
             + in_language.map_or(0, |variant| spilled(variant.bytes()))
-            + size_of_val(&*self.groups)
             + facts.tags.iter().map(weight_of_tag).sum::<usize>()
     }
 }
@@ -168,12 +196,11 @@ mod tests {
         let admission = may_store(&get(&[]).head(), &answered.head(), times, &anonymous()).unwrap();
         let (_, body) = Body::begin();
         let times = Times {
-            asked: Instant::now(),
+            asked: Epoch::default(),
             received: noon(),
         };
         Entry::new(
             admission,
-            Box::default(),
             b"Fine",
             Content::Growing(body),
             times,

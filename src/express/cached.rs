@@ -19,6 +19,7 @@ use crate::cache::key::Key;
 use crate::cache::memory::Found;
 use crate::cache::reuse::{Reuse, reuse};
 use crate::cache::status::{Forward as Why, Outcome};
+use crate::cache::tombstones::Verdict;
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
 use crate::headers::cache::Told;
@@ -105,7 +106,8 @@ impl Lane<'_> {
                 return self.lead(forward, caching, key, stale, alone, why).await;
             }
             tries += 1;
-            let following = match self.gateway.fills().join(wanted) {
+            let fills = self.gateway.fills();
+            let following = match fills.join(wanted, &key, memory.tombstones()) {
                 Role::Leader(role) => {
                     // Once more to memory: the question before this one may have ended just now.
                     leading = Some(role);
@@ -115,6 +117,9 @@ impl Lane<'_> {
             };
             let outcome = watched(&mut self.client, following.outcome()).await;
             match self.present(outcome)? {
+                // It was purged by a tag that nobody knew before its head was there.
+                Stage::Ready(entry)
+                    if entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
@@ -294,7 +299,8 @@ impl Lane<'_> {
     /// Asks the origin about a stale response that has been given, unless somebody does.
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
-        if let Role::Leader(leading) = self.gateway.fills().join(wanted) {
+        let tombstones = self.gateway.memory().tombstones();
+        if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
             let stale = Some(entry.clone());
             let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
             fetch.exchange.request_id = RequestId::make();

@@ -2,7 +2,7 @@
 //! the client leaves who caused it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -17,9 +17,9 @@ use crate::cache::body::{Body, Reader, Writer};
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
-use crate::cache::groups;
 use crate::cache::key::Key;
 use crate::cache::revalidation::{self, AnotherVersion};
+use crate::cache::tombstones::Epoch;
 use crate::cache::{self, Response};
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
@@ -90,7 +90,7 @@ struct Answered {
     origin: Origin,
     head: ResponseHead,
     fields: HeaderMap,
-    asked: Instant,
+    asked: Epoch,
     exchange: cache::Exchange,
 }
 
@@ -171,7 +171,7 @@ impl Fetch {
             request,
             sent: 0,
         };
-        let asked = Instant::now();
+        let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (_, forward) = forwarding(&lane.exchange);
         let reached = lane.reach(&forward).await;
@@ -212,11 +212,8 @@ impl Fetch {
             facts: stale.facts.clone(),
             fields: fields.clone(),
         });
-        let described = self.described();
-        let groups = groups::of(&described.request(), &admission.facts.tags);
         let entry = Arc::new(Entry::new(
             admission,
-            groups,
             stale.head().reason(),
             stale.content.clone(),
             answered.times(),
@@ -244,14 +241,12 @@ impl Fetch {
     async fn take(mut self, answered: Answered) {
         let policy = &self.caching.policy;
         let admitted = self.admit(&answered.response(), answered.exchange);
-        let described = self.described();
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
             let content = Content::Growing(body.clone());
-            let groups = groups::of(&described.request(), &admission.facts.tags);
             let times = answered.times();
-            let entry = Entry::new(admission, groups, reason, content, times, policy);
+            let entry = Entry::new(admission, reason, content, times, policy);
             let memory = self.gateway.memory();
             memory.check_room(&self.key, &entry, policy)?;
             Ok(Arc::new(entry))
