@@ -42,7 +42,7 @@
 //! `refusal`.
 //!
 //! Beside the path of a request: `banner` (what an operator sees at the start), `explain` (what a
-//! request would meet), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
+//! request would meet), `purge` (what is named to be purged), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
 //! process).
 
 pub mod accept;
@@ -65,6 +65,7 @@ pub mod http1;
 pub mod listen;
 pub mod plan;
 pub mod proxy;
+pub mod purge;
 pub mod refusal;
 pub mod reload;
 pub mod route;
