@@ -24,6 +24,7 @@
 //! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
+//! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -32,6 +33,7 @@ pub mod admission;
 pub mod body;
 pub mod conditional;
 pub mod cookies;
+pub mod counters;
 pub mod date;
 mod digits;
 pub mod directives;

@@ -76,4 +76,5 @@ pub mod target;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;
+pub mod warm;
 mod word;

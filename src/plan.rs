@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod routes;
 mod upstreams;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::Policy;
+use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
@@ -27,6 +29,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.
 pub struct Plan {
@@ -45,6 +48,10 @@ pub struct Plan {
     pub access: AccessPolicy,
     /// Whether any route stores responses.
     pub caches: bool,
+    /// How the requests of each route that stores responses were answered, by its name.
+    pub counters: BTreeMap<Box<str>, Arc<Counters>>,
+    /// What is asked for before visitors come.
+    pub warm: Option<Arc<WarmUp>>,
     /// Who is asked for the names of backends.
     pub dns: DnsSettings,
 }
@@ -101,6 +108,8 @@ pub struct Caching {
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,
+    /// Those of the route, in every plan.
+    pub counters: Arc<Counters>,
 }
 
 /// What becomes of a request.

@@ -12,7 +12,7 @@ use crate::cache::tags;
 use crate::cache::tombstones::{Purge, Strength};
 use crate::exchange::{Asked, caching};
 use crate::plan::Plan;
-use crate::target::{BadHost, BadPath, Host, Target};
+use crate::target::{BadHost, BadPath, BadUrl, Host, Target, Url};
 
 /// What one order may name.
 pub const MOST: usize = 1000;
@@ -59,8 +59,8 @@ pub enum BadOrder {
     Empty,
     #[error("it names {0} things; expected at most {MOST}")]
     TooMany(usize),
-    #[error("{0:?} is no absolute URL; expected http://HOST/PATH or https://HOST/PATH")]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] BadUrl),
     #[error("{url:?} could not be requested: {why}")]
     Path { url: String, why: BadPath },
     #[error("{host:?} is no host: {why}")]
@@ -142,18 +142,14 @@ fn parse_host(host: &str) -> Result<Host, BadOrder> {
 
 /// An absolute URL as a request for it would be read.
 fn asked(url: &str, plan: &Plan) -> Result<Asked, BadOrder> {
-    let schemes = ["http://", "https://"];
-    let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
-    let rest = rest.ok_or_else(|| BadOrder::Url(url.to_owned()))?;
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, target) = rest.split_at(end);
-    let target = Target::after_authority(target.as_bytes(), &plan.limits.path);
+    let written: Url = url.parse()?;
+    let target = Target::parse(written.target().as_bytes(), &plan.limits.path);
     let target = target.map_err(|why| BadOrder::Path {
         url: url.to_owned(),
         why,
     })?;
     Ok(Asked {
-        host: Some(parse_host(authority)?),
+        host: Some(parse_host(written.authority())?),
         query: target.query().map(Into::into),
         path: target.into_path().into(),
     })
@@ -256,7 +252,8 @@ mod tests {
             ("{}", "it names nothing"),
             (r#"{"soft": true}"#, "it names nothing"),
             (r#"{"url": "/a"}"#, "is no absolute URL"),
-            (r#"{"url": "https:///a"}"#, "is no host"),
+            (r#"{"url": "https:///a"}"#, "is no absolute URL"),
+            (r#"{"url": "https://a@b/"}"#, "is no host"),
             (r#"{"url": "https://a/%00"}"#, "could not be requested"),
             (r#"{"host": "a b"}"#, "is no host"),
             (r#"{"prefix": "https://a/b?c"}"#, "has a query"),

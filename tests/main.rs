@@ -41,3 +41,4 @@ mod tls_session_test;
 mod tls_test;
 mod transport_test;
 mod upgrade_test;
+mod warm_test;

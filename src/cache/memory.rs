@@ -5,7 +5,6 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -33,8 +32,6 @@ pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
     tombstones: Tombstones,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -82,8 +79,6 @@ impl Memory {
             slots,
             capacity,
             tombstones: Tombstones::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -208,14 +203,6 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
-    }
-
-    /// Counts an answer; hits and misses so far, with it.
-    pub fn count(&self, is_hit: bool) -> (u64, u64) {
-        let count = if is_hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.misses))
     }
 
     /// What stays when `entry` comes: other variants by the same fields, of which something can come.

@@ -5,6 +5,7 @@ mod headers;
 mod route;
 mod server;
 mod upstream;
+mod warm;
 
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
@@ -12,6 +13,7 @@ pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+pub use warm::WarmSpec;
 
 use std::collections::BTreeMap;
 

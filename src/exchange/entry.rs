@@ -142,6 +142,7 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
         elapsed: exchange.began.elapsed(),
         connect: exchange.attempt.connect_time(),
         first_byte: exchange.attempt.first_byte_time(),
+        cache: exchange.cache.as_ref().map(Told::disposition),
     };
     policy.finish(response, &facts);
     if let Some(told) = &exchange.cache {

@@ -13,6 +13,7 @@ use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
 use crate::cache::admission;
 use crate::cache::conditional::Condition;
+use crate::cache::counters::Lookups;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::key::Key;
@@ -339,8 +340,9 @@ impl Lane<'_> {
     fn tell(&mut self, caching: &Caching, told: Told) {
         let key = self.exchange.cache.take().and_then(|told| told.key);
         let counts = caching.policy.debug.then(|| {
+            let Lookups { hits, all } = caching.counters.lookups();
             let is_hit = told.outcome == Outcome::Hit;
-            self.gateway.memory().count(is_hit)
+            (hits + u64::from(is_hit), all - hits + u64::from(!is_hit))
         });
         self.exchange.cache = Some(Told {
             key,

@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 
-use super::client::Client;
+use super::client::{Client, Own};
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
@@ -165,7 +165,7 @@ impl Fetch {
         };
         let mut lane = Lane {
             gateway: &self.gateway,
-            client: Client::Nobody(Box::new(request.clone())),
+            client: Client::Own(Box::new(Own::new(request.clone(), 0))),
             downstream: &self.downstream,
             exchange: self.exchange.question(),
             request,
