@@ -52,6 +52,7 @@ pub mod policy;
 mod preference;
 pub mod query;
 pub mod range;
+pub mod redis;
 pub mod reuse;
 pub mod revalidation;
 pub mod scope;

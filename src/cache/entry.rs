@@ -29,6 +29,8 @@ pub struct Entry {
     pub asked: Epoch,
     /// The number of the last purge at which it was found to be good.
     judged: AtomicU64,
+    /// When its head had arrived.
+    pub received: SystemTime,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
     head: ResponseHead,
@@ -78,6 +80,7 @@ impl Entry {
             content,
             asked: times.asked,
             judged: AtomicU64::new(times.asked.own()),
+            received: times.received,
             kept_until,
             bytes: 0,
             fields: own,
@@ -129,6 +132,19 @@ impl Entry {
             self.judged.store(now, Ordering::Relaxed);
         }
         verdict
+    }
+
+    /// The same response, that was good when `asked` was what had been purged.
+    pub fn judged_at(&self, asked: Epoch) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            content: self.content.clone(),
+            fields: self.fields.clone(),
+            head: self.head.clone(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
+            ..*self
+        }
     }
 
     /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has

@@ -34,7 +34,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-type Bytes = SmallVec<[u8; 256]>;
+pub(super) type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,16 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// `bytes` are what a frame has come to.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        let hash = blake3::hash(&bytes);
+        let digest = hash.as_bytes()[..16].try_into().expect("16 of 32 bytes");
+        Self {
+            bytes,
+            digest: Digest(digest),
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -90,12 +100,7 @@ impl Frame {
     }
 
     pub fn finish(self) -> Framed {
-        let hash = blake3::hash(&self.bytes);
-        let digest = hash.as_bytes()[..16].try_into().expect("16 of 32 bytes");
-        Framed {
-            bytes: self.bytes,
-            digest: Digest(digest),
-        }
+        Framed::of(self.bytes)
     }
 }
 
