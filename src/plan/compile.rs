@@ -11,7 +11,7 @@ use super::warm::WarmUp;
 use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::config::Config;
-use crate::config::problem::{Positioned, Problems, why};
+use crate::config::problem::{Located, Positioned, Problems, why};
 use crate::config::spec::{HeadersSpec, RouteSpec};
 use crate::headers::policy::{HeaderPolicy, PolicySettings};
 use crate::headers::security::Preset;
@@ -102,12 +102,30 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
             "[redis] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
-    let memory = &wanted.cache.memory;
-    if wanted.cache.origin.sound && running.cache.memory.value != memory.value {
-        problems.note(
-            memory,
-            "cache.memory differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
+    let (was, is) = (&running.cache, &wanted.cache);
+    if is.origin.sound {
+        same("cache.memory", &was.memory, &is.memory, problems);
+        same(
+            "cache.queued_writes",
+            &was.queued_writes,
+            &is.queued_writes,
+            problems,
         );
+        same(
+            "cache.queued_bytes",
+            &was.queued_bytes,
+            &is.queued_bytes,
+            problems,
+        );
+    }
+}
+
+fn same<T: PartialEq>(key: &str, was: &Located<T>, is: &Located<T>, problems: &mut Problems) {
+    if was.value != is.value {
+        let message = format!(
+            "{key} differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection"
+        );
+        problems.note(is, message);
     }
 }
 
