@@ -7,6 +7,7 @@
 mod cached;
 mod client;
 mod fetch;
+mod others;
 mod request;
 mod stored;
 

@@ -18,8 +18,9 @@ use crate::cache::entry::{Content, Entry};
 use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
+use crate::cache::redis::Look;
 use crate::cache::reuse::{Reuse, reuse};
-use crate::cache::status::{Forward as Why, Outcome};
+use crate::cache::status::{Forward as Why, Outcome, Tier};
 use crate::cache::tombstones::Verdict;
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
@@ -32,6 +33,15 @@ const MOST_TRIES: usize = 3;
 
 /// Why a stale response is given, for trusted clients and the record.
 const STALE_IF_ERROR: &str = "stale_if_error";
+
+/// What a look into Redis has come to.
+enum Further {
+    /// More than stands in memory.
+    Better(Found),
+    Nothing,
+    /// It does not answer.
+    Away,
+}
 
 impl Lane<'_> {
     /// Answers from memory, or asks the origin.
@@ -61,10 +71,26 @@ impl Lane<'_> {
         let mut wanted: Wanted = (key.digest(), None);
         let mut leading = None;
         let mut tries = 0;
+        let mut has_looked = false;
+        let mut awaits_others = true;
         loop {
             let memory = self.gateway.memory();
-            let found = memory.find(&key, &self.request.fields, policy);
-            let why = match reuse(found.for_reuse(), &directives, SystemTime::now()) {
+            let mut found = memory.find(&key, &self.request.fields, policy);
+            let mut tier = Tier::Memory;
+            let mut given = reuse(found.for_reuse(), &directives, SystemTime::now());
+            if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
+                has_looked = true;
+                match self.look_further(caching, &key, &found).await? {
+                    Further::Better(better) => {
+                        found = better;
+                        tier = Tier::Redis;
+                        given = reuse(found.for_reuse(), &directives, SystemTime::now());
+                    }
+                    Further::Nothing => {}
+                    Further::Away => awaits_others = false,
+                }
+            }
+            let why = match given {
                 Reuse::Ask(why) => why,
                 Reuse::NotCached => return Err(Unanswered::Refused(Refusal::NotCached)),
                 given => {
@@ -74,7 +100,7 @@ impl Lane<'_> {
                     if given == Reuse::WhileRevalidating {
                         self.refresh(caching, &key, &entry);
                     }
-                    return self.hit(forward, caching, &entry, None).await;
+                    return self.hit(forward, caching, &entry, None, tier).await;
                 }
             };
             let stale = match found {
@@ -99,12 +125,15 @@ impl Lane<'_> {
                     .pass(forward, caching, Told::forwarded(why, None))
                     .await;
             }
-            if let Some(leading) = leading.take() {
-                return self.lead(forward, caching, key, stale, leading, why).await;
-            }
-            if !memory.expects_something(&key) {
-                let alone = Leading::alone();
-                return self.lead(forward, caching, key, stale, alone, why).await;
+            let is_expected = memory.expects_something(&key);
+            if let Some(leading) = leading
+                .take()
+                .or_else(|| (!is_expected).then(Leading::alone))
+            {
+                let mut fetch = self.fetch(caching, key, stale, leading);
+                // Who wants a newer answer than is stored does not wait for what others store.
+                fetch.awaits_others &= awaits_others && why != Why::Request;
+                return self.lead(forward, caching, fetch, why).await;
             }
             tries += 1;
             let fills = self.gateway.fills();
@@ -153,6 +182,43 @@ impl Lane<'_> {
         self.forward(forward).await
     }
 
+    /// What all gateways keep, where that is more than what stands in memory; there it stands then too.
+    async fn look_further(
+        &mut self,
+        caching: &Caching,
+        key: &Key,
+        found: &Found,
+    ) -> Result<Further, Unanswered> {
+        let memory = self.gateway.memory();
+        let (Some(shared), Some(_)) = (self.gateway.shared_cache(), caching.sharing) else {
+            return Ok(Further::Nothing);
+        };
+        if !memory.expects_something(key) {
+            return Ok(Further::Nothing);
+        }
+        let (fields, policy) = (&self.request.fields, &caching.policy);
+        let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
+        let elsewhere = watched(&mut self.client, look).await;
+        let Ok(elsewhere) = self.present(elsewhere)? else {
+            return Ok(Further::Away);
+        };
+        let is_better = match (&elsewhere, found) {
+            (Found::Entry(entry), Found::Entry(own)) => entry.received > own.received,
+            (Found::Entry(_), _) => true,
+            (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,
+            _ => false,
+        };
+        if let Found::Entry(entry) = &elsewhere
+            && is_better
+        {
+            memory.store(key, entry.clone(), policy);
+        }
+        Ok(match is_better {
+            true => Further::Better(elsewhere),
+            false => Further::Nothing,
+        })
+    }
+
     /// Answers with what is stored.
     async fn hit(
         &mut self,
@@ -160,10 +226,19 @@ impl Lane<'_> {
         caching: &Caching,
         entry: &Entry,
         detail: Option<&'static str>,
+        tier: Tier,
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
         let told = Told::given(Outcome::Hit, freshness, SystemTime::now());
-        self.tell(caching, Told { detail, ..told });
+        let tier = Some(tier);
+        self.tell(
+            caching,
+            Told {
+                detail,
+                tier,
+                ..told
+            },
+        );
         self.give(forward, caching, entry, None).await
     }
 
@@ -178,7 +253,7 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         if stale.is_some_and(|stale| Arc::ptr_eq(&stale, entry)) {
             return self
-                .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                 .await;
         }
         let reader = match &entry.content {
@@ -208,14 +283,12 @@ impl Lane<'_> {
     async fn lead(
         &mut self,
         forward: &Forward,
-        caching: &Arc<Caching>,
-        key: Key,
-        stale: Option<Arc<Entry>>,
-        leading: Leading,
+        caching: &Caching,
+        mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
         let (leader, answer) = oneshot::channel();
-        let fetch = self.fetch(caching, key, stale, leading, Some(leader));
+        fetch.leader = Some(leader);
         tokio::spawn(fetch.run());
         let fetched = watched(&mut self.client, answer).await;
         let fetched = self.present(fetched)?;
@@ -261,9 +334,10 @@ impl Lane<'_> {
         let (status, stored) = match &source {
             Source::StaleIfError => {
                 return self
-                    .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                    .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                     .await;
             }
+            Source::Redis => return self.hit(forward, caching, entry, None, Tier::Redis).await,
             Source::Origin { .. } => (None, true),
             Source::Validated { stored } => (Some(StatusCode::NOT_MODIFIED), *stored),
         };
@@ -303,7 +377,7 @@ impl Lane<'_> {
         let tombstones = self.gateway.memory().tombstones();
         if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
             let stale = Some(entry.clone());
-            let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
+            let mut fetch = self.fetch(caching, key.clone(), stale, leading);
             fetch.exchange.request_id = RequestId::make();
             tokio::spawn(fetch.run());
         }
@@ -315,7 +389,6 @@ impl Lane<'_> {
         key: Key,
         stale: Option<Arc<Entry>>,
         leading: Leading,
-        leader: Option<oneshot::Sender<Fetched>>,
     ) -> Fetch {
         let mut exchange = self.exchange.question();
         if let Some(asked) = &mut exchange.asked {
@@ -323,6 +396,9 @@ impl Lane<'_> {
             let query = caching.policy.query.normal(asked.query.as_deref());
             asked.query = query.map(Into::into);
         }
+        // What is stale at once, others have to ask for too.
+        let was_fresh = |stale: &Arc<Entry>| stale.facts.freshness.has_lifetime();
+        let awaits_others = stale.as_ref().is_none_or(was_fresh);
         Fetch {
             gateway: self.gateway.clone(),
             downstream: self.downstream.clone(),
@@ -331,8 +407,11 @@ impl Lane<'_> {
             caching: caching.clone(),
             key,
             stale,
+            awaits_others: awaits_others && leading.wanted().is_some(),
+            variant: leading.wanted().and_then(|(_, variant)| variant),
+            held: None,
             leading,
-            leader,
+            leader: None,
         }
     }
 

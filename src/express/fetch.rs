@@ -10,14 +10,17 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Own};
+use super::others::Others;
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
 use crate::cache::body::{Body, Reader, Writer};
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
+use crate::cache::frame::Digest;
 use crate::cache::freshness::Failure;
 use crate::cache::key::Key;
+use crate::cache::redis::Held;
 use crate::cache::revalidation::{self, AnotherVersion};
 use crate::cache::tombstones::Epoch;
 use crate::cache::{self, Response};
@@ -46,6 +49,12 @@ pub(super) struct Fetch {
     pub leading: Leading,
     /// Whose request caused it; `None` is a client who has had an answer.
     pub leader: Option<oneshot::Sender<Fetched>>,
+    /// What another gateway asks for meanwhile will do.
+    pub awaits_others: bool,
+    /// Of the request, where it is known.
+    pub variant: Option<Digest>,
+    /// The other gateways wait for this one.
+    pub held: Option<Held>,
 }
 
 /// What the client receives whose request caused a fetch.
@@ -83,6 +92,8 @@ pub(super) enum Source {
     Validated { stored: bool },
     /// The origin failed, and the stored one stands in.
     StaleIfError,
+    /// Another gateway has asked.
+    Redis,
 }
 
 /// What the origin said, and when.
@@ -114,6 +125,11 @@ impl Fetch {
     /// Asks, tells everybody, and stores what may be stored.
     pub async fn run(mut self) {
         self.request.method = Method::GET;
+        match self.await_others().await {
+            Others::None => {}
+            Others::Asking => return,
+            Others::Stored(entry) => return self.share(entry, Source::Redis),
+        }
         let stale = self.stale.take();
         let validators = stale.as_ref().map(|stale| &stale.facts.validators);
         let validators = validators.filter(|validators| validators.exist());
@@ -195,7 +211,7 @@ impl Fetch {
 
     /// What a 304 makes of the stored response, and whether that is stored.
     fn validate(
-        &self,
+        &mut self,
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
@@ -219,8 +235,7 @@ impl Fetch {
             answered.times(),
             &self.caching.policy,
         ));
-        let memory = self.gateway.memory();
-        let is_stored = is_admitted && memory.store(&self.key, entry.clone(), &self.caching.policy);
+        let is_stored = is_admitted && self.keep(&entry, true);
         Ok((entry, is_stored))
     }
 
@@ -263,6 +278,7 @@ impl Fetch {
                     self.leading.ready(entry.clone());
                 } else {
                     self.leading.not_for_others();
+                    self.held = None;
                 }
                 if let Some(leader) = self.leader.take() {
                     let source = Source::Origin {
@@ -313,6 +329,7 @@ impl Fetch {
             if is_kept && arrived > self.caching.policy.largest_object {
                 is_kept = false;
                 self.leading.close();
+                self.held = None;
                 writer.let_go();
             }
             if is_kept && origin.is_over() {
@@ -335,24 +352,21 @@ impl Fetch {
     }
 
     /// Stores a response whose body is what has been written and `last`.
-    fn store(&self, entry: &Entry, writer: &Writer, last: &[u8]) {
+    fn store(&mut self, entry: &Entry, writer: &Writer, last: &[u8]) {
         if let Some(body) = writer.whole(last) {
-            let memory = self.gateway.memory();
-            let whole = Arc::new(entry.whole(body));
-            memory.store(&self.key, whole, &self.caching.policy);
+            self.keep(&Arc::new(entry.whole(body)), false);
         }
     }
 
     /// Gives a stored response to everybody.
     fn share(mut self, entry: Arc<Entry>, source: Source) {
-        let for_others = match source {
-            Source::StaleIfError => true,
-            _ => entry.facts.freshness.is_fresh(SystemTime::now()),
-        };
-        if for_others {
-            self.leading.ready(entry.clone());
-        } else {
-            self.leading.not_for_others();
+        let is_fresh = entry.facts.freshness.is_fresh(SystemTime::now());
+        match source {
+            // Who waits finds it in memory.
+            Source::Redis => {}
+            Source::StaleIfError => self.leading.ready(entry.clone()),
+            _ if is_fresh => self.leading.ready(entry.clone()),
+            _ => self.leading.not_for_others(),
         }
         let attempt = self.exchange.attempt.seen();
         self.tell(Fetched::Shared(Box::new(Shared {
