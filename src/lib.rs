@@ -20,6 +20,7 @@
 //! headers         fields to the application and to the client: forwarded, host, policies, security
 //! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
 //! upstream        backends, balance, health, queue, leases, and the connections to them
+//! redis           connections to Redis: questions with a deadline, messages of channels
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
 //! client          the client's address behind trusted proxies; request ids
@@ -29,7 +30,7 @@
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
-//! {config, refusal} → route → headers → {cache, upstream} → {downstream, listen, certificates} →
+//! {config, refusal} → route → headers → {cache, redis, upstream} → {downstream, listen, certificates} →
 //! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
@@ -66,6 +67,7 @@ pub mod listen;
 pub mod plan;
 pub mod proxy;
 pub mod purge;
+pub mod redis;
 pub mod refusal;
 pub mod reload;
 pub mod route;

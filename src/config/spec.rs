@@ -2,6 +2,7 @@
 
 mod cache;
 mod headers;
+mod redis;
 mod route;
 mod server;
 mod upstream;
@@ -10,6 +11,7 @@ mod warm;
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use headers::HeadersSpec;
+pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
@@ -38,6 +40,8 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
+        /// What several gateways share; without this table nothing.
+        redis: Option<RedisSpec>;
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }
