@@ -15,11 +15,11 @@ use crate::harness::visitor::Visitor;
 use crate::harness::wait_for;
 
 /// One route with a policy of these keys, on a listener of HTTP/1.1 and one of HTTP/2.
-fn in_front_of(origin: &Origin, policy: &str) -> Gateway {
+pub fn in_front_of(origin: &Origin, policy: &str) -> Gateway {
     configured(origin, policy, "")
 }
 
-fn configured(origin: &Origin, policy: &str, rest: &str) -> Gateway {
+pub fn configured(origin: &Origin, policy: &str, rest: &str) -> Gateway {
     Gateway::start(&format!(
         r#"
         [server]
@@ -63,7 +63,12 @@ pub fn ask(gateway: &Gateway, method: &str, path: &str, fields: &str) -> Respons
     try_ask(gateway, method, path, fields).expect("an answer")
 }
 
-fn try_ask(gateway: &Gateway, method: &str, path: &str, fields: &str) -> Result<Response, Broken> {
+pub fn try_ask(
+    gateway: &Gateway,
+    method: &str,
+    path: &str,
+    fields: &str,
+) -> Result<Response, Broken> {
     let mut client = gateway.connect();
     send(&mut client, method, path, fields);
     client.response_to(method)

@@ -10,6 +10,8 @@ mod balance_test;
 mod banner_test;
 mod cache_test;
 mod cli_test;
+mod compression_test;
+mod conformance_test;
 mod demo_test;
 mod deploy_test;
 mod descriptor_test;

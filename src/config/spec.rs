@@ -1,6 +1,7 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod cache;
+mod compression;
 mod headers;
 mod redis;
 mod route;
@@ -10,6 +11,7 @@ mod warm;
 
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
+pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
@@ -42,6 +44,8 @@ spec! {
         cache: CacheSpec = {};
         /// What several gateways share; without this table nothing.
         redis: Option<RedisSpec>;
+        /// Which responses are compressed, and how much.
+        compression: CompressionSpec = {};
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

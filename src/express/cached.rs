@@ -6,12 +6,12 @@ use std::time::SystemTime;
 
 use http::header::RANGE;
 use http::{Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use super::fetch::{Fetch, Fetched, Shared, Source};
+use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source, Stored};
+use super::request::Request;
 use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
-use crate::cache::admission;
 use crate::cache::conditional::Condition;
 use crate::cache::counters::Lookups;
 use crate::cache::entry::{Content, Entry};
@@ -19,11 +19,14 @@ use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
 use crate::cache::redis::Look;
-use crate::cache::reuse::{Reuse, reuse};
+use crate::cache::reuse::{self, Reuse, reuse};
+use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome, Tier};
 use crate::cache::tombstones::Verdict;
+use crate::cache::{self, admission};
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
+use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
@@ -77,14 +80,14 @@ impl Lane<'_> {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
             let mut tier = Tier::Memory;
-            let mut given = reuse(found.for_reuse(), &directives, SystemTime::now());
+            let mut given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
                 match self.look_further(caching, &key, &found).await? {
                     Further::Better(better) => {
                         found = better;
                         tier = Tier::Redis;
-                        given = reuse(found.for_reuse(), &directives, SystemTime::now());
+                        given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
                     }
                     Further::Nothing => {}
                     Further::Away => awaits_others = false,
@@ -103,34 +106,42 @@ impl Lane<'_> {
                     return self.hit(forward, caching, &entry, None, tier).await;
                 }
             };
-            let stale = match found {
+            let stored = match found {
                 Found::UnnamedCookie => {
                     let told = Told::forwarded(Why::Bypass, Some("vary_cookie"));
                     return self.pass(forward, caching, told).await;
                 }
                 Found::OtherVariants(variant) => {
                     wanted.1 = Some(variant);
-                    None
+                    Stored::Nothing
                 }
                 Found::Entry(entry) => {
                     wanted.1 = Some(entry.facts.variant.digest());
-                    Some(entry)
+                    match entry.facts.part {
+                        Some(part) if why == Why::Partial => Stored::Part(entry, part),
+                        _ => Stored::Stale(entry),
+                    }
                 }
-                Found::Nothing => None,
+                Found::Nothing => Stored::Nothing,
             };
-            // A HEAD brings no body to store, a part of a body only itself.
-            let is_partial = self.request.fields.contains_key(RANGE) && stale.is_none();
-            if self.request.method == Method::HEAD || is_partial || tries == MOST_TRIES {
-                return self
-                    .pass(forward, caching, Told::forwarded(why, None))
-                    .await;
+            let wants_part =
+                self.request.fields.contains_key(RANGE) && !matches!(stored, Stored::Stale(_));
+            let is_own = wants_part && revalidation::part(&self.request.fields).is_none();
+            match (&self.request.method, &stored) {
+                (&Method::HEAD, Stored::Stale(entry)) => {
+                    let entry = entry.clone();
+                    return self.ask_head(forward, caching, key, entry, why).await;
+                }
+                (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
+                _ if is_own || tries == MOST_TRIES => {
+                    return self.pass_on(forward, caching, why).await;
+                }
+                _ => {}
             }
-            let is_expected = memory.expects_something(&key);
-            if let Some(leading) = leading
-                .take()
-                .or_else(|| (!is_expected).then(Leading::alone))
-            {
-                let mut fetch = self.fetch(caching, key, stale, leading);
+            // A part is for whom it was asked for, and for who comes when it is stored.
+            let is_alone = wants_part || !memory.expects_something(&key);
+            if let Some(leading) = leading.take().or_else(|| is_alone.then(Leading::alone)) {
+                let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
                 return self.lead(forward, caching, fetch, why).await;
@@ -153,7 +164,7 @@ impl Lane<'_> {
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
-                        return self.follow(forward, caching, &entry, stale, why).await;
+                        return self.follow(forward, caching, &entry, &stored, why).await;
                     }
                     Ok(variant) => wanted.1 = Some(variant.digest()),
                     Err(_) => {
@@ -161,11 +172,7 @@ impl Lane<'_> {
                         return self.pass(forward, caching, told).await;
                     }
                 },
-                Stage::NotForOthers => {
-                    return self
-                        .pass(forward, caching, Told::forwarded(why, None))
-                        .await;
-                }
+                Stage::NotForOthers => return self.pass_on(forward, caching, why).await,
                 Stage::Asked | Stage::Failed => {}
             }
         }
@@ -180,6 +187,48 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
         self.forward(forward).await
+    }
+
+    /// Forwards the request for its own sake, for no other reason than `why` nothing is given.
+    async fn pass_on(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        self.pass(forward, caching, Told::forwarded(why, None))
+            .await
+    }
+
+    /// Forwards a HEAD, whose answer says something of what is stored too.
+    async fn ask_head(
+        &mut self,
+        forward: &Forward,
+        caching: &Arc<Caching>,
+        key: Key,
+        stored: Arc<Entry>,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        self.tell(caching, Told::forwarded(why, None));
+        let about = Stored::Stale(stored.clone());
+        let mut fetch = self.fetch(caching, key, about, Leading::alone());
+        let asked = self.gateway.memory().tombstones().epoch();
+        let sent = SystemTime::now();
+        let (origin, head) = self.reach(forward).await?;
+        let times = cache::Exchange {
+            sent,
+            received: SystemTime::now(),
+        };
+        fetch.learn(&stored, &head, times, asked);
+        self.deliver(origin, head).await
+    }
+
+    /// In the words of the policy, for this request.
+    fn for_reuse<'f>(&self, found: &'f Found) -> reuse::Found<'f> {
+        match found {
+            Found::Entry(entry) if !self.has_wanted(entry) => reuse::Found::AnotherPart,
+            found => found.for_reuse(),
+        }
     }
 
     /// What all gateways keep, where that is more than what stands in memory; there it stands then too.
@@ -203,7 +252,9 @@ impl Lane<'_> {
             return Ok(Further::Away);
         };
         let is_better = match (&elsewhere, found) {
-            (Found::Entry(entry), Found::Entry(own)) => entry.received > own.received,
+            (Found::Entry(entry), Found::Entry(own)) => {
+                own.facts.part.is_some() || entry.received > own.received
+            }
             (Found::Entry(_), _) => true,
             (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,
             _ => false,
@@ -219,12 +270,18 @@ impl Lane<'_> {
         })
     }
 
+    /// Whether a stored response has what is wanted of it.
+    fn has_wanted(&self, entry: &Entry) -> bool {
+        let part = entry.facts.part;
+        part.is_none_or(|part| part.answers(&self.wanted(entry, part.complete)))
+    }
+
     /// Answers with what is stored.
     async fn hit(
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         detail: Option<&'static str>,
         tier: Tier,
     ) -> Result<(), Unanswered> {
@@ -248,10 +305,10 @@ impl Lane<'_> {
         forward: &Forward,
         caching: &Caching,
         entry: &Arc<Entry>,
-        stale: Option<Arc<Entry>>,
+        stored: &Stored,
         why: Why,
     ) -> Result<(), Unanswered> {
-        if stale.is_some_and(|stale| Arc::ptr_eq(&stale, entry)) {
+        if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
             return self
                 .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                 .await;
@@ -261,11 +318,7 @@ impl Lane<'_> {
             Content::Growing(body) => match body.reader() {
                 Some(reader) => Some(reader),
                 // It has turned out to be too large, and its beginning is gone.
-                None => {
-                    return self
-                        .pass(forward, caching, Told::forwarded(why, None))
-                        .await;
-                }
+                None => return self.pass_on(forward, caching, why).await,
             },
         };
         let outcome = Outcome::Forwarded {
@@ -287,13 +340,25 @@ impl Lane<'_> {
         mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
-        let (leader, answer) = oneshot::channel();
-        fetch.leader = Some(leader);
+        let (progress, mut told) = mpsc::unbounded_channel();
+        fetch.leader = Some(Leader {
+            progress,
+            takes_interim: self.client.takes_interim(),
+        });
         tokio::spawn(fetch.run());
-        let fetched = watched(&mut self.client, answer).await;
-        let fetched = self.present(fetched)?;
+        let fetched = loop {
+            let progress = watched(&mut self.client, told.recv()).await;
+            match self.present(progress)? {
+                Some(Progress::Interim(head)) => {
+                    let written = self.client.interim(&head).await;
+                    self.taken(written)?;
+                }
+                Some(Progress::Done(fetched)) => break fetched,
+                None => return Err(Unanswered::Refused(Refusal::Internal)),
+            }
+        };
         let told = Told::forwarded(why, None);
-        match fetched.map_err(|_| Unanswered::Refused(Refusal::Internal))? {
+        match fetched {
             Fetched::Refused { refusal, attempt } => {
                 self.exchange.attempt = attempt;
                 self.tell(caching, told);
@@ -327,7 +392,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         source: Source,
         why: Why,
     ) -> Result<(), Unanswered> {
@@ -337,7 +402,9 @@ impl Lane<'_> {
                     .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                     .await;
             }
-            Source::Redis => return self.hit(forward, caching, entry, None, Tier::Redis).await,
+            Source::Redis => {
+                return self.hit(forward, caching, entry, None, Tier::Redis).await;
+            }
             Source::Origin { .. } => (None, true),
             Source::Validated { stored } => (Some(StatusCode::NOT_MODIFIED), *stored),
         };
@@ -365,7 +432,7 @@ impl Lane<'_> {
             }
             Condition::Answer => {
                 strip_what_is_for_us(&mut head);
-                self.begin_answer(*head)?;
+                self.begin_pieces(*head, For::Everybody)?;
                 self.stream(body).await
             }
         }
@@ -376,20 +443,14 @@ impl Lane<'_> {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();
         if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
-            let stale = Some(entry.clone());
+            let stale = Stored::Stale(entry.clone());
             let mut fetch = self.fetch(caching, key.clone(), stale, leading);
             fetch.exchange.request_id = RequestId::make();
             tokio::spawn(fetch.run());
         }
     }
 
-    fn fetch(
-        &self,
-        caching: &Arc<Caching>,
-        key: Key,
-        stale: Option<Arc<Entry>>,
-        leading: Leading,
-    ) -> Fetch {
+    fn fetch(&self, caching: &Arc<Caching>, key: Key, stored: Stored, leading: Leading) -> Fetch {
         let mut exchange = self.exchange.question();
         if let Some(asked) = &mut exchange.asked {
             // What does not count is not asked either: the answer is for those who send something else.
@@ -397,17 +458,22 @@ impl Lane<'_> {
             asked.query = query.map(Into::into);
         }
         // What is stale at once, others have to ask for too.
-        let was_fresh = |stale: &Arc<Entry>| stale.facts.freshness.has_lifetime();
-        let awaits_others = stale.as_ref().is_none_or(was_fresh);
+        let is_ever_fresh = match &stored {
+            Stored::Stale(stale) => stale.facts.freshness.has_lifetime(),
+            Stored::Part(..) | Stored::Nothing => true,
+        };
         Fetch {
             gateway: self.gateway.clone(),
             downstream: self.downstream.clone(),
             exchange,
-            request: self.request.clone(),
+            request: Request {
+                method: Method::GET,
+                ..self.request.clone()
+            },
             caching: caching.clone(),
             key,
-            stale,
-            awaits_others: awaits_others && leading.wanted().is_some(),
+            stored,
+            awaits_others: is_ever_fresh && leading.wanted().is_some(),
             variant: leading.wanted().and_then(|(_, variant)| variant),
             held: None,
             leading,

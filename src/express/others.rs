@@ -73,7 +73,9 @@ impl Fetch {
         let memory = self.gateway.memory();
         let is_stored = memory.store(&self.key, entry.clone(), &self.caching.policy);
         let shared = self.gateway.shared_cache().zip(self.caching.sharing);
-        if let Some((shared, sharing)) = shared.filter(|_| is_stored) {
+        // A part there would stand where the whole could.
+        let is_shared = is_stored && entry.facts.part.is_none();
+        if let Some((shared, sharing)) = shared.filter(|_| is_shared) {
             shared.store(&self.key, entry.clone(), &sharing, has_body, held);
         }
         is_stored

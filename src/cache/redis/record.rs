@@ -16,9 +16,7 @@ use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
-use crate::cache::partial::Part;
 use crate::cache::policy::Policy;
-use crate::cache::range::Span;
 use crate::cache::tags::Tag;
 use crate::cache::tombstones::{Epoch, Tombstones, Verdict};
 use crate::cache::vary::{Variant, Vary};
@@ -42,7 +40,7 @@ pub(super) fn sum(bytes: &[u8]) -> Sum {
     hash.as_bytes()[..16].try_into().expect("16 of 32 bytes")
 }
 
-/// Everything but the body, of an entry that has all of it.
+/// Everything but the body, of an entry that has all of it and is no part.
 pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
     let facts = &entry.facts;
     let mut out = Writer::default();
@@ -65,12 +63,6 @@ pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
         let (Tag::Key(name) | Tag::Group(name)) = tag;
         out.flag(matches!(tag, Tag::Group(_)));
         out.bytes(name.as_bytes());
-    }
-    out.flag(facts.part.is_some());
-    if let Some(part) = &facts.part {
-        out.number(part.span.first);
-        out.number(part.span.last);
-        out.number(part.complete);
     }
     out.flag(facts.no_transform);
     out.count(entry.fields.len());
@@ -116,7 +108,6 @@ impl Record {
         let variant = read_variant(&mut from)?;
         let variant_in_language = option(&mut from, read_variant)?;
         let tags = list(&mut from, read_tag)?;
-        let part = option(&mut from, read_part)?;
         let no_transform = from.flag()?;
         let lines = list(&mut from, read_line)?;
         if !from.is_at_end() {
@@ -135,7 +126,7 @@ impl Record {
             variant_in_language,
             validators: Validators::of(&fields, times.received),
             tags: tags.into(),
-            part,
+            part: None,
             no_transform,
         };
         let admission = Admission { facts, fields };
@@ -186,16 +177,6 @@ fn read_tag(from: &mut Reader<'_>) -> Option<Tag> {
     Some(match is_group {
         true => Tag::Group(name),
         false => Tag::Key(name),
-    })
-}
-
-fn read_part(from: &mut Reader<'_>) -> Option<Part> {
-    Some(Part {
-        span: Span {
-            first: from.number()?,
-            last: from.number()?,
-        },
-        complete: from.number()?,
     })
 }
 
