@@ -42,10 +42,10 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
-        /// What several gateways share; without this table nothing.
-        redis: Option<RedisSpec>;
         /// Which responses are compressed, and how much.
         compression: CompressionSpec = {};
+        /// What several gateways share; without this table nothing.
+        redis: Option<RedisSpec>;
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

@@ -131,6 +131,11 @@ fn same<T: PartialEq>(key: &str, was: &Located<T>, is: &Located<T>, problems: &m
     }
 }
 
+fn redis_differs(running: &Config, wanted: &Config) -> bool {
+    let sound = wanted.redis.as_ref().is_none_or(|redis| redis.origin.sound);
+    sound && running.redis != wanted.redis
+}
+
 fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<Counters>> {
     let counted = config.routes.iter().filter(|route| route.cache.is_some());
     counted
@@ -140,11 +145,6 @@ fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<C
             (name, before.cloned().unwrap_or_default())
         })
         .collect()
-}
-
-fn redis_differs(running: &Config, wanted: &Config) -> bool {
-    let sound = wanted.redis.as_ref().is_none_or(|redis| redis.origin.sound);
-    sound && running.redis != wanted.redis
 }
 
 fn policies(config: &Config) -> BTreeMap<String, Arc<HeaderPolicy>> {

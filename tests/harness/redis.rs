@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use ::redis::{Client, Connection, FromRedisValue, RedisResult, Value, cmd};
 use tempfile::TempDir;
 
-use super::log::Log;
 use super::port::{free_port, loopback};
 use super::process::{Process, Signal};
 use super::{GLANCE, PATIENCE, wait_for};
@@ -93,10 +92,6 @@ impl RedisServer {
     /// As `nodes` of a configuration has it.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
-    }
-
-    pub fn log(&self) -> &Log {
-        self.process.log()
     }
 
     /// A connection of the test's own.
@@ -249,12 +244,7 @@ impl RedisCluster {
         urls.collect::<Vec<_>>().join(", ")
     }
 
-    /// A master, 0 to 2.
-    pub fn master(&mut self, index: usize) -> &mut RedisServer {
-        &mut self.nodes[index]
-    }
-
-    /// Kills a master and lets its replica take over at once.
+    /// Kills a master, 0 to 2, and lets its replica take over at once.
     pub fn fail_over(&mut self, index: usize) {
         self.nodes[index].kill();
         let replica = &self.nodes[Self::MASTERS + index];
@@ -330,13 +320,20 @@ impl Sentinel {
 
     /// Makes the replica the master, and the master a replica.
     pub fn fail_over(&self) {
-        self.sentinel
-            .command::<()>(&["SENTINEL", "FAILOVER", Self::NAME]);
+        // It must have looked at the replica before.
+        wait_for("the sentinel to agree", || {
+            let asked = ["SENTINEL", "FAILOVER", Self::NAME];
+            self.sentinel.try_command::<()>(&asked).ok()
+        });
         wait_for("the sentinel to name the other", || {
             let named: Vec<String> =
                 self.sentinel
                     .command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::NAME]);
             (named[1] == self.replica.port.to_string()).then_some(())
         });
+        // As the sentinel does when it looks again, which may be in ten seconds.
+        let port = self.replica.port.to_string();
+        self.master
+            .command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
     }
 }
