@@ -22,7 +22,7 @@ spec! {
         compression_level: u16 = 3, within 1..=19;
         /// How long the other gateways wait for a gateway that fetches a page and says nothing more, 100ms to 5m.
         fill_lock: Duration = "5s", within "100ms"..="5m";
-        /// Stored responses that may wait to be written to Redis, 1 to 1000000; more are dropped. A change needs a restart.
+        /// Stored responses that may wait to be written to Redis, 1 to 1,000,000; more are dropped. A change needs a restart.
         queued_writes: Located<usize> = 10_000, within 1..=1_000_000;
         /// Bytes of their bodies, 1 MiB to 64 GiB. A change needs a restart.
         queued_bytes: Located<u64> as Located<Size> = "64 MiB", within "1 MiB"..="64 GiB";
