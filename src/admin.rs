@@ -1,7 +1,8 @@
 //! The interface for administration: a listener of its own, a token, and one table of endpoints.
 //! Small and slow on purpose: whoever speaks here is few, and must not take from those who visit.
 
-pub mod client;
+mod client;
+pub mod command;
 mod health;
 mod purge;
 

@@ -24,6 +24,7 @@
 //! - `entry`: one stored response, ready to be sent, and its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
+//! - `purger`: purges at this gateway, and by `replication` at the others
 //! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
@@ -51,9 +52,11 @@ pub mod partial;
 pub mod pattern;
 pub mod policy;
 pub mod preference;
+pub mod purger;
 pub mod query;
 pub mod range;
 pub mod redis;
+pub mod replication;
 pub mod reuse;
 pub mod revalidation;
 pub mod scope;

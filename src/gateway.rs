@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::cache::counters;
 use crate::cache::fill::Fills;
 use crate::cache::memory::Memory;
+use crate::cache::purger::Purger;
 use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
@@ -29,17 +30,19 @@ pub struct Gateway {
     shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
     redis: Option<Arc<Redis>>,
+    purger: Purger,
 }
 
 impl Gateway {
     /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too,
-    /// with what is stored there.
+    /// with what is stored there, and `purger` tells them what is purged.
     pub fn new(
         plan: Arc<Plan>,
         log: Log,
         memory: Memory,
         redis: Option<Arc<Redis>>,
         shared_cache: Option<SharedCache>,
+        purger: Purger,
     ) -> Self {
         Self {
             plan: ArcSwap::new(plan),
@@ -49,6 +52,7 @@ impl Gateway {
             shared_cache,
             fills: Arc::default(),
             redis,
+            purger,
         }
     }
 
@@ -80,6 +84,11 @@ impl Gateway {
     /// What is stored.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Purges what is stored, here and at other gateways.
+    pub fn purger(&self) -> &Purger {
+        &self.purger
     }
 
     /// What all gateways share, where there is such a thing.

@@ -1,8 +1,6 @@
 //! What an operator names to be purged, and what that covers. The form is that of the interface for
 //! administration; nothing is sent or stored here.
 
-use std::fmt;
-
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
@@ -153,35 +151,6 @@ fn asked(url: &str, plan: &Plan) -> Result<Asked, BadOrder> {
         query: target.query().map(Into::into),
         path: target.into_path().into(),
     })
-}
-
-/// What became of a purge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Purged {
-    /// Of this purge; later ones have higher numbers.
-    pub number: u64,
-    /// The gateways that give nothing of it any more.
-    pub acknowledged: Vec<String>,
-    /// Those that may still.
-    pub missing: Vec<String>,
-}
-
-impl Purged {
-    pub fn is_everywhere(&self) -> bool {
-        self.missing.is_empty()
-    }
-}
-
-/// For humans, in one line.
-impl fmt::Display for Purged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let acknowledged = self.acknowledged.join(", ");
-        write!(f, "purge {} acknowledged by {acknowledged}", self.number)?;
-        match self.is_everywhere() {
-            true => Ok(()),
-            false => write!(f, "; not by {}", self.missing.join(", ")),
-        }
-    }
 }
 
 #[cfg(test)]

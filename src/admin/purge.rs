@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::{Admin, Reply};
-use crate::purge::{Order, Purged};
+use crate::cache::purger::Purged;
+use crate::purge::Order;
 
 pub(super) async fn purge(admin: &Admin, body: Bytes) -> Reply {
     let order: Order = match serde_json::from_slice(&body) {
@@ -14,14 +15,18 @@ pub(super) async fn purge(admin: &Admin, body: Bytes) -> Reply {
         Err(error) => return Reply::error(StatusCode::BAD_REQUEST, error),
     };
     match order.purge(&admin.gateway.plan()) {
-        Ok(purge) => reply(&admin.gateway.purge(&purge).await),
+        Ok(purge) => reply(&admin.gateway.purger().purge(purge).await),
         Err(error) => Reply::error(StatusCode::BAD_REQUEST, error),
     }
 }
 
 fn reply(purged: &Purged) -> Reply {
+    let status = match purged.is_everywhere() {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
     Reply {
-        status: purged.status(),
+        status,
         body: json!(purged),
     }
 }

@@ -31,7 +31,7 @@ const BYTES_OF_KEY: usize = 320;
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
-    tombstones: Tombstones,
+    tombstones: Arc<Tombstones>,
 }
 
 /// What stands under one key.
@@ -78,7 +78,7 @@ impl Memory {
         Self {
             slots,
             capacity,
-            tombstones: Tombstones::default(),
+            tombstones: Arc::default(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Memory {
     }
 
     /// What was purged.
-    pub fn tombstones(&self) -> &Tombstones {
+    pub fn tombstones(&self) -> &Arc<Tombstones> {
         &self.tombstones
     }
 

@@ -6,7 +6,7 @@
 //! gateways share has another one, of the store they share, that says the same to all of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
@@ -21,7 +21,7 @@ use super::tags::Tag;
 const MOST: usize = 65_536;
 
 /// What becomes of what is purged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Strength {
     /// It is as if it had never been stored.
     #[default]
@@ -92,6 +92,8 @@ pub struct Tombstones {
     /// Of the last purge. What was asked for after it needs no further look.
     last: AtomicU64,
     shared: AtomicU64,
+    /// Whether there may be purges that nobody could tell us of.
+    doubted: AtomicBool,
     known: RwLock<Known>,
 }
 
@@ -165,9 +167,43 @@ impl Tombstones {
         self.shared.fetch_max(number, Ordering::AcqRel);
     }
 
+    /// Purges up to this number may not be known here: what was asked for until now is purged.
+    pub fn missed(&self, number: u64) {
+        let mut known = self.known.write();
+        let own = self.last.load(Ordering::Relaxed) + 1;
+        known.floor.own = own;
+        known.floor.shared = known.floor.shared.max(number);
+        self.last.store(own, Ordering::Release);
+    }
+
+    /// While there is doubt, everything counts as purged: there may be purges that nobody could tell
+    /// of. What was good before and still is then is good again when the doubt ends.
+    pub fn doubt(&self, is_doubted: bool) {
+        self.doubted.store(is_doubted, Ordering::Relaxed);
+    }
+
+    /// Every scope whose last purge has a number for all, with that number; and the number up to which
+    /// some may be forgotten.
+    pub fn numbered(&self) -> (Vec<(u64, Strength, Digest)>, u64) {
+        let known = self.known.read();
+        let mut all = Vec::new();
+        for (scope, grave) in &known.graves {
+            let marks = [(Strength::Hard, grave.hard), (Strength::Soft, grave.soft)];
+            let numbered = marks.into_iter().filter_map(|(strength, mark)| {
+                let number = mark?.shared?;
+                Some((number, strength, *scope))
+            });
+            all.extend(numbered);
+        }
+        (all, known.floor.shared)
+    }
+
     /// What became of an entry that was good when `own` was the number of the last purge, and what that
     /// number is now.
     pub fn judge(&self, own: u64, key: &Key, tags: &[Tag]) -> (Verdict, u64) {
+        if self.doubted.load(Ordering::Relaxed) {
+            return (Verdict::Purged, own);
+        }
         if own >= self.last.load(Ordering::Acquire) {
             return (Verdict::Good, own);
         }

@@ -82,7 +82,7 @@ pub fn invalidate(
         scopes.push(url_scope(&exchange.plan, &asked));
     }
     if !scopes.is_empty() {
-        gateway.memory().tombstones().purge(&Purge {
+        gateway.purger().purge_soon(Purge {
             scopes,
             strength: Strength::Hard,
         });

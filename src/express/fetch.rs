@@ -348,8 +348,8 @@ impl Fetch {
                 let Url {
                     host, path, query, ..
                 } = self.key.url();
-                let tombstones = self.gateway.memory().tombstones();
-                tombstones.purge(&Purge::hard([Scope::Url { host, path, query }]));
+                let outdated = Purge::hard([Scope::Url { host, path, query }]);
+                self.gateway.purger().purge_soon(outdated);
             }
             // What is stale is asked about before it is given.
             AfterHead::Outdated | AfterHead::Unrelated => {}

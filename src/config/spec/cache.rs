@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::WarmSpec;
 use crate::cache::Audience;
 use crate::cache::pattern::Pattern;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{Percent, Size};
+use crate::config::word::{Percent, ServeFor, Size};
 use crate::headers::policy::FieldName;
 
 spec! {
@@ -26,6 +28,10 @@ spec! {
         queued_writes: Located<usize> = 10_000, within 1..=1_000_000;
         /// Bytes of their bodies, 1 MiB to 64 GiB. A change needs a restart.
         queued_bytes: Located<u64> as Located<Size> = "64 MiB", within "1 MiB"..="64 GiB";
+        /// How long what is stored is given while Redis cannot tell of purges: "serve" is for ever, or 0s to 30d. A change needs a restart.
+        without_redis: Located<Option<Duration>> as Located<ServeFor> = "serve";
+        /// Networks of clients that may purge a URL by requests of the method PURGE, 0 to 64; with none that is a method like any other.
+        purge_from: Vec<IpNet> = [], entries 0..=64;
         /// What is asked for before visitors come.
         warm: Option<WarmSpec>;
         /// Cache policies by name, for routes to name.
