@@ -81,7 +81,7 @@ pub(super) struct Leader {
 pub(super) enum Progress {
     Interim(Box<ResponseHead>),
     /// The last word.
-    Done(Fetched),
+    Done(Box<Fetched>),
 }
 
 /// What it receives.
@@ -562,7 +562,7 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.progress.send(Progress::Done(fetched));
+            let _ = leader.progress.send(Progress::Done(Box::new(fetched)));
         }
     }
 }

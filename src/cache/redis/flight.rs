@@ -9,9 +9,10 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 
 /// What is under way, by name.
-pub(super) struct Flights<T: Clone>(
-    Mutex<HashMap<Box<str>, Shared<BoxFuture<'static, Option<T>>>>>,
-);
+pub(super) struct Flights<T: Clone>(Mutex<HashMap<Box<str>, Joined<T>>>);
+
+/// What everybody waits for who has asked for the same.
+type Joined<T> = Shared<BoxFuture<'static, Option<T>>>;
 
 impl<T: Clone> Default for Flights<T> {
     fn default() -> Self {
