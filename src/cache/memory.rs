@@ -31,10 +31,15 @@ const OUTDATED: Duration = Duration::from_secs(60 * 60);
 /// What moka needs for one key, in bytes: nodes of its queues and of its timer, its place in the table.
 const BYTES_OF_KEY: usize = 320;
 
+/// What comes between two times at which moka makes room is at most this part of the capacity.
+const UNSETTLED: u64 = 64;
+
 /// Where responses are kept.
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
+    /// Bytes that came since moka has made room.
+    unsettled: AtomicU64,
     groups: Groups,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -77,7 +82,7 @@ impl Memory {
     /// Keeps at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let slots = Cache::builder()
-            .max_capacity(capacity)
+            .max_capacity(capacity - capacity / UNSETTLED)
             .weigher(|_: &Digest, slot: &Arc<Slot>| {
                 u32::try_from(slot.weight()).unwrap_or(u32::MAX)
             })
@@ -86,6 +91,7 @@ impl Memory {
         Self {
             slots,
             capacity,
+            unsettled: AtomicU64::new(0),
             groups: Groups::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -152,7 +158,8 @@ impl Memory {
     /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was declared
     /// outdated meanwhile, there is no place for it, or it is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
-        if entry.weight() as u64 > self.capacity {
+        let weight = entry.weight() as u64;
+        if weight > self.capacity {
             return false;
         }
         let stored = self.change(key, |slot| {
@@ -169,10 +176,23 @@ impl Memory {
                 alone_until: None,
             })
         });
-        matches!(
+        let is_stored = matches!(
             stored,
             CompResult::Inserted(_) | CompResult::ReplacedWith(_)
-        )
+        );
+        if is_stored {
+            self.settle(weight);
+        }
+        is_stored
+    }
+
+    /// Makes room for what came. moka by itself does so for every 64 entries, however large they are.
+    fn settle(&self, bytes: u64) {
+        let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsettled > self.capacity / UNSETTLED {
+            self.unsettled.store(0, Ordering::Relaxed);
+            self.slots.run_pending_tasks();
+        }
     }
 
     /// Forgets what stands under a key, and refuses what was asked of the origin until now.
