@@ -167,7 +167,7 @@ impl Page {
     fn new(number: u64, body: usize) -> Self {
         let path = path(number);
         let lines = [
-            ("date", "Tue, 15 Nov 1994 08:12:31 GMT".to_owned()),
+            ("date", httpdate::fmt_http_date(SystemTime::now())),
             ("content-type", "text/html; charset=utf-8".to_owned()),
             ("content-length", body.to_string()),
             ("cache-control", "public, max-age=3600".to_owned()),

@@ -15,8 +15,9 @@ use super::policy::Policy;
 use super::status::Forward;
 use super::tags::{self, Tag};
 use super::vary::{UnnamedCookie, Variant, Vary};
-use super::{Exchange, Request, Response, stored, weight};
+use super::{Exchange, Request, Response, stored};
 use crate::http1::grammar::decimal;
+use crate::weight;
 use crate::word::choice;
 
 choice! {
@@ -160,7 +161,7 @@ pub struct Facts {
     pub variant_in_language: Option<Variant>,
     pub tags: Box<[Tag]>,
     /// Set if it is a 206.
-    pub part: Option<Box<Part>>,
+    pub part: Option<Part>,
     /// Its body is sent as it is.
     pub no_transform: bool,
 }
@@ -178,10 +179,6 @@ impl Facts {
             + in_language.map_or(0, |variant| weight::of_piece(variant.bytes().len()))
             + weight::of_piece(size_of_val(&*self.tags))
             + tags.sum::<usize>()
-            + self
-                .part
-                .as_deref()
-                .map_or(0, |part| weight::of_piece(size_of_val(part)))
     }
 }
 
@@ -222,7 +219,7 @@ pub fn may_store(
         variant,
         vary,
         tags,
-        part: part.map(Box::new),
+        part,
         no_transform: said.directives.no_transform,
     };
     let fields = stored::kept(response.fields, &said.directives, policy, exchange.received);

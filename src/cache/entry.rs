@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, ETAG, HeaderName, LAST_MODIFIED};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
+use super::forms::{Form, Forms};
 use super::frame::Digest;
+use super::partial::Part;
 use super::policy::Policy;
+use super::range::content_range;
 use super::stored::is_for_us;
-use super::weight;
-use crate::http1::packed::line;
+use crate::compression::Coding;
+use crate::http1::packed::{line, map};
 use crate::http1::{PackedHead, ResponseHead};
+use crate::weight;
 
 /// A response that answers more than one request.
 pub struct Entry {
@@ -31,6 +35,8 @@ pub struct Entry {
     pub kept_until: SystemTime,
     received: SystemTime,
     head: PackedHead,
+    /// Of a whole body.
+    forms: Forms,
 }
 
 /// Its body.
@@ -66,6 +72,7 @@ impl Entry {
             groups,
             asked: times.asked,
             received: times.received,
+            forms: Forms::default(),
         }
     }
 
@@ -83,13 +90,52 @@ impl Entry {
                 compose(self.facts.status, self.head.reason(), &fields)
             }
         };
+        self.with(self.facts.clone(), head, body)
+    }
+
+    /// The same response with these bytes of it: those of `part`, which may be all.
+    pub fn with_part(&self, part: Part, body: Bytes) -> Self {
+        let mut facts = self.facts.clone();
+        let mut fields = self.fields();
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if part.is_whole() {
+            facts.status = StatusCode::OK;
+            facts.part = None;
+            fields.remove(CONTENT_RANGE);
+        } else {
+            facts.part = Some(part);
+            fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
+        }
+        let reason = facts.status.canonical_reason().unwrap_or_default();
+        let head = compose(facts.status, reason.as_bytes(), &fields);
+        self.with(facts, head, body)
+    }
+
+    fn with(&self, facts: Facts, head: PackedHead, body: Bytes) -> Self {
         Self {
-            facts: self.facts.clone(),
+            facts,
             groups: self.groups.clone(),
             content: Content::Whole(body),
             head,
+            forms: Forms::default(),
             ..*self
         }
+    }
+
+    /// With the encoded forms of another entry, which has the same body.
+    pub fn with_forms_of(self, other: &Self) -> Self {
+        let forms = other.forms.under_another_head();
+        Self { forms, ..self }
+    }
+
+    /// What has been made of its body; see [`Self::form`].
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
+    /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
+    pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
+        self.forms.get(coding, &self.head)
     }
 
     /// The head of a whole answer, without `Age`.
@@ -119,23 +165,16 @@ impl Entry {
             Content::Whole(body) => weight::of_bytes(body.len()),
             Content::Growing(_) => 0,
         };
-        let [text, lines] = self.head.pieces();
         weight::of_shared::<Self>()
             + self.facts.weight()
-            + weight::of_bytes(text)
-            + weight::of_piece(lines)
+            + self.head.weight()
             + weight::of_piece(size_of_val(&*self.groups))
             + body
+            + self.forms.weight()
     }
 
     fn fields_where(&self, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
-        let mut fields = HeaderMap::new();
-        for (name, value) in self.head.lines().filter(|(name, _)| wanted(name)) {
-            let name = HeaderName::from_bytes(name).expect("it was a name before");
-            let value = HeaderValue::from_bytes(value).expect("it was a value before");
-            fields.append(name, value);
-        }
-        fields
+        map(self.head.lines().filter(|(name, _)| wanted(name)))
     }
 }
 

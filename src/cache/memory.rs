@@ -21,7 +21,7 @@ use super::key::Key;
 use super::policy::Policy;
 use super::reuse;
 use super::vary::{UnnamedCookie, Variant};
-use super::weight;
+use crate::weight;
 
 /// How long the requests of a key whose response was not stored do not wait for one another.
 const ALONE: Duration = Duration::from_secs(60);
@@ -41,8 +41,6 @@ pub struct Memory {
     /// Bytes that came since moka has made room.
     unsettled: AtomicU64,
     groups: Groups,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -93,8 +91,6 @@ impl Memory {
             capacity,
             unsettled: AtomicU64::new(0),
             groups: Groups::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -155,8 +151,9 @@ impl Memory {
         }
     }
 
-    /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was declared
-    /// outdated meanwhile, there is no place for it, or it is larger than everything together may be.
+    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was declared
+    /// outdated meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
+    /// is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         let weight = entry.weight() as u64;
         if weight > self.capacity {
@@ -165,7 +162,7 @@ impl Memory {
         let stored = self.change(key, |slot| {
             let is_outdated = slot.outdated.is_some_and(|since| entry.asked <= since);
             let mut variants: SmallVec<[_; 1]> = slot.others(&entry).cloned().collect();
-            if is_outdated || variants.len() >= policy.variants {
+            if is_outdated || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
             variants.push(entry.clone());
@@ -193,6 +190,19 @@ impl Memory {
             self.unsettled.store(0, Ordering::Relaxed);
             self.slots.run_pending_tasks();
         }
+    }
+
+    /// Weighs an entry that has grown, if it is still kept.
+    pub fn weigh_again(&self, key: &Key, entry: &Arc<Entry>) {
+        self.slots.entry(key.digest()).and_compute_with(|current| {
+            let slot = current.map(moka::Entry::into_value);
+            let is_kept =
+                |slot: &Arc<Slot>| slot.variants.iter().any(|kept| Arc::ptr_eq(kept, entry));
+            match slot.filter(is_kept) {
+                Some(slot) => Op::Put(slot),
+                None => Op::Nop,
+            }
+        });
     }
 
     /// Forgets what stands under a key, and refuses what was asked of the origin until now.
@@ -224,14 +234,6 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
-    }
-
-    /// Counts an answer; hits and misses so far, with it.
-    pub fn count(&self, is_hit: bool) -> (u64, u64) {
-        let count = if is_hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.misses))
     }
 
     /// Keys, and the bytes that they and their entries take.
@@ -266,6 +268,17 @@ impl Slot {
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until > now
         })
+    }
+
+    /// Whether `entry` is a part of what is kept whole and fresh.
+    fn has_whole_of(&self, entry: &Entry) -> bool {
+        let now = SystemTime::now();
+        entry.facts.part.is_some()
+            && self.variants.iter().any(|other| {
+                other.facts.part.is_none()
+                    && other.facts.variant.bytes() == entry.facts.variant.bytes()
+                    && other.facts.freshness.is_fresh(now)
+            })
     }
 
     fn weight(&self) -> usize {
@@ -323,6 +336,7 @@ mod tests {
     use crate::cache::admission::may_store;
     use crate::cache::entry::{Content, Times};
     use crate::cache::testing::{Asked, anonymous, get, response};
+    use crate::compression::Coding;
 
     fn key(asked: &Asked) -> Key {
         Key::of(&asked.head(), "route", &anonymous())
@@ -445,6 +459,23 @@ mod tests {
         assert!(memory.slots.weighted_size() <= ROOM);
         let entries = memory.slots.entry_count();
         assert!((80..=104).contains(&entries), "{entries}");
+    }
+
+    #[tokio::test]
+    async fn an_encoded_form_is_weighed_when_it_is_made() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        let body: &'static str = "<p>all the same</p>".repeat(1000).leak();
+        let entry = entry(&asked, &[], body);
+        memory.store(&key(&asked), entry.clone(), &anonymous());
+        memory.slots.run_pending_tasks();
+        let before = memory.slots.weighted_size();
+        entry.forms().make(Coding::Gzip, 1, &body.into()).await;
+        memory.weigh_again(&key(&asked), &entry);
+        memory.slots.run_pending_tasks();
+        let form = entry.forms().weight() as u64;
+        assert_eq!(memory.slots.weighted_size(), before + form);
+        assert!(form > 0);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A response head in little room, for many of them to be kept: one text, and the lengths in it.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::ResponseHead;
 use super::answer::Field;
+use crate::weight;
 
 /// A head of ours that does not change. Some of its lines are kept and not sent.
 #[derive(Clone, Debug)]
@@ -92,6 +93,11 @@ impl PackedHead {
         })
     }
 
+    /// The lines that are sent.
+    pub fn sent(&self) -> impl Iterator<Item = TextLine<'_>> {
+        self.lines().take(usize::from(self.sent))
+    }
+
     /// What is sent, ready to be dressed.
     pub fn unpack(&self) -> ResponseHead {
         let reason = STATUS as u32..STATUS as u32 + u32::from(self.reason);
@@ -99,9 +105,9 @@ impl PackedHead {
         ResponseHead::of_parts(self.text.clone(), self.status, reason, sent)
     }
 
-    /// The pieces of memory that it takes besides itself, in bytes.
-    pub fn pieces(&self) -> [usize; 2] {
-        [self.text.len(), size_of_val(&*self.lines)]
+    /// Bytes of memory that it takes besides itself.
+    pub fn weight(&self) -> usize {
+        weight::of_bytes(self.text.len()) + weight::of_piece(size_of_val(&*self.lines))
     }
 
     fn fields(&self) -> impl Iterator<Item = Field> {
@@ -125,6 +131,17 @@ impl Line {
 /// A field of a map as a line.
 pub fn line<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> TextLine<'a> {
     (name.as_str().as_bytes(), value.as_bytes())
+}
+
+/// Lines of a composed head as a map.
+pub fn map<'a>(lines: impl Iterator<Item = TextLine<'a>>) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines {
+        let name = HeaderName::from_bytes(name).expect("it was a name before");
+        let value = HeaderValue::from_bytes(value).expect("it was a value before");
+        fields.append(name, value);
+    }
+    fields
 }
 
 #[cfg(test)]
