@@ -103,7 +103,7 @@ impl Entry {
             facts.part = None;
             fields.remove(CONTENT_RANGE);
         } else {
-            facts.part = Some(part);
+            facts.part = Some(Box::new(part));
             fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
         }
         let reason = facts.status.canonical_reason().unwrap_or_default();
@@ -143,6 +143,11 @@ impl Entry {
         self.head.unpack()
     }
 
+    /// Which bytes of the whole it has; `None` if that is all.
+    pub fn part(&self) -> Option<Part> {
+        self.facts.part.as_deref().copied()
+    }
+
     pub fn reason(&self) -> &[u8] {
         self.head.reason()
     }
@@ -178,7 +183,8 @@ impl Entry {
     }
 }
 
-fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
+/// What is only for us is kept and not sent.
+pub(super) fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
     let (kept, sent): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| is_for_us(name));
     let lines = |fields: Vec<_>| fields.into_iter().map(line).collect::<Vec<_>>();
     PackedHead::compose(status, reason, &lines(sent), &lines(kept))

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use super::entry::compose;
 use crate::compression::{Coding, encoder, representation};
 use crate::http1::PackedHead;
-use crate::http1::packed::{line, map};
+use crate::http1::packed::map;
 use crate::weight;
 
 /// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
@@ -55,8 +56,7 @@ impl Forms {
         let head = made.heads[coding.place()].get_or_init(|| {
             let mut fields = map(identity.sent());
             representation::encode(&mut fields, coding, Some(body.len()));
-            let lines: Vec<_> = fields.iter().map(line).collect();
-            PackedHead::compose(identity.status(), identity.reason(), &lines, &[])
+            compose(identity.status(), identity.reason(), &fields)
         });
         Some(Some(Form { head, body }))
     }

@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_cache_is_not_stored() {
-        let memory = Memory::new(1000);
+        let memory = Memory::new(500);
         let asked = get(&[]);
         assert!(!memory.store(&key(&asked), entry(&asked, &[], "x"), &anonymous()));
     }

@@ -71,7 +71,7 @@ pub(super) struct Leader {
 pub(super) enum Progress {
     Interim(Box<ResponseHead>),
     /// The last word.
-    Done(Fetched),
+    Done(Box<Fetched>),
 }
 
 /// What it receives.
@@ -502,7 +502,7 @@ impl Fetch {
         let Some(body) = writer.whole(last) else {
             return;
         };
-        let entry = match entry.facts.part {
+        let entry = match entry.part() {
             None => entry.whole(body),
             Some(part) if part.span.length() == body.len() as u64 => {
                 self.beside_what_is_held(entry, part, body)
@@ -548,7 +548,7 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.progress.send(Progress::Done(fetched));
+            let _ = leader.progress.send(Progress::Done(Box::new(fetched)));
         }
     }
 }

@@ -181,7 +181,7 @@ struct Held {
 
 impl Held {
     fn of(entry: &Entry, bytes: Bytes) -> Self {
-        let (first, complete) = match entry.facts.part {
+        let (first, complete) = match entry.part() {
             Some(part) => (part.span.first, part.complete),
             None => (0, bytes.len() as u64),
         };
