@@ -21,7 +21,7 @@
 //!
 //! Beside these functions, what they decide over:
 //!
-//! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
+//! - `entry`: one stored response, ready to be sent, and its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //! - `purger`: purges at this gateway, and by `replication` at the others
@@ -41,6 +41,7 @@ pub mod directives;
 pub mod entity;
 pub mod entry;
 pub mod fill;
+pub mod forms;
 pub mod frame;
 pub mod freshness;
 pub mod invalidation;
@@ -50,7 +51,7 @@ pub mod memory;
 pub mod partial;
 pub mod pattern;
 pub mod policy;
-mod preference;
+pub mod preference;
 pub mod purger;
 pub mod query;
 pub mod range;

@@ -103,6 +103,12 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
     for (index, rule) in route.headers.rules().iter().enumerate() {
         line(text, if index == 0 { "headers" } else { "" }, rule);
     }
+    if let Some(compression) = &route.compression {
+        let codings: Vec<_> = compression.codings.iter().map(|one| one.as_str()).collect();
+        let above = compression.min_size;
+        let rule = format!("{} from {above} bytes on", codings.join(", "));
+        line(text, "compresses", &rule);
+    }
     if route.max_body < u64::MAX {
         line(text, "max body", &format!("{} bytes", route.max_body));
     }

@@ -6,6 +6,7 @@
 
 mod cached;
 mod client;
+mod encoding;
 mod fetch;
 mod request;
 mod stored;
@@ -24,9 +25,11 @@ use pingora_core::protocols::http::v2::server::HttpSession;
 use self::client::{Client, Http1, Http2, Own};
 pub use self::request::Request;
 use crate::cache::status::Disposition;
+use crate::compression::encoder::Encoder;
 use crate::downstream::Downstream;
 use crate::downstream::connection::Connection;
 use crate::exchange::attempt::{self, forwarding};
+use crate::exchange::compressing::For;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::record::{self, Served};
 use crate::exchange::{Exchange, ingress::Parsed};
@@ -189,6 +192,8 @@ struct Lane<'a> {
     downstream: &'a Arc<Downstream>,
     exchange: Exchange,
     request: Request,
+    /// What the body of the answer goes through.
+    encoder: Option<Encoder>,
     /// Body bytes written to the client.
     sent: u64,
 }
@@ -206,6 +211,7 @@ impl<'a> Lane<'a> {
             downstream,
             exchange: Exchange::new(gateway.plan()),
             request,
+            encoder: None,
             sent: 0,
         })
     }
@@ -365,10 +371,9 @@ impl<'a> Lane<'a> {
         if self.exchange.cache.is_some() {
             stored::strip_what_is_for_us(&mut head);
         }
-        self.begin_answer(head)?;
+        self.begin_pieces(head, For::ThisClient)?;
         loop {
-            let piece = watched(&mut self.client, origin.body()).await;
-            match self.present(piece)? {
+            match self.arriving(origin.body()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(error) => {
@@ -395,12 +400,26 @@ impl<'a> Lane<'a> {
 
     /// Sends a piece of its body.
     async fn send(&mut self, piece: Bytes) -> Result<(), Gone> {
+        let piece = match &mut self.encoder {
+            Some(encoder) => encoder.push(&piece),
+            None => piece,
+        };
+        self.write(piece).await
+    }
+
+    async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if piece.is_empty() {
+            return Ok(());
+        }
         self.sent += piece.len() as u64;
         let written = self.client.body(piece).await;
         self.taken(written)
     }
 
     async fn end_answer(&mut self) -> Result<(), Gone> {
+        if let Some(encoder) = self.encoder.take() {
+            self.write(encoder.finish()).await?;
+        }
         let ended = self.client.end().await;
         self.taken(ended)
     }

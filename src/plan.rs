@@ -6,6 +6,7 @@
 mod admin;
 mod cache;
 mod compile;
+mod compression;
 mod redis;
 mod routes;
 mod upstreams;
@@ -21,6 +22,7 @@ use http::{HeaderValue, StatusCode};
 use crate::cache::Policy;
 use crate::cache::counters::Counters;
 use crate::client::Networks;
+use crate::compression::Compression;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
@@ -105,6 +107,8 @@ pub struct Route {
     pub access: AccessPolicy,
     /// What is stored of its responses; `None` is nothing.
     pub cache: Option<Arc<Caching>>,
+    /// How its responses are compressed; `None` is not at all.
+    pub compression: Option<Arc<Compression>>,
 }
 
 /// How the responses of one route are stored.

@@ -15,11 +15,11 @@ use crate::harness::visitor::Visitor;
 use crate::harness::wait_for;
 
 /// One route with a policy of these keys, on a listener of HTTP/1.1 and one of HTTP/2.
-fn in_front_of(origin: &Origin, policy: &str) -> Gateway {
+pub fn in_front_of(origin: &Origin, policy: &str) -> Gateway {
     configured(origin, policy, "")
 }
 
-fn configured(origin: &Origin, policy: &str, rest: &str) -> Gateway {
+pub fn configured(origin: &Origin, policy: &str, rest: &str) -> Gateway {
     Gateway::start(&format!(
         r#"
         [server]
@@ -42,7 +42,7 @@ fn configured(origin: &Origin, policy: &str, rest: &str) -> Gateway {
 }
 
 /// 200 with these fields, each line with its end.
-fn page(fields: &str, body: &str) -> Reply {
+pub fn page(fields: &str, body: &str) -> Reply {
     let length = body.len();
     Reply::raw(format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
@@ -50,7 +50,7 @@ fn page(fields: &str, body: &str) -> Reply {
 }
 
 /// Numbers its pages, so that a test sees which one it was given.
-fn counting(fields: &'static str) -> Origin {
+pub fn counting(fields: &'static str) -> Origin {
     let count = Mutex::new(0);
     Origin::with(move |_| {
         let mut count = count.lock().expect("no holder panics");
@@ -59,27 +59,32 @@ fn counting(fields: &'static str) -> Origin {
     })
 }
 
-fn ask(gateway: &Gateway, method: &str, path: &str, fields: &str) -> Response {
+pub fn ask(gateway: &Gateway, method: &str, path: &str, fields: &str) -> Response {
     try_ask(gateway, method, path, fields).expect("an answer")
 }
 
-fn try_ask(gateway: &Gateway, method: &str, path: &str, fields: &str) -> Result<Response, Broken> {
+pub fn try_ask(
+    gateway: &Gateway,
+    method: &str,
+    path: &str,
+    fields: &str,
+) -> Result<Response, Broken> {
     let mut client = gateway.connect();
     send(&mut client, method, path, fields);
     client.response_to(method)
 }
 
-fn send(client: &mut Connection, method: &str, path: &str, fields: &str) {
+pub fn send(client: &mut Connection, method: &str, path: &str, fields: &str) {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
     client.send(request.as_bytes()).expect("the gateway reads");
 }
 
-fn get(gateway: &Gateway, path: &str) -> Response {
+pub fn get(gateway: &Gateway, path: &str) -> Response {
     ask(gateway, "GET", path, "")
 }
 
 /// `X-Cache` and body.
-fn told(response: &Response) -> (&str, String) {
+pub fn told(response: &Response) -> (&str, String) {
     (
         response.field("x-cache").unwrap_or_default(),
         response.text(),
@@ -88,22 +93,22 @@ fn told(response: &Response) -> (&str, String) {
 
 /// Holds requests until it is opened.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn open(&self) {
+    pub fn open(&self) {
         *self.0.0.lock().expect("no holder panics") = true;
         self.0.1.notify_all();
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let open = self.0.0.lock().expect("no holder panics");
         let passed = self.0.1.wait_while(open, |open| !*open);
         drop(passed.expect("no holder panics"));
     }
 }
 
-const MINUTE: &str = "Cache-Control: max-age=60\r\n";
+pub const MINUTE: &str = "Cache-Control: max-age=60\r\n";
 
 #[test]
 fn a_page_is_asked_for_once() {

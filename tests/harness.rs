@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod coding;
 pub mod corpus;
 pub mod gateway;
 pub mod h2_client;
@@ -17,6 +18,7 @@ pub mod name_server;
 pub mod origin;
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod response;
 pub mod stats;
 pub mod status;

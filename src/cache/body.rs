@@ -108,6 +108,11 @@ impl Writer {
         self.0.grown.send_replace(());
     }
 
+    /// Bytes that have arrived and are still there.
+    pub fn arrived(&self) -> u64 {
+        self.0.state.lock().held as u64
+    }
+
     /// From here on the body is only for those who read it already.
     pub fn let_go(&self) {
         let mut state = self.0.state.lock();

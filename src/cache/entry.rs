@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
+use super::forms::{Form, Forms};
 use super::key::Key;
+use super::partial::Part;
 use super::policy::Policy;
+use super::range::content_range;
 use super::stored::is_for_us;
 use super::tags::Tag;
 use super::tombstones::{Epoch, Tombstones, Verdict};
+use crate::compression::Coding;
 use crate::http1::ResponseHead;
 
 /// A response that answers more than one request.
@@ -33,6 +37,8 @@ pub struct Entry {
     pub kept_until: SystemTime,
     head: ResponseHead,
     bytes: usize,
+    /// Of a whole body.
+    forms: Forms,
 }
 
 /// Its body.
@@ -80,6 +86,7 @@ impl Entry {
             judged: AtomicU64::new(times.asked.own()),
             kept_until,
             bytes: 0,
+            forms: Forms::default(),
             fields: own,
             head,
         }
@@ -109,13 +116,35 @@ impl Entry {
         if !fields.contains_key(CONTENT_LENGTH) && self.facts.status != StatusCode::NO_CONTENT {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let head = ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter());
+        self.with(self.facts.clone(), fields, self.head.reason(), body)
+    }
+
+    /// The same response with these bytes of it: those of `part`, which may be all.
+    pub fn with_part(&self, part: Part, body: Bytes) -> Self {
+        let mut facts = self.facts.clone();
+        let mut fields = self.fields.clone();
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if part.is_whole() {
+            facts.status = StatusCode::OK;
+            facts.part = None;
+            fields.remove(CONTENT_RANGE);
+        } else {
+            facts.part = Some(part);
+            fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
+        }
+        let reason = facts.status.canonical_reason().unwrap_or_default();
+        self.with(facts, fields, reason.as_bytes(), body)
+    }
+
+    fn with(&self, facts: Facts, fields: HeaderMap, reason: &[u8], body: Bytes) -> Self {
+        let head = ResponseHead::compose(facts.status, reason, fields.iter());
         Self {
-            facts: self.facts.clone(),
+            facts,
             content: Content::Whole(body),
             fields,
             head,
             judged: AtomicU64::new(self.asked.own()),
+            forms: Forms::default(),
             ..*self
         }
         .ready()
@@ -144,9 +173,32 @@ impl Entry {
             fields: self.fields.clone(),
             head: self.head.clone(),
             judged: AtomicU64::new(asked.own()),
+            forms: self.forms.under_another_head(),
             asked,
             ..*self
         }
+    }
+
+    /// With the encoded forms of another entry, which has the same body.
+    pub fn with_forms_of(self, other: &Self) -> Self {
+        let forms = other.forms.under_another_head();
+        Self { forms, ..self }
+    }
+
+    /// What has been made of its body; see [`Self::form`].
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
+    /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
+    pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
+        // What clients may read: the head has lost what is only for us.
+        let fields = || {
+            let told = self.fields.iter().filter(|(name, _)| !is_for_us(name));
+            let told = told.map(|(name, value)| (name.clone(), value.clone()));
+            told.collect()
+        };
+        self.forms.get(coding, &self.head, fields)
     }
 
     /// The head of a whole answer, without `Age`.
@@ -166,6 +218,7 @@ impl Entry {
         size_of::<Self>()
             + self.bytes
             + body
+            + self.forms.weight()
             + spilled(facts.variant.bytes())
             + in_language.map_or(0, |variant| spilled(variant.bytes()))
             + facts.tags.iter().map(weight_of_tag).sum::<usize>()

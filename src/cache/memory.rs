@@ -144,6 +144,12 @@ impl Memory {
         });
     }
 
+    /// Whether anything stands under this key.
+    pub fn has(&self, key: &Key) -> bool {
+        let slot = self.slots.get(&key.digest());
+        slot.is_some_and(|slot| *slot.key == *key.bytes() && !slot.variants.is_empty())
+    }
+
     /// What was purged.
     pub fn tombstones(&self) -> &Arc<Tombstones> {
         &self.tombstones
@@ -161,8 +167,9 @@ impl Memory {
         }
     }
 
-    /// Keeps an entry whose body is whole, in place of the one of its variant. `false`: it was
-    /// purged meanwhile, there is no place for it, or it is larger than everything together may be.
+    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was purged
+    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it is larger
+    /// than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         if entry.weight() as u64 > self.capacity {
             return false;
@@ -170,7 +177,7 @@ impl Memory {
         let stored = self.change(key, |slot| {
             let is_purged = entry.judge(&self.tombstones, key) == Verdict::Purged;
             let mut variants: Vec<_> = self.others(key, slot, &entry).cloned().collect();
-            if is_purged || variants.len() >= policy.variants {
+            if is_purged || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
             variants.push(entry.clone());
@@ -184,6 +191,19 @@ impl Memory {
             stored,
             CompResult::Inserted(_) | CompResult::ReplacedWith(_)
         )
+    }
+
+    /// Weighs an entry that has grown, if it is still kept.
+    pub fn weigh_again(&self, key: &Key, entry: &Arc<Entry>) {
+        self.slots.entry(key.digest()).and_compute_with(|current| {
+            let slot = current.map(moka::Entry::into_value);
+            let is_kept =
+                |slot: &Arc<Slot>| slot.variants.iter().any(|kept| Arc::ptr_eq(kept, entry));
+            match slot.filter(is_kept) {
+                Some(slot) => Op::Put(slot),
+                None => Op::Nop,
+            }
+        });
     }
 
     /// The response under this key was not stored, and the next ones probably will not be.
@@ -239,6 +259,17 @@ impl Memory {
 }
 
 impl Slot {
+    /// Whether `entry` is a part of what is kept whole and fresh.
+    fn has_whole_of(&self, entry: &Entry) -> bool {
+        let now = SystemTime::now();
+        entry.facts.part.is_some()
+            && self.variants.iter().any(|other| {
+                other.facts.part.is_none()
+                    && other.facts.variant.bytes() == entry.facts.variant.bytes()
+                    && other.facts.freshness.is_fresh(now)
+            })
+    }
+
     fn weight(&self) -> usize {
         let entries = self.variants.iter().map(|entry| entry.weight());
         BYTES_OF_KEY + size_of::<Self>() + self.key.len() + entries.sum::<usize>()
@@ -287,6 +318,7 @@ mod tests {
     use crate::cache::scope::Scope;
     use crate::cache::testing::{Asked, anonymous, get, response};
     use crate::cache::tombstones::{Epoch, Purge, Strength};
+    use crate::compression::Coding;
 
     fn key(asked: &Asked) -> Key {
         Key::of(&asked.head(), "route", &anonymous())
@@ -474,6 +506,23 @@ mod tests {
         assert!(memory.slots.weighted_size() <= ROOM);
         let entries = memory.slots.entry_count();
         assert!((80..=104).contains(&entries), "{entries}");
+    }
+
+    #[tokio::test]
+    async fn an_encoded_form_is_weighed_when_it_is_made() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        let body: &'static str = "<p>all the same</p>".repeat(1000).leak();
+        let entry = entry(&asked, &[], body);
+        memory.store(&key(&asked), entry.clone(), &anonymous());
+        memory.slots.run_pending_tasks();
+        let before = memory.slots.weighted_size();
+        entry.forms().make(Coding::Gzip, 1, &body.into()).await;
+        memory.weigh_again(&key(&asked), &entry);
+        memory.slots.run_pending_tasks();
+        let form = entry.forms().weight() as u64;
+        assert_eq!(memory.slots.weighted_size(), before + form);
+        assert!(form > 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A stored part of a response: what it answers, and how it becomes the whole (RFC 9111 3.3, 3.4).
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 
@@ -96,6 +97,18 @@ impl Part {
         };
         (is_same && is_joined && self.complete == other.complete).then_some(part)
     }
+
+    /// The bytes of both, of parts that can be [`Part::combined`]; `own` and `others` are all of theirs.
+    pub fn joined(&self, own: &[u8], other: &Part, others: &[u8]) -> Bytes {
+        let ((low, first), (high, second)) = match self.span.first <= other.span.first {
+            true => ((self, own), (other, others)),
+            false => ((other, others), (self, own)),
+        };
+        // Spans lie within their bodies, whose lengths are those of memory.
+        let both = (low.span.last + 1 - high.span.first) as usize;
+        let rest = second.get(both..).unwrap_or_default();
+        [first, rest].concat().into()
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +189,30 @@ mod tests {
         assert_eq!(part("bytes 0-9/10").unwrap().completion(&tagged), None);
         for unmarked in [&[][..], &[("etag", "W/\"a\"")]] {
             assert_eq!(beginning.completion(&validators(unmarked)), None);
+        }
+    }
+
+    #[test]
+    fn joined_parts_have_the_bytes_of_both() {
+        let text = b"0123456789";
+        let of = |value: &str| {
+            let part = part(value).unwrap();
+            let bytes = &text[part.span.first as usize..=part.span.last as usize];
+            (part, bytes)
+        };
+        for (one, other, expected) in [
+            ("bytes 0-4/10", "bytes 5-9/10", "0123456789"),
+            ("bytes 5-9/10", "bytes 0-4/10", "0123456789"),
+            ("bytes 2-6/10", "bytes 4-8/10", "2345678"),
+            ("bytes 0-8/10", "bytes 3-5/10", "012345678"),
+            ("bytes 3-5/10", "bytes 3-8/10", "345678"),
+        ] {
+            let ((one, own), (other, others)) = (of(one), of(other));
+            assert_eq!(
+                one.joined(own, &other, others),
+                expected,
+                "{one:?} {other:?}"
+            );
         }
     }
 

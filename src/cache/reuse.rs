@@ -12,6 +12,8 @@ pub enum Found<'a> {
     Nothing,
     /// Only answers to requests with other fields.
     OtherVariants,
+    /// A part of the response, without all that is wanted of it.
+    AnotherPart,
     Entry(&'a Freshness),
 }
 
@@ -34,6 +36,7 @@ pub fn reuse(found: Found<'_>, asked: &RequestDirectives, now: SystemTime) -> Re
     let reuse = match found {
         Found::Nothing => Reuse::Ask(Forward::UriMiss),
         Found::OtherVariants => Reuse::Ask(Forward::VaryMiss),
+        Found::AnotherPart => Reuse::Ask(Forward::Partial),
         Found::Entry(freshness) => of_entry(freshness, asked, now),
     };
     match reuse {

@@ -32,6 +32,19 @@ pub fn whole(request: &HeaderMap) -> HeaderMap {
     fields
 }
 
+/// The fields of a question for the part that the request wants. `None` where it has conditions too: what
+/// they come to is for this client alone.
+pub fn part(request: &HeaderMap) -> Option<HeaderMap> {
+    const CONDITIONS: [HeaderName; 4] = [
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_UNMODIFIED_SINCE,
+    ];
+    let is_conditional = CONDITIONS.iter().any(|name| request.contains_key(name));
+    (request.contains_key(RANGE) && !is_conditional).then(|| request.clone())
+}
+
 /// The fields of a question whether a stored response is still right: those of the request, and with
 /// them all that `Vary` names, and the validators as the origin wrote them.
 pub fn question(request: &HeaderMap, validators: &Validators) -> HeaderMap {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cache;
+mod compression;
 mod headers;
 mod redis;
 mod route;
@@ -12,6 +13,7 @@ mod warm;
 pub use super::declare::Origin;
 pub use admin::AdminSpec;
 pub use cache::{CachePolicySpec, CacheSpec};
+pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
@@ -44,6 +46,8 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
+        /// Which responses are compressed, and how much.
+        compression: CompressionSpec = {};
         /// What several gateways share; without this table nothing.
         redis: Option<RedisSpec>;
         /// Routes; the most specific host and the longest path win, whatever the order.

@@ -6,23 +6,26 @@ use std::time::SystemTime;
 
 use http::header::RANGE;
 use http::{Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use super::fetch::{Fetch, Fetched, Shared, Source};
+use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source, Stored};
+use super::request::Request;
 use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
-use crate::cache::admission;
 use crate::cache::conditional::Condition;
 use crate::cache::counters::Lookups;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
-use crate::cache::reuse::{Reuse, reuse};
+use crate::cache::reuse::{self, Reuse, reuse};
+use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome};
 use crate::cache::tombstones::Verdict;
+use crate::cache::{self, admission};
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
+use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
@@ -64,7 +67,11 @@ impl Lane<'_> {
         loop {
             let memory = self.gateway.memory();
             let found = memory.find(&key, &self.request.fields, policy);
-            let why = match reuse(found.for_reuse(), &directives, SystemTime::now()) {
+            let for_reuse = match &found {
+                Found::Entry(entry) if !self.has_wanted(entry) => reuse::Found::AnotherPart,
+                found => found.for_reuse(),
+            };
+            let why = match reuse(for_reuse, &directives, SystemTime::now()) {
                 Reuse::Ask(why) => why,
                 Reuse::NotCached => return Err(Unanswered::Refused(Refusal::NotCached)),
                 given => {
@@ -77,34 +84,45 @@ impl Lane<'_> {
                     return self.hit(forward, caching, &entry, None).await;
                 }
             };
-            let stale = match found {
+            let stored = match found {
                 Found::UnnamedCookie => {
                     let told = Told::forwarded(Why::Bypass, Some("vary_cookie"));
                     return self.pass(forward, caching, told).await;
                 }
                 Found::OtherVariants(variant) => {
                     wanted.1 = Some(variant);
-                    None
+                    Stored::Nothing
                 }
                 Found::Entry(entry) => {
                     wanted.1 = Some(entry.facts.variant.digest());
-                    Some(entry)
+                    match entry.facts.part {
+                        Some(part) if why == Why::Partial => Stored::Part(entry, part),
+                        _ => Stored::Stale(entry),
+                    }
                 }
-                Found::Nothing => None,
+                Found::Nothing => Stored::Nothing,
             };
-            // A HEAD brings no body to store, a part of a body only itself.
-            let is_partial = self.request.fields.contains_key(RANGE) && stale.is_none();
-            if self.request.method == Method::HEAD || is_partial || tries == MOST_TRIES {
-                return self
-                    .pass(forward, caching, Told::forwarded(why, None))
-                    .await;
+            let wants_part =
+                self.request.fields.contains_key(RANGE) && !matches!(stored, Stored::Stale(_));
+            let is_own = wants_part && revalidation::part(&self.request.fields).is_none();
+            match (&self.request.method, &stored) {
+                (&Method::HEAD, Stored::Stale(entry)) => {
+                    let entry = entry.clone();
+                    return self.ask_head(forward, caching, key, entry, why).await;
+                }
+                (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
+                _ if is_own || tries == MOST_TRIES => {
+                    return self.pass_on(forward, caching, why).await;
+                }
+                _ => {}
             }
             if let Some(leading) = leading.take() {
-                return self.lead(forward, caching, key, stale, leading, why).await;
+                return self.lead(forward, caching, key, stored, leading, why).await;
             }
-            if !memory.expects_something(&key) {
-                let alone = Leading::alone();
-                return self.lead(forward, caching, key, stale, alone, why).await;
+            // A part is for whom it was asked for, and for who comes when it is stored.
+            if wants_part || !memory.expects_something(&key) {
+                let alone = self.gateway.fills().alone(key.digest());
+                return self.lead(forward, caching, key, stored, alone, why).await;
             }
             tries += 1;
             let fills = self.gateway.fills();
@@ -124,7 +142,7 @@ impl Lane<'_> {
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
-                        return self.follow(forward, caching, &entry, stale, why).await;
+                        return self.follow(forward, caching, &entry, &stored, why).await;
                     }
                     Ok(variant) => wanted.1 = Some(variant.digest()),
                     Err(_) => {
@@ -132,11 +150,7 @@ impl Lane<'_> {
                         return self.pass(forward, caching, told).await;
                     }
                 },
-                Stage::NotForOthers => {
-                    return self
-                        .pass(forward, caching, Told::forwarded(why, None))
-                        .await;
-                }
+                Stage::NotForOthers => return self.pass_on(forward, caching, why).await,
                 Stage::Asked | Stage::Failed => {}
             }
         }
@@ -153,12 +167,53 @@ impl Lane<'_> {
         self.forward(forward).await
     }
 
+    /// Forwards the request for its own sake, for no other reason than `why` nothing is given.
+    async fn pass_on(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        self.pass(forward, caching, Told::forwarded(why, None))
+            .await
+    }
+
+    /// Forwards a HEAD, whose answer says something of what is stored too.
+    async fn ask_head(
+        &mut self,
+        forward: &Forward,
+        caching: &Arc<Caching>,
+        key: Key,
+        stored: Arc<Entry>,
+        why: Why,
+    ) -> Result<(), Unanswered> {
+        self.tell(caching, Told::forwarded(why, None));
+        let about = Stored::Stale(stored.clone());
+        let alone = self.gateway.fills().alone(key.digest());
+        let fetch = self.fetch(caching, key, about, alone, None);
+        let asked = self.gateway.memory().tombstones().epoch();
+        let sent = SystemTime::now();
+        let (origin, head) = self.reach(forward).await?;
+        let times = cache::Exchange {
+            sent,
+            received: SystemTime::now(),
+        };
+        fetch.learn(&stored, &head, times, asked);
+        self.deliver(origin, head).await
+    }
+
+    /// Whether a stored response has what is wanted of it.
+    fn has_wanted(&self, entry: &Entry) -> bool {
+        let part = entry.facts.part;
+        part.is_none_or(|part| part.answers(&self.wanted(entry, part.complete)))
+    }
+
     /// Answers with what is stored.
     async fn hit(
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         detail: Option<&'static str>,
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
@@ -173,10 +228,10 @@ impl Lane<'_> {
         forward: &Forward,
         caching: &Caching,
         entry: &Arc<Entry>,
-        stale: Option<Arc<Entry>>,
+        stored: &Stored,
         why: Why,
     ) -> Result<(), Unanswered> {
-        if stale.is_some_and(|stale| Arc::ptr_eq(&stale, entry)) {
+        if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
             return self
                 .hit(forward, caching, entry, Some(STALE_IF_ERROR))
                 .await;
@@ -186,11 +241,7 @@ impl Lane<'_> {
             Content::Growing(body) => match body.reader() {
                 Some(reader) => Some(reader),
                 // It has turned out to be too large, and its beginning is gone.
-                None => {
-                    return self
-                        .pass(forward, caching, Told::forwarded(why, None))
-                        .await;
-                }
+                None => return self.pass_on(forward, caching, why).await,
             },
         };
         let outcome = Outcome::Forwarded {
@@ -210,17 +261,30 @@ impl Lane<'_> {
         forward: &Forward,
         caching: &Arc<Caching>,
         key: Key,
-        stale: Option<Arc<Entry>>,
+        stored: Stored,
         leading: Leading,
         why: Why,
     ) -> Result<(), Unanswered> {
-        let (leader, answer) = oneshot::channel();
-        let fetch = self.fetch(caching, key, stale, leading, Some(leader));
+        let (progress, mut told) = mpsc::unbounded_channel();
+        let leader = Leader {
+            progress,
+            takes_interim: self.client.takes_interim(),
+        };
+        let fetch = self.fetch(caching, key, stored, leading, Some(leader));
         tokio::spawn(fetch.run());
-        let fetched = watched(&mut self.client, answer).await;
-        let fetched = self.present(fetched)?;
+        let fetched = loop {
+            let progress = watched(&mut self.client, told.recv()).await;
+            match self.present(progress)? {
+                Some(Progress::Interim(head)) => {
+                    let written = self.client.interim(&head).await;
+                    self.taken(written)?;
+                }
+                Some(Progress::Done(fetched)) => break fetched,
+                None => return Err(Unanswered::Refused(Refusal::Internal)),
+            }
+        };
         let told = Told::forwarded(why, None);
-        match fetched.map_err(|_| Unanswered::Refused(Refusal::Internal))? {
+        match fetched {
             Fetched::Refused { refusal, attempt } => {
                 self.exchange.attempt = attempt;
                 self.tell(caching, told);
@@ -254,7 +318,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         source: Source,
         why: Why,
     ) -> Result<(), Unanswered> {
@@ -291,7 +355,7 @@ impl Lane<'_> {
             }
             Condition::Answer => {
                 strip_what_is_for_us(&mut head);
-                self.begin_answer(*head)?;
+                self.begin_pieces(*head, For::Everybody)?;
                 self.stream(body).await
             }
         }
@@ -302,7 +366,7 @@ impl Lane<'_> {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();
         if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
-            let stale = Some(entry.clone());
+            let stale = Stored::Stale(entry.clone());
             let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
             fetch.exchange.request_id = RequestId::make();
             tokio::spawn(fetch.run());
@@ -313,9 +377,9 @@ impl Lane<'_> {
         &self,
         caching: &Arc<Caching>,
         key: Key,
-        stale: Option<Arc<Entry>>,
+        stored: Stored,
         leading: Leading,
-        leader: Option<oneshot::Sender<Fetched>>,
+        leader: Option<Leader>,
     ) -> Fetch {
         let mut exchange = self.exchange.question();
         if let Some(asked) = &mut exchange.asked {
@@ -327,10 +391,13 @@ impl Lane<'_> {
             gateway: self.gateway.clone(),
             downstream: self.downstream.clone(),
             exchange,
-            request: self.request.clone(),
+            request: Request {
+                method: Method::GET,
+                ..self.request.clone()
+            },
             caching: caching.clone(),
             key,
-            stale,
+            stored,
             leading,
             leader,
         }

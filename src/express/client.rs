@@ -12,7 +12,9 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_http::ResponseHeader;
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::fetch::Progress;
 use super::request::Request;
 use crate::downstream::connection::Connection;
 use crate::exchange::{Exchange, entry};
@@ -28,14 +30,23 @@ const FIELDS_ADDED: usize = 16;
 pub(super) enum Client<'a> {
     Http1(Http1<'a>),
     Http2(Http2<'a>),
-    /// A question of our own: nobody leaves.
+    /// A visit of our own: nobody leaves.
     Own(Box<Own>),
+    /// A question of our own: nobody leaves, and nobody is written to.
+    Nobody(Box<Question>),
+}
+
+/// What is asked for all who want to know.
+pub(super) struct Question {
+    pub request: Request,
+    /// Whom interim responses are handed to.
+    pub leader: Option<UnboundedSender<Progress>>,
 }
 
 impl Client<'_> {
     pub fn version(&self) -> Version {
         match self {
-            Self::Http1(_) | Self::Own(_) => Version::HTTP_11,
+            Self::Http1(_) | Self::Own(_) | Self::Nobody(_) => Version::HTTP_11,
             Self::Http2(_) => Version::HTTP_2,
         }
     }
@@ -46,6 +57,7 @@ impl Client<'_> {
             Self::Http1(client) => Request::read(&client.head),
             Self::Http2(client) => Ok(Request::from(client.0.req_header())),
             Self::Own(own) => Ok(own.request.clone()),
+            Self::Nobody(question) => Ok(question.request.clone()),
         }
     }
 
@@ -54,7 +66,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.connection.poll_gone(cx),
             Self::Http2(client) => Pin::new(&mut client.0.idle()).poll(cx).map(drop),
-            Self::Own(_) => Poll::Pending,
+            Self::Own(_) | Self::Nobody(_) => Poll::Pending,
         }
     }
 
@@ -62,7 +74,7 @@ impl Client<'_> {
     pub fn keeps(&self) -> bool {
         match self {
             Self::Http1(client) => client.keep,
-            Self::Http2(_) | Self::Own(_) => true,
+            Self::Http2(_) | Self::Own(_) | Self::Nobody(_) => true,
         }
     }
 
@@ -78,8 +90,14 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.answer(&answer).await,
             Self::Http2(client) => client.answer(answer).await,
-            Self::Own(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
+    }
+
+    /// Whether it can be sent interim responses.
+    pub fn takes_interim(&self) -> bool {
+        // The codec of HTTP/2 knows none.
+        matches!(self, Self::Http1(_))
     }
 
     /// Passes an interim response on; `false` where that cannot be done.
@@ -88,6 +106,10 @@ impl Client<'_> {
             Self::Http1(client) => client.interim(head).await.map(|()| true),
             // The codec knows no interim responses.
             Self::Http2(_) | Self::Own(_) => Ok(false),
+            Self::Nobody(question) => Ok(question.leader.as_ref().is_some_and(|leader| {
+                let interim = Progress::Interim(Box::new(head.clone()));
+                leader.send(interim).is_ok()
+            })),
         }
     }
 
@@ -109,7 +131,7 @@ impl Client<'_> {
                 Ok(())
             }
             Self::Http2(client) => client.head(&head, bodiless, exchange),
-            Self::Own(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -122,6 +144,7 @@ impl Client<'_> {
                 own.keep(&piece);
                 Ok(())
             }
+            Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -133,7 +156,7 @@ impl Client<'_> {
                 client.connection.put_all(end).await
             }
             Self::Http2(client) => failed(client.0.finish()),
-            Self::Own(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
 }

@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::oneshot;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::client::{Client, Own};
+use super::client::{Client, Question};
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
 use crate::cache::body::{Body, Reader, Writer};
+use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
-use crate::cache::key::Key;
-use crate::cache::revalidation::{self, AnotherVersion};
-use crate::cache::tombstones::Epoch;
+use crate::cache::key::{Key, Url};
+use crate::cache::partial::Part;
+use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
+use crate::cache::scope::Scope;
+use crate::cache::tombstones::{Epoch, Purge};
 use crate::cache::{self, Response};
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
@@ -37,18 +40,42 @@ pub(super) struct Fetch {
     pub gateway: Arc<Gateway>,
     pub downstream: Arc<Downstream>,
     pub exchange: Exchange,
-    /// As the client sent it.
+    /// As the client sent it, and always a GET.
     pub request: Request,
     pub caching: Arc<Caching>,
     pub key: Key,
-    /// What is stored already, and may still be right.
-    pub stale: Option<Arc<Entry>>,
+    pub stored: Stored,
     pub leading: Leading,
     /// Whose request caused it; `None` is a client who has had an answer.
-    pub leader: Option<oneshot::Sender<Fetched>>,
+    pub leader: Option<Leader>,
 }
 
-/// What the client receives whose request caused a fetch.
+/// What is stored already of what is asked for.
+#[derive(Clone)]
+pub(super) enum Stored {
+    Nothing,
+    /// It may still be right.
+    Stale(Arc<Entry>),
+    /// Not all that is wanted.
+    Part(Arc<Entry>, Part),
+}
+
+/// The client whose request caused a fetch.
+pub(super) struct Leader {
+    /// Not bounded: a head has a bounded number of interim ones before it, and a client that is slow to take them
+    /// must not hold up the others.
+    pub progress: UnboundedSender<Progress>,
+    pub takes_interim: bool,
+}
+
+/// What the client is told whose request caused a fetch.
+pub(super) enum Progress {
+    Interim(Box<ResponseHead>),
+    /// The last word.
+    Done(Fetched),
+}
+
+/// What it receives.
 pub(super) enum Fetched {
     /// A response for others too.
     Shared(Box<Shared>),
@@ -90,6 +117,8 @@ struct Answered {
     origin: Origin,
     head: ResponseHead,
     fields: HeaderMap,
+    /// What comes before the body.
+    beginning: Bytes,
     asked: Epoch,
     exchange: cache::Exchange,
 }
@@ -100,6 +129,28 @@ impl Answered {
             status: self.head.status(),
             fields: &self.fields,
         }
+    }
+
+    /// All of the response of whose beginning, `held`, this is the rest. `None`: it is something else.
+    fn completing(mut self, held: &Entry, part: Part) -> Option<Self> {
+        let Content::Whole(beginning) = &held.content else {
+            return None;
+        };
+        // Nobody could tell before its end that there is too little of it.
+        let rest = Part::of(&self.fields).filter(|_| self.fields.contains_key(CONTENT_LENGTH))?;
+        let received = self.exchange.received;
+        let stored = &held.facts.validators;
+        let whole = part.combined(stored, &rest, &Validators::of(&self.fields, received))?;
+        if !whole.is_whole() || rest.span.first != part.span.last + 1 {
+            return None;
+        }
+        let mut fields = revalidation::merged(&held.fields, stored, &self.fields, received).ok()?;
+        fields.remove(CONTENT_RANGE);
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(whole.complete));
+        self.head = ResponseHead::compose(StatusCode::OK, b"OK", fields.iter());
+        self.fields = fields;
+        self.beginning = beginning.clone();
+        Some(self)
     }
 
     fn times(&self) -> Times {
@@ -113,41 +164,83 @@ impl Answered {
 impl Fetch {
     /// Asks, tells everybody, and stores what may be stored.
     pub async fn run(mut self) {
-        self.request.method = Method::GET;
-        let stale = self.stale.take();
-        let validators = stale.as_ref().map(|stale| &stale.facts.validators);
-        let validators = validators.filter(|validators| validators.exist());
+        match self.stored.clone() {
+            Stored::Stale(stale) => self.revalidate(stale).await,
+            Stored::Part(held, part) if !self.wants_part() => self.complete(&held, part).await,
+            Stored::Part(..) | Stored::Nothing => {
+                let fields = match self.wants_part() {
+                    true => self.request.fields.clone(),
+                    false => revalidation::whole(&self.request.fields),
+                };
+                let answered = self.ask(fields).await;
+                self.conclude(answered).await;
+            }
+        }
+    }
+
+    /// Whether only a part is asked for: who has something to be revalidated asks for all of it.
+    fn wants_part(&self) -> bool {
+        !matches!(self.stored, Stored::Stale(_)) && self.request.fields.contains_key(RANGE)
+    }
+
+    /// Asks whether what is stored is still right.
+    async fn revalidate(mut self, stale: Arc<Entry>) {
+        let validators = Some(&stale.facts.validators).filter(|validators| validators.exist());
         let fields = match validators {
             Some(validators) => revalidation::question(&self.request.fields, validators),
             None => revalidation::whole(&self.request.fields),
         };
-        let conditional = validators.is_some();
         let mut answered = self.ask(fields).await;
-        if let Some(stale) = &stale {
-            if let Some(failure) = failure(&answered)
-                && stale.facts.freshness.serves_on(failure, SystemTime::now())
-            {
-                return self.share(stale.clone(), Source::StaleIfError);
-            }
-            if let Ok(validated) = &answered
-                && validated.head.status() == StatusCode::NOT_MODIFIED
-                && conditional
-            {
-                match self.validate(stale, validated) {
-                    Ok((entry, is_stored)) => {
-                        if let Ok(answered) = answered {
-                            answered.origin.finish();
-                        }
-                        let source = Source::Validated { stored: is_stored };
-                        return self.share(entry, source);
+        if let Some(failure) = failure(&answered)
+            && stale.facts.freshness.serves_on(failure, SystemTime::now())
+        {
+            return self.share(stale, Source::StaleIfError);
+        }
+        if let Ok(validated) = &answered
+            && validated.head.status() == StatusCode::NOT_MODIFIED
+            && validators.is_some()
+        {
+            match self.validate(&stale, validated) {
+                Ok((entry, is_stored)) => {
+                    if let Ok(answered) = answered {
+                        answered.origin.finish();
                     }
-                    Err(AnotherVersion) => {
-                        let fields = revalidation::whole(&self.request.fields);
-                        answered = self.ask(fields).await;
-                    }
+                    let source = Source::Validated { stored: is_stored };
+                    return self.share(entry, source);
                 }
+                Err(AnotherVersion) => answered = self.ask_for_all().await,
             }
         }
+        self.conclude(answered).await;
+    }
+
+    /// Asks for the rest of what is held, or for all of it.
+    async fn complete(mut self, held: &Entry, part: Part) {
+        let answered = match part.completion(&held.facts.validators) {
+            None => self.ask_for_all().await,
+            Some(rest) => {
+                let mut fields = revalidation::whole(&self.request.fields);
+                fields.extend(rest);
+                match self.ask(fields).await {
+                    Ok(answered) if is_about_range(answered.head.status()) => {
+                        match answered.completing(held, part) {
+                            Some(whole) => Ok(whole),
+                            None => self.ask_for_all().await,
+                        }
+                    }
+                    answered => answered,
+                }
+            }
+        };
+        self.conclude(answered).await;
+    }
+
+    async fn ask_for_all(&mut self) -> Result<Answered, Refusal> {
+        let fields = revalidation::whole(&self.request.fields);
+        self.ask(fields).await
+    }
+
+    async fn conclude(mut self, answered: Result<Answered, Refusal>) {
         match answered {
             Ok(answered) => self.take(answered).await,
             Err(refusal) => {
@@ -163,12 +256,18 @@ impl Fetch {
             fields,
             ..self.request.clone()
         };
+        let leader = self.leader.as_ref().filter(|leader| leader.takes_interim);
+        let question = Question {
+            request: request.clone(),
+            leader: leader.map(|leader| leader.progress.clone()),
+        };
         let mut lane = Lane {
             gateway: &self.gateway,
-            client: Client::Own(Box::new(Own::new(request.clone(), 0))),
+            client: Client::Nobody(Box::new(question)),
             downstream: &self.downstream,
             exchange: self.exchange.question(),
             request,
+            encoder: None,
             sent: 0,
         };
         let asked = self.gateway.memory().tombstones().epoch();
@@ -185,6 +284,7 @@ impl Fetch {
             origin,
             fields: fields_of(&head),
             head,
+            beginning: Bytes::new(),
             asked,
             exchange: cache::Exchange {
                 sent,
@@ -202,26 +302,79 @@ impl Fetch {
         let validators = &stale.facts.validators;
         let received = answered.exchange.received;
         let fields = revalidation::merged(&stale.fields, validators, &answered.fields, received)?;
+        Ok(self.renew(stale, fields, answered.exchange, answered.asked))
+    }
+
+    /// What the response to a HEAD makes of the stored response to GET.
+    pub fn learn(
+        &self,
+        stored: &Arc<Entry>,
+        head: &ResponseHead,
+        times: cache::Exchange,
+        asked: Epoch,
+    ) {
+        let Content::Whole(body) = &stored.content else {
+            return;
+        };
+        let told = fields_of(head);
+        let response = Response {
+            status: head.status(),
+            fields: &told,
+        };
+        let facts = &stored.facts;
+        let length = body.len() as u64;
+        let (validators, received) = (&facts.validators, times.received);
+        match revalidation::after_head(&stored.fields, validators, length, &response, received) {
+            AfterHead::Updated(fields) => {
+                self.renew(stored, fields, times, asked);
+            }
+            AfterHead::Outdated if facts.freshness.is_fresh(received) => {
+                let Url {
+                    host, path, query, ..
+                } = self.key.url();
+                let url = Scope::Url { host, path, query };
+                self.gateway
+                    .memory()
+                    .tombstones()
+                    .purge(&Purge::hard([url]));
+            }
+            // What is stale is asked about before it is given.
+            AfterHead::Outdated | AfterHead::Unrelated => {}
+        }
+    }
+
+    /// Stores what is stored with other fields; `false` where these forbid it.
+    fn renew(
+        &self,
+        stale: &Arc<Entry>,
+        fields: HeaderMap,
+        exchange: cache::Exchange,
+        asked: Epoch,
+    ) -> (Arc<Entry>, bool) {
         let response = Response {
             status: stale.facts.status,
             fields: &fields,
         };
-        let admission = self.admit(&response, answered.exchange);
+        let admission = self.admit(&response, exchange);
         let is_admitted = admission.is_ok();
         let admission = admission.unwrap_or_else(|_| Admission {
             facts: stale.facts.clone(),
             fields: fields.clone(),
         });
-        let entry = Arc::new(Entry::new(
+        let entry = Entry::new(
             admission,
             stale.head().reason(),
             stale.content.clone(),
-            answered.times(),
+            Times {
+                asked,
+                received: exchange.received,
+            },
             &self.caching.policy,
-        ));
+        );
+        let entry = Arc::new(entry.with_forms_of(stale));
         let memory = self.gateway.memory();
         let is_stored = is_admitted && memory.store(&self.key, entry.clone(), &self.caching.policy);
-        Ok((entry, is_stored))
+        (entry, is_stored)
     }
 
     fn described(&self) -> Described<'_> {
@@ -240,7 +393,12 @@ impl Fetch {
     /// A new response: for all, or for the one who caused it.
     async fn take(mut self, answered: Answered) {
         let policy = &self.caching.policy;
-        let admitted = self.admit(&answered.response(), answered.exchange);
+        let is_unasked_part =
+            answered.head.status() == StatusCode::PARTIAL_CONTENT && !self.wants_part();
+        let admitted = match is_unasked_part {
+            true => Err(NotStored::Partial),
+            false => self.admit(&answered.response(), answered.exchange),
+        };
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
@@ -251,7 +409,12 @@ impl Fetch {
             memory.check_room(&self.key, &entry, policy)?;
             Ok(Arc::new(entry))
         });
-        let Answered { origin, head, .. } = answered;
+        let Answered {
+            origin,
+            head,
+            beginning,
+            ..
+        } = answered;
         match admitted {
             Ok(entry) => {
                 if origin.is_over() {
@@ -264,25 +427,26 @@ impl Fetch {
                 } else {
                     self.leading.not_for_others();
                 }
-                if let Some(leader) = self.leader.take() {
-                    let source = Source::Origin {
-                        head: Box::new(head),
-                        body: reader,
-                    };
-                    let attempt = self.exchange.attempt.seen();
-                    let shared = Shared {
-                        entry: entry.clone(),
-                        source,
-                        attempt,
-                    };
-                    // A client that has left needs no answer.
-                    let _ = leader.send(Fetched::Shared(Box::new(shared)));
-                }
+                let source = Source::Origin {
+                    head: Box::new(head),
+                    body: reader,
+                };
+                let attempt = self.exchange.attempt.seen();
+                self.tell(Fetched::Shared(Box::new(Shared {
+                    entry: entry.clone(),
+                    source,
+                    attempt,
+                })));
                 drop(body);
+                if !beginning.is_empty() {
+                    writer.push(beginning);
+                }
                 self.fill(origin, &entry, writer).await;
             }
             Err(why) => {
-                self.gateway.memory().expect_nothing(&self.key);
+                if !self.wants_part() {
+                    self.gateway.memory().expect_nothing(&self.key);
+                }
                 self.leading.not_for_others();
                 let attempt = std::mem::take(&mut self.exchange.attempt);
                 self.tell(Fetched::Own {
@@ -299,7 +463,7 @@ impl Fetch {
     async fn fill(mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
         // What has no body was stored before anybody had its head.
         let mut is_kept = !origin.is_over();
-        let mut arrived = 0;
+        let mut arrived = writer.arrived();
         loop {
             let piece = match origin.body().await {
                 Ok(Some(piece)) => piece,
@@ -336,11 +500,32 @@ impl Fetch {
 
     /// Stores a response whose body is what has been written and `last`.
     fn store(&self, entry: &Entry, writer: &Writer, last: &[u8]) {
-        if let Some(body) = writer.whole(last) {
-            let memory = self.gateway.memory();
-            let whole = Arc::new(entry.whole(body));
-            memory.store(&self.key, whole, &self.caching.policy);
+        let Some(body) = writer.whole(last) else {
+            return;
+        };
+        let entry = match entry.facts.part {
+            None => entry.whole(body),
+            Some(part) if part.span.length() == body.len() as u64 => {
+                self.beside_what_is_held(entry, part, body)
+            }
+            // Not the bytes that it said it is.
+            Some(_) => return,
+        };
+        let memory = self.gateway.memory();
+        memory.store(&self.key, Arc::new(entry), &self.caching.policy);
+    }
+
+    /// A new part, with what is held of the same bytes where that joins it.
+    fn beside_what_is_held(&self, entry: &Entry, part: Part, body: Bytes) -> Entry {
+        if let Stored::Part(held, other) = &self.stored
+            && let Content::Whole(others) = &held.content
+            && let validators = &entry.facts.validators
+            && let Some(both) = part.combined(validators, other, &held.facts.validators)
+            && both.span.length() <= self.caching.policy.largest_object
+        {
+            return entry.with_part(both, part.joined(&body, other, others));
         }
+        entry.with_part(part, body)
     }
 
     /// Gives a stored response to everybody.
@@ -365,9 +550,14 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.send(fetched);
+            let _ = leader.progress.send(Progress::Done(fetched));
         }
     }
+}
+
+/// Whether a question for a range was answered as one.
+fn is_about_range(status: StatusCode) -> bool {
+    status == StatusCode::PARTIAL_CONTENT || status == StatusCode::RANGE_NOT_SATISFIABLE
 }
 
 /// How the origin failed, if it did.
@@ -382,7 +572,7 @@ fn failure(answered: &Result<Answered, Refusal>) -> Option<Failure> {
 }
 
 /// The lines of a head as a map. What is no field of the map's kind is left out, which no gate lets through.
-fn fields_of(head: &ResponseHead) -> HeaderMap {
+pub(super) fn fields_of(head: &ResponseHead) -> HeaderMap {
     let lines = head.lines();
     let mut fields = HeaderMap::with_capacity(lines.len());
     for (name, value) in lines {

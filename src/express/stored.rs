@@ -1,12 +1,13 @@
 //! A stored response as an answer: all of it, a part, or that it has not changed.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Lane, Unanswered, watched};
+use super::{Lane, Unanswered};
 use crate::cache::body::Reader;
 use crate::cache::conditional::{self, Condition};
 use crate::cache::entry::{Content, Entry};
@@ -14,6 +15,7 @@ use crate::cache::range::{self, Multipart, Ranges, Span};
 use crate::cache::status::Forward as Why;
 use crate::cache::stored::is_for_us;
 use crate::client::RequestId;
+use crate::exchange::compressing::{self, For};
 use crate::headers::cache::Told;
 use crate::http1::ResponseHead;
 use crate::plan::{Caching, Forward};
@@ -36,7 +38,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
         match self.condition(entry) {
@@ -50,23 +52,25 @@ impl Lane<'_> {
         }
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
-                self.begin_answer(entry.head().clone())?;
+                self.begin_pieces(entry.head().clone(), For::Everybody)?;
                 return self.stream(reader).await;
             }
             (Content::Whole(body), None) => body.clone(),
             (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
         };
-        match self.wanted(entry, body.len() as u64) {
-            Ranges::Whole => self.whole(entry.head().clone(), body).await,
+        let held = Held::of(entry, body);
+        match self.wanted(entry, held.complete) {
+            Ranges::Whole => self.all(caching, entry, &held.bytes).await,
             Ranges::One(span) => {
-                let fields = range::fields_of_part(&entry.fields, span, body.len() as u64);
+                let fields = range::fields_of_part(&entry.fields, span, held.complete);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
-                self.whole(head, part(&body, span)).await
+                compressing::depends(&mut self.exchange, entry.head());
+                self.whole(head, held.part(span)).await
             }
-            Ranges::Many(spans) => self.parts(entry, &body, &spans).await,
+            Ranges::Many(spans) => self.parts(entry, &held, &spans).await,
             Ranges::Unsatisfiable => {
                 let mut fields = HeaderMap::new();
-                let length = range::unsatisfied_range(body.len() as u64);
+                let length = range::unsatisfied_range(held.complete);
                 fields.insert(CONTENT_RANGE, length);
                 fields.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 let head = compose(StatusCode::RANGE_NOT_SATISFIABLE, &fields);
@@ -75,8 +79,10 @@ impl Lane<'_> {
         }
     }
 
-    fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
-        if entry.facts.status != StatusCode::OK || !self.request.fields.contains_key(RANGE) {
+    /// What is wanted of a stored response that is `length` bytes long, stored or not.
+    pub(super) fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
+        let has_ranges = entry.facts.status == StatusCode::OK || entry.facts.part.is_some();
+        if !has_ranges || !self.request.fields.contains_key(RANGE) {
             return Ranges::Whole;
         }
         let described = self.described();
@@ -86,35 +92,43 @@ impl Lane<'_> {
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
         let fields = conditional::not_modified_fields(&entry.fields);
-        let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        let mut head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        if compressing::depends(&mut self.exchange, entry.head()) {
+            head = self.not_modified_as_known(head);
+        }
         self.whole(head, Bytes::new()).await
     }
 
     async fn parts(
         &mut self,
         entry: &Entry,
-        body: &Bytes,
+        held: &Held,
         spans: &[Span],
     ) -> Result<(), Unanswered> {
-        let boundary = boundary(body);
+        let boundary = boundary(&held.bytes);
         let parts = Multipart {
             boundary: &boundary,
             content_type: entry.fields.get(CONTENT_TYPE),
             spans,
-            complete: body.len() as u64,
+            complete: held.complete,
         };
         let fields = parts.fields(&entry.fields);
+        compressing::depends(&mut self.exchange, entry.head());
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
-            self.send(part(body, *span)).await?;
+            self.send(held.part(*span)).await?;
         }
         self.send(parts.end().into()).await?;
         Ok(self.end_answer().await?)
     }
 
     /// Sends an answer that is there.
-    async fn whole(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Unanswered> {
+    pub(super) async fn whole(
+        &mut self,
+        head: ResponseHead,
+        body: Bytes,
+    ) -> Result<(), Unanswered> {
         self.begin_answer(head)?;
         if self.request.method != Method::HEAD && !body.is_empty() {
             self.send(body).await?;
@@ -125,8 +139,7 @@ impl Lane<'_> {
     /// Sends a body as it arrives.
     pub(super) async fn stream(&mut self, mut body: Reader) -> Result<(), Unanswered> {
         loop {
-            let piece = watched(&mut self.client, body.next()).await;
-            match self.present(piece)? {
+            match self.arriving(body.next()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(_) => return Err(self.cut_short()),
@@ -154,9 +167,32 @@ fn compose(status: StatusCode, fields: &HeaderMap) -> ResponseHead {
     ResponseHead::compose(status, reason.as_bytes(), fields)
 }
 
-fn part(body: &Bytes, span: Span) -> Bytes {
-    // Spans lie within the body, whose length is that of memory.
-    body.slice(span.first as usize..=span.last as usize)
+/// The bytes of a response that are there.
+struct Held {
+    bytes: Bytes,
+    /// Where they begin in the whole, and how long that is.
+    first: u64,
+    complete: u64,
+}
+
+impl Held {
+    fn of(entry: &Entry, bytes: Bytes) -> Self {
+        let (first, complete) = match entry.facts.part {
+            Some(part) => (part.span.first, part.complete),
+            None => (0, bytes.len() as u64),
+        };
+        Self {
+            bytes,
+            first,
+            complete,
+        }
+    }
+
+    /// Of a span that lies within them.
+    fn part(&self, span: Span) -> Bytes {
+        let at = |place: u64| (place - self.first) as usize;
+        self.bytes.slice(at(span.first)..=at(span.last))
+    }
 }
 
 /// A text that does not occur in the body.

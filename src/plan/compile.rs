@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Plan;
+use super::compression::compression;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
 use super::warm::WarmUp;
@@ -40,11 +41,12 @@ impl Plan {
         }
         let upstreams = upstreams(config, tls, running);
         let policies = policies(config);
+        let compression = compression(config);
         let counters = counters(config, running);
         let routes: Vec<_> = config
             .routes
             .iter()
-            .filter_map(|spec| route(spec, config, &upstreams, &policies, &counters))
+            .filter_map(|spec| route(spec, config, &upstreams, &policies, &counters, &compression))
             .collect();
         Some(Self {
             counters,

@@ -8,9 +8,11 @@ use http::StatusCode;
 
 use super::cache::caching;
 use super::compile::access;
+use super::compression;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
 use crate::cache::counters::Counters;
+use crate::compression::Compression;
 use crate::config::Config;
 use crate::config::spec::{ActionSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, UpstreamSpec};
 use crate::config::word::RetryOnSpec;
@@ -25,6 +27,7 @@ pub(super) fn route(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
+    compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
     let action = match &spec.action {
@@ -47,6 +50,7 @@ pub(super) fn route(
     };
     let value = Route {
         cache,
+        compression: compression::of_route(spec, config, compression),
         name: spec.label().into(),
         action,
         headers: policies.get(&spec.headers.value)?.clone(),

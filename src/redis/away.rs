@@ -1,6 +1,8 @@
 //! Why there is no answer from Redis: one list of reasons, for the log, the metrics and whoever asked.
 
+use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -38,7 +40,7 @@ choice! {
     }
 }
 
-impl std::error::Error for Away {}
+impl Error for Away {}
 
 impl Away {
     /// What `error` says of the connection or of the server.
@@ -77,8 +79,7 @@ impl Away {
         if error.is_timeout() {
             return Self::Deadline;
         }
-        let cause = std::error::Error::source(error);
-        let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) else {
+        let Some(cause) = io_cause(error) else {
             return Self::Lost;
         };
         match cause.kind() {
@@ -96,6 +97,14 @@ impl Away {
     pub fn refuses_writes(self) -> bool {
         matches!(self, Self::ReadOnly | Self::OutOfMemory)
     }
+}
+
+/// The library keeps causes shared, and hands out the sharing.
+fn io_cause(error: &RedisError) -> Option<&io::Error> {
+    let shared = error
+        .source()?
+        .downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    shared.downcast_ref()
 }
 
 #[cfg(test)]

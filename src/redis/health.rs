@@ -32,6 +32,8 @@ struct Inner {
     standing: usize,
     reached: Reached,
     since: Instant,
+    /// The reasons that have been logged since it is away.
+    said: Vec<Away>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,7 @@ impl Health {
                 standing: 0,
                 reached: Reached::NotYet,
                 since: Instant::now(),
+                said: Vec::new(),
             }),
             refusal: watch::Sender::new(None),
             doubt: Notify::new(),
@@ -104,15 +107,23 @@ impl Health {
             tracing::debug!(redis = %self.redis, reason = %failure.away, detail = %failure.detail, "one connection to Redis is lost");
             return;
         }
-        // Another reason is told in the state, and not a change that an operator must hear of.
-        let was_away = matches!(inner.reached, Reached::No(_));
-        if inner.turn(Reached::No(failure.away)).is_some() && !was_away {
-            tracing::warn!(
-                redis = %self.redis,
-                reason = %failure.away,
-                detail = %failure.detail,
+        let begins = !matches!(inner.reached, Reached::No(_));
+        inner.turn(Reached::No(failure.away));
+        if begins {
+            inner.said.clear();
+        }
+        // Each reason once while it is away: what is tried again and again would be said as often.
+        if inner.said.contains(&failure.away) {
+            return;
+        }
+        inner.said.push(failure.away);
+        let (redis, reason, detail) = (&self.redis, failure.away, &failure.detail);
+        match begins {
+            true => tracing::warn!(
+                %redis, %reason, %detail,
                 "Redis is away; requests are decided without it until it answers again"
-            );
+            ),
+            false => tracing::info!(%redis, %reason, %detail, "Redis is still away"),
         }
     }
 

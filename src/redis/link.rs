@@ -134,6 +134,9 @@ impl Link {
 
     /// Judges the connection by a question that failed.
     fn failed(&self, number: u64, failure: Failure) {
+        if !self.is_current(number) {
+            return;
+        }
         let gives_up = match failure.away {
             // Its own connections find the nodes that are left; it is made anew when that does not help.
             Away::Lost | Away::Refused | Away::ClusterDown if self.settings.kind.is_cluster() => {
@@ -151,6 +154,11 @@ impl Link {
         if gives_up {
             self.fall(number, failure);
         }
+    }
+
+    /// Answers of a connection that was given up say nothing of the one that followed.
+    fn is_current(&self, number: u64) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Stands(connection) if connection.number == number)
     }
 
     /// Gives up the connection of this number, if it is still the one.
@@ -173,9 +181,12 @@ impl Link {
             self.pause().await;
             match self.connector.connect().await {
                 Ok(handle) => {
-                    self.health.link_stands();
                     let connection = Connection { handle, number };
-                    self.phase.send_replace(Phase::Stands(connection.clone()));
+                    self.phase.send_modify(|phase| {
+                        *phase = Phase::Stands(connection.clone());
+                        // Under its lock: whoever sees that Redis is up finds the connection.
+                        self.health.link_stands();
+                    });
                     self.watch(connection).await;
                 }
                 Err(failure) => {

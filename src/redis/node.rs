@@ -8,6 +8,7 @@ use ::redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use thiserror::Error;
 
 use super::Secret;
+use crate::word::without_credentials;
 
 /// One server, or one sentinel. Displays without what is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +36,10 @@ impl FromStr for Node {
     type Err = NodeError;
 
     fn from_str(text: &str) -> Result<Self, NodeError> {
-        let wrong = || NodeError::Form(masked(text));
+        let wrong = || NodeError::Form(without_credentials(text));
         let url = parse_redis_url(text).ok_or_else(wrong)?;
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(NodeError::Rest(masked(text)));
+            return Err(NodeError::Rest(without_credentials(text)));
         }
         let info = url.into_connection_info().map_err(|_| wrong())?;
         let (host, port, tls) = match info.addr() {
@@ -67,17 +68,6 @@ impl fmt::Display for Node {
             true => write!(out, "[{}]:{}", self.host, self.port),
             false => write!(out, "{}:{}", self.host, self.port),
         }
-    }
-}
-
-/// The text without user and password, whatever else is wrong with it.
-fn masked(text: &str) -> String {
-    let Some((before, host)) = text.rsplit_once('@') else {
-        return text.to_owned();
-    };
-    match before.split_once("://") {
-        Some((scheme, _)) => format!("{scheme}://***@{host}"),
-        None => format!("***@{host}"),
     }
 }
 

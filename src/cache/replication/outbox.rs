@@ -92,7 +92,7 @@ mod tests {
             ..tag("a")
         };
         outbox.put(&soft);
-        let mut taken = || {
+        let taken = || {
             outbox
                 .take(2)
                 .now_or_never()

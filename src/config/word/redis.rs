@@ -18,7 +18,7 @@ impl Word for Prefix {
     const EXPECTS: &'static str = r#"a prefix such as "tollgate:""#;
 
     fn form() -> Json {
-        json!({ "type": "string", "maxLength": 64, "pattern": "^[!-z|~]*$" })
+        json!({ "type": "string", "pattern": "^[!-z|~]{0,64}$" })
     }
 }
 
