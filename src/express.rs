@@ -232,6 +232,7 @@ impl<'a> Lane<'a> {
                 entry::dress(&self.exchange, &mut answer.head);
                 self.answer(*answer).await.map_err(Unanswered::from)
             }
+            Ok(Entry::Purge(_)) => unreachable!("only GET and HEAD come here"),
             Err(refusal) => Err(Unanswered::Refused(refusal)),
         };
         let whole = match answered {

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::cache::counters;
 use crate::cache::fill::Fills;
 use crate::cache::memory::Memory;
+use crate::cache::purger::Purger;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
@@ -27,11 +28,19 @@ pub struct Gateway {
     memory: Memory,
     fills: Arc<Fills>,
     redis: Option<Arc<Redis>>,
+    purger: Purger,
 }
 
 impl Gateway {
-    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too.
-    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory, redis: Option<Arc<Redis>>) -> Self {
+    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too,
+    /// and `purger` tells them what is purged.
+    pub fn new(
+        plan: Arc<Plan>,
+        log: Log,
+        memory: Memory,
+        redis: Option<Arc<Redis>>,
+        purger: Purger,
+    ) -> Self {
         Self {
             plan: ArcSwap::new(plan),
             draining: AtomicBool::new(false),
@@ -39,6 +48,7 @@ impl Gateway {
             memory,
             fills: Arc::default(),
             redis,
+            purger,
         }
     }
 
@@ -70,6 +80,11 @@ impl Gateway {
     /// What is stored.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Purges what is stored, here and at other gateways.
+    pub fn purger(&self) -> &Purger {
+        &self.purger
     }
 
     /// What all gateways share, where there is such a thing.

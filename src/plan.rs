@@ -3,6 +3,7 @@
 //! A plan is immutable and swapped whole. What it owns that lives on - the backends with their
 //! load and health - is handed from the plan before to the next one by name and address.
 
+mod admin;
 mod cache;
 mod compile;
 mod compression;
@@ -20,7 +21,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::cache::Policy;
 use crate::cache::counters::Counters;
-use crate::client::TrustedProxies;
+use crate::client::Networks;
 use crate::compression::Compression;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
@@ -31,6 +32,7 @@ use crate::route::{PathPrefix, Routes};
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
+pub use self::admin::{AdminSettings, admin_settings};
 pub use self::compile::{check_restart, limits, log_settings};
 pub use self::redis::redis_settings;
 pub use self::warm::{Manner, Visits, WarmUp};
@@ -39,7 +41,10 @@ pub use self::warm::{Manner, Visits, WarmUp};
 pub struct Plan {
     pub routes: Routes<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
-    pub trusted: TrustedProxies,
+    /// Whose claims about the client are believed.
+    pub trusted: Networks,
+    /// Whose requests of the method `PURGE` purge.
+    pub purge_from: Networks,
     /// Also send RFC 7239 `Forwarded`.
     pub forwarded: bool,
     /// What a request may measure, and how its path is canonicalised.

@@ -161,7 +161,7 @@ pub struct Facts {
     pub variant_in_language: Option<Variant>,
     pub tags: Box<[Tag]>,
     /// Set if it is a 206.
-    pub part: Option<Part>,
+    pub part: Option<Box<Part>>,
     /// Its body is sent as it is.
     pub no_transform: bool,
 }
@@ -179,6 +179,10 @@ impl Facts {
             + in_language.map_or(0, |variant| weight::of_piece(variant.bytes().len()))
             + weight::of_piece(size_of_val(&*self.tags))
             + tags.sum::<usize>()
+            + self
+                .part
+                .as_deref()
+                .map_or(0, |part| weight::of_piece(size_of_val(part)))
     }
 }
 
@@ -219,7 +223,7 @@ pub fn may_store(
         variant,
         vary,
         tags,
-        part,
+        part: part.map(Box::new),
         no_transform: said.directives.no_transform,
     };
     let fields = stored::kept(response.fields, &said.directives, policy, exchange.received);

@@ -3,7 +3,8 @@
 //! There are millions of them: what is rarely asked for is made of the text of the head when it is.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
@@ -13,11 +14,12 @@ use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
 use super::forms::{Form, Forms};
-use super::frame::Digest;
+use super::key::Key;
 use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
+use super::tombstones::{Epoch, Tombstones, Verdict};
 use crate::compression::Coding;
 use crate::http1::packed::{line, map};
 use crate::http1::{PackedHead, ResponseHead};
@@ -27,13 +29,12 @@ use crate::weight;
 pub struct Entry {
     pub facts: Facts,
     pub content: Content,
-    /// The groups that it is in, of [`super::groups::of`].
-    pub groups: Box<[Digest]>,
-    /// When the origin was asked: what was declared outdated later includes it.
-    pub asked: Instant,
-    /// When nothing can come of it any more.
-    pub kept_until: SystemTime,
-    received: SystemTime,
+    /// What had been purged when the origin was asked: what was purged later may cover it.
+    pub asked: Epoch,
+    /// The number of the last purge at which it was found to be good.
+    judged: AtomicU64,
+    kept_until: Stamp,
+    received: Stamp,
     head: PackedHead,
     /// Of a whole body.
     forms: Forms,
@@ -47,10 +48,10 @@ pub enum Content {
     Growing(Arc<Body>),
 }
 
-/// When the origin was asked, and when its head had arrived.
+/// What had been purged when the origin was asked, and when its head had arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    pub asked: Instant,
+    pub asked: Epoch,
     pub received: SystemTime,
 }
 
@@ -58,20 +59,19 @@ impl Entry {
     /// `reason` is the phrase that came with the status.
     pub fn new(
         admission: Admission,
-        groups: Box<[Digest]>,
         reason: &[u8],
         content: Content,
         times: Times,
         policy: &Policy,
     ) -> Self {
         Self {
-            kept_until: admission.keep_until(policy),
+            kept_until: admission.keep_until(policy).into(),
             head: compose(admission.facts.status, reason, &admission.fields),
             facts: admission.facts,
             content,
-            groups,
             asked: times.asked,
-            received: times.received,
+            judged: AtomicU64::new(times.asked.own()),
+            received: times.received.into(),
             forms: Forms::default(),
         }
     }
@@ -114,10 +114,38 @@ impl Entry {
     fn with(&self, facts: Facts, head: PackedHead, body: Bytes) -> Self {
         Self {
             facts,
-            groups: self.groups.clone(),
             content: Content::Whole(body),
             head,
+            judged: AtomicU64::new(self.asked.own()),
             forms: Forms::default(),
+            ..*self
+        }
+    }
+
+    /// What purges have made of it since it was asked for.
+    pub fn judge(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
+        let judged = self.judged.load(Ordering::Relaxed);
+        let (verdict, now) = tombstones.judge(judged, key, &self.facts.tags);
+        if verdict == Verdict::Good && now > judged {
+            self.judged.store(now, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has
+    /// been judged.
+    pub fn stale_since(&self, since: SystemTime, now: Epoch) -> Self {
+        let asked = self.asked.at(now.own());
+        Self {
+            facts: Facts {
+                freshness: self.facts.freshness.ended(since),
+                ..self.facts.clone()
+            },
+            content: self.content.clone(),
+            head: self.head.clone(),
+            judged: AtomicU64::new(asked.own()),
+            forms: self.forms.under_another_head(),
+            asked,
             ..*self
         }
     }
@@ -157,11 +185,16 @@ impl Entry {
         self.fields_where(|_| true)
     }
 
+    /// When nothing can come of it any more.
+    pub fn kept_until(&self) -> SystemTime {
+        self.kept_until.time()
+    }
+
     pub fn validators(&self) -> Validators {
         const READ: [HeaderName; 3] = [DATE, ETAG, LAST_MODIFIED];
         let fields =
             self.fields_where(|name| READ.iter().any(|read| read.as_str().as_bytes() == name));
-        Validators::of(&fields, self.received)
+        Validators::of(&fields, self.received.time())
     }
 
     /// Bytes of memory that it takes.
@@ -173,7 +206,6 @@ impl Entry {
         weight::of_shared::<Self>()
             + self.facts.weight()
             + self.head.weight()
-            + weight::of_piece(size_of_val(&*self.groups))
             + body
             + self.forms.weight()
     }
@@ -184,6 +216,23 @@ impl Entry {
 }
 
 /// What is only for us is kept and not sent.
+/// A time in eight bytes: nanoseconds since 1970, until the year 2554.
+#[derive(Clone, Copy)]
+struct Stamp(u64);
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Stamp {
+    fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.0)
+    }
+}
+
 pub(super) fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
     let (kept, sent): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| is_for_us(name));
     let lines = |fields: Vec<_>| fields.into_iter().map(line).collect::<Vec<_>>();
@@ -209,12 +258,11 @@ mod tests {
         let admission = may_store(&get(&[]).head(), &answered.head(), times, &anonymous()).unwrap();
         let (_, body) = Body::begin();
         let times = Times {
-            asked: Instant::now(),
+            asked: Epoch::default(),
             received: noon(),
         };
         Entry::new(
             admission,
-            Box::default(),
             b"Fine",
             Content::Growing(body),
             times,

@@ -2,8 +2,10 @@
 //! digest of them. Knows nothing of what the parts are.
 
 use std::fmt;
+use std::str::FromStr;
 
 use smallvec::SmallVec;
+use thiserror::Error;
 
 /// 128 bits that stand for framed bytes: BLAKE3, cut.
 ///
@@ -25,6 +27,30 @@ impl Digest {
         &self.0
     }
 }
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    /// 32 hexadecimal digits, as it is displayed.
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let digits = text.as_bytes();
+        let nibble = |digit: u8| char::from(digit).to_digit(16).ok_or(NoDigest);
+        if digits.len() != 32 {
+            return Err(NoDigest);
+        }
+        let mut bytes = [0; 16];
+        for (byte, digits) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let value = nibble(digits[0])? * 16 + nibble(digits[1])?;
+            *byte = u8::try_from(value).expect("two digits are a byte");
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A text is no [`Digest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected 32 hexadecimal digits")]
+pub struct NoDigest;
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,9 +154,17 @@ mod tests {
 
     #[test]
     fn a_digest_prints_as_32_hex_digits() {
-        let text = framed(&[(0, b"a".to_vec())]).digest().to_string();
+        let digest = framed(&[(0, b"a".to_vec())]).digest();
+        let text = digest.to_string();
         assert_eq!(text.len(), 32);
-        assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_eq!(text.parse(), Ok(digest));
+        for wrong in [
+            &text[1..],
+            &format!("{text}0"),
+            &text.replace(&text[..1], "g"),
+        ] {
+            assert_eq!(wrong.parse::<Digest>(), Err(NoDigest), "{wrong}");
+        }
     }
 
     proptest! {

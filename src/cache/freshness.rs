@@ -102,6 +102,22 @@ impl Freshness {
         })
     }
 
+    /// The same response, had its freshness ended by then.
+    pub fn ended(self, by: SystemTime) -> Self {
+        let fresh = self.fresh_until();
+        let lifetime = by.duration_since(self.born).unwrap_or_default();
+        if lifetime >= self.lifetime {
+            return self;
+        }
+        let window = |end: SystemTime| after(by, end.duration_since(fresh).unwrap_or_default());
+        Self {
+            lifetime,
+            while_revalidating: window(self.while_revalidating),
+            on_error: window(self.on_error),
+            ..self
+        }
+    }
+
     /// RFC 9111 4.2.3; the `Age` field has it in whole seconds.
     pub fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.born).unwrap_or_default()

@@ -2,7 +2,7 @@
 //! origin for all who ask meanwhile.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use http::header::RANGE;
 use http::{Method, StatusCode};
@@ -21,6 +21,7 @@ use crate::cache::memory::Found;
 use crate::cache::reuse::{self, Reuse, reuse};
 use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome};
+use crate::cache::tombstones::Verdict;
 use crate::cache::{self, admission};
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
@@ -120,11 +121,12 @@ impl Lane<'_> {
             }
             // A part is for whom it was asked for, and for who comes when it is stored.
             if wants_part || !memory.expects_something(&key) {
-                let alone = Leading::alone();
+                let alone = self.gateway.fills().alone(key.digest());
                 return self.lead(forward, caching, key, stored, alone, why).await;
             }
             tries += 1;
-            let following = match self.gateway.fills().join(wanted) {
+            let fills = self.gateway.fills();
+            let following = match fills.join(wanted, &key, memory.tombstones()) {
                 Role::Leader(role) => {
                     // Once more to memory: the question before this one may have ended just now.
                     leading = Some(role);
@@ -134,6 +136,9 @@ impl Lane<'_> {
             };
             let outcome = watched(&mut self.client, following.outcome()).await;
             match self.present(outcome)? {
+                // It was purged by a tag that nobody knew before its head was there.
+                Stage::Ready(entry)
+                    if entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
@@ -184,8 +189,9 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
         let about = Stored::Stale(stored.clone());
-        let fetch = self.fetch(caching, key, about, Leading::alone(), None);
-        let asked = Instant::now();
+        let alone = self.gateway.fills().alone(key.digest());
+        let fetch = self.fetch(caching, key, about, alone, None);
+        let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (origin, head) = self.reach(forward).await?;
         let times = cache::Exchange {
@@ -358,7 +364,8 @@ impl Lane<'_> {
     /// Asks the origin about a stale response that has been given, unless somebody does.
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
-        if let Role::Leader(leading) = self.gateway.fills().join(wanted) {
+        let tombstones = self.gateway.memory().tombstones();
+        if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
             let stale = Stored::Stale(entry.clone());
             let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
             fetch.exchange.request_id = RequestId::make();

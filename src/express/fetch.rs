@@ -2,7 +2,7 @@
 //! the client leaves who caused it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
@@ -18,10 +18,11 @@ use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
-use crate::cache::groups;
-use crate::cache::key::Key;
+use crate::cache::key::{Key, Url};
 use crate::cache::partial::Part;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
+use crate::cache::scope::Scope;
+use crate::cache::tombstones::{Epoch, Purge};
 use crate::cache::{self, Response};
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
@@ -118,7 +119,7 @@ struct Answered {
     fields: HeaderMap,
     /// What comes before the body.
     beginning: Bytes,
-    asked: Instant,
+    asked: Epoch,
     exchange: cache::Exchange,
 }
 
@@ -270,7 +271,7 @@ impl Fetch {
             encoder: None,
             sent: 0,
         };
-        let asked = Instant::now();
+        let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (_, forward) = forwarding(&lane.exchange);
         let reached = lane.reach(&forward).await;
@@ -311,7 +312,7 @@ impl Fetch {
         stored: &Arc<Entry>,
         head: &ResponseHead,
         times: cache::Exchange,
-        asked: Instant,
+        asked: Epoch,
     ) {
         let Content::Whole(body) = &stored.content else {
             return;
@@ -329,7 +330,14 @@ impl Fetch {
                 self.renew(stored, fields, times, asked);
             }
             AfterHead::Outdated if stored.facts.freshness.is_fresh(received) => {
-                self.gateway.memory().invalidate(&self.key);
+                let Url {
+                    host, path, query, ..
+                } = self.key.url();
+                let url = Scope::Url { host, path, query };
+                self.gateway
+                    .memory()
+                    .tombstones()
+                    .purge(&Purge::hard([url]));
             }
             // What is stale is asked about before it is given.
             AfterHead::Outdated | AfterHead::Unrelated => {}
@@ -342,7 +350,7 @@ impl Fetch {
         stale: &Arc<Entry>,
         fields: HeaderMap,
         exchange: cache::Exchange,
-        asked: Instant,
+        asked: Epoch,
     ) -> (Arc<Entry>, bool) {
         let response = Response {
             status: stale.facts.status,
@@ -355,11 +363,8 @@ impl Fetch {
             validators: stale.validators(),
             fields: fields.clone(),
         });
-        let described = self.described();
-        let groups = groups::of(&described.request(), &admission.facts.tags);
         let entry = Entry::new(
             admission,
-            groups,
             stale.reason(),
             stale.content.clone(),
             Times {
@@ -396,14 +401,12 @@ impl Fetch {
             true => Err(NotStored::Partial),
             false => self.admit(&answered.response(), answered.exchange),
         };
-        let described = self.described();
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
             let content = Content::Growing(body.clone());
-            let groups = groups::of(&described.request(), &admission.facts.tags);
             let times = answered.times();
-            let entry = Entry::new(admission, groups, reason, content, times, policy);
+            let entry = Entry::new(admission, reason, content, times, policy);
             let memory = self.gateway.memory();
             memory.check_room(&self.key, &entry, policy)?;
             Ok(Arc::new(entry))

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::WarmSpec;
 use crate::cache::Audience;
 use crate::cache::pattern::Pattern;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{Percent, Size};
+use crate::config::word::{Percent, ServeFor, Size};
 use crate::headers::policy::FieldName;
 
 spec! {
@@ -16,6 +18,10 @@ spec! {
     pub struct CacheSpec in "[cache]" {
         /// Memory for stored responses with their heads and keys, 1 MiB to 1024 GiB. A change needs a restart.
         memory: Located<u64> as Located<Size> = "256 MiB", within "1 MiB"..="1024 GiB";
+        /// How long what is stored is given while Redis cannot tell of purges: "serve" is for ever, or 0s to 30d. A change needs a restart.
+        without_redis: Located<Option<Duration>> as Located<ServeFor> = "serve";
+        /// Networks of clients that may purge a URL by requests of the method PURGE, 0 to 64; with none that is a method like any other.
+        purge_from: Vec<IpNet> = [], entries 0..=64;
         /// What is asked for before visitors come.
         warm: Option<WarmSpec>;
         /// Cache policies by name, for routes to name.
