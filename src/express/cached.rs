@@ -278,7 +278,7 @@ impl Lane<'_> {
             }
         };
         let told = Told::forwarded(why, None);
-        match fetched {
+        match *fetched {
             Fetched::Refused { refusal, attempt } => {
                 self.exchange.attempt = attempt;
                 self.tell(caching, told);

@@ -71,7 +71,7 @@ pub(super) struct Leader {
 pub(super) enum Progress {
     Interim(Box<ResponseHead>),
     /// The last word.
-    Done(Fetched),
+    Done(Box<Fetched>),
 }
 
 /// What it receives.
@@ -547,7 +547,7 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.progress.send(Progress::Done(fetched));
+            let _ = leader.progress.send(Progress::Done(Box::new(fetched)));
         }
     }
 }
