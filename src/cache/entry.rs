@@ -18,7 +18,7 @@ use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
 use super::tags::Tag;
-use crate::compression::Coding;
+use crate::compression::{Coding, representation};
 use crate::http1::ResponseHead;
 
 /// A response that answers more than one request.
@@ -162,13 +162,13 @@ impl Entry {
 
     /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
     pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
-        // What clients may read: the head has lost what is only for us.
-        let fields = || {
+        self.forms.get(coding, |length| {
             let told = self.fields.iter().filter(|(name, _)| !is_for_us(name));
             let told = told.map(|(name, value)| (name.clone(), value.clone()));
-            told.collect()
-        };
-        self.forms.get(coding, &self.head, fields)
+            let mut fields = told.collect();
+            representation::encode(&mut fields, coding, Some(length));
+            ResponseHead::compose(self.facts.status, self.head.reason(), fields.iter())
+        })
     }
 
     /// The head of a whole answer, without `Age`.

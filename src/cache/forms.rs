@@ -4,10 +4,9 @@ use std::mem::size_of;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::OnceCell;
 
-use crate::compression::{Coding, encoder, representation};
+use crate::compression::{Coding, encoder};
 use crate::http1::ResponseHead;
 
 /// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
@@ -45,24 +44,18 @@ impl Forms {
         })))
     }
 
-    /// The form of this coding, of a response with these fields under `identity`: `None` if its body has not been made,
-    /// `Some(None)` if that is not worth it.
+    /// The form of this coding: `None` if its body has not been made, `Some(None)` if that is not worth it. `head` makes
+    /// what is said of it, once, of the length of the body.
     pub fn get(
         &self,
         coding: Coding,
-        identity: &ResponseHead,
-        fields: impl FnOnce() -> HeaderMap,
+        head: impl FnOnce(usize) -> ResponseHead,
     ) -> Option<Option<Form<'_>>> {
         let made = self.0.get()?;
         let Some(body) = made.bodies[coding.place()].get()? else {
             return Some(None);
         };
-        let head = made.heads[coding.place()].get_or_init(|| {
-            let mut fields = fields();
-            representation::encode(&mut fields, coding, Some(body.len()));
-            let head = ResponseHead::compose(identity.status(), identity.reason(), fields.iter());
-            Box::new(head)
-        });
+        let head = made.heads[coding.place()].get_or_init(|| Box::new(head(body.len())));
         Some(Some(Form { head, body }))
     }
 
@@ -101,13 +94,13 @@ impl Forms {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 
     fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
-        let identity = ResponseHead::compose(StatusCode::OK, b"Fine", HeaderMap::new().iter());
-        forms.get(coding, &identity, HeaderMap::new)
+        let head = |_| ResponseHead::compose(StatusCode::OK, b"Fine", HeaderMap::new().iter());
+        forms.get(coding, head)
     }
 
     #[tokio::test]
