@@ -6,7 +6,7 @@ use http::Request;
 
 use crate::harness::apps::Gunicorn;
 use crate::harness::coding::decoded;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::response::Response;
@@ -90,10 +90,11 @@ fn a_page_comes_in_the_coding_that_its_client_likes_best() {
     let gateway = in_front_of(&origin.address().to_string());
     for lane in LANES {
         for (accept, coding) in [
-            ("gzip, deflate, br, zstd", Some("br")),
+            ("gzip, deflate, br, zstd", Some("zstd")),
+            ("gzip, deflate, br", Some("br")),
             ("gzip, zstd;q=0.9", Some("gzip")),
             ("zstd", Some("zstd")),
-            ("*", Some("br")),
+            ("*", Some("zstd")),
             ("deflate", None),
             ("gzip;q=0", None),
             ("identity, gzip;q=0.5", None),
@@ -336,5 +337,33 @@ fn curl_reads_the_pages_of_a_real_site() {
         let (head, compressed) = curl("/", more);
         assert!(head.contains("content-encoding: "), "{head}");
         assert_eq!(compressed, plain);
+    }
+}
+
+#[test]
+fn explain_says_what_a_route_compresses_with() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("gateway.toml");
+    let config = r#"
+        server = { listen = ["127.0.0.1:8080"] }
+        compression = { codings = ["gzip", "br"], min_size = "2 KiB" }
+        upstream.app.backends = ["127.0.0.1:8000"]
+        [[route]]
+        upstream = "app"
+        [[route]]
+        path = "/off/"
+        upstream = "app"
+        compress = false
+    "#;
+    std::fs::write(&file, config).expect("the folder is writable");
+    let file = file.to_str().expect("UTF-8");
+    for (url, says) in [
+        ("http://a.example/", true),
+        ("http://a.example/off/", false),
+    ] {
+        let output = tollgate(&["explain", "--config", file, "GET", url]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = "compresses  gzip, br from 2048 bytes on";
+        assert_eq!(text.contains(line), says, "{text}");
     }
 }

@@ -4,14 +4,17 @@ use std::mem::size_of;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::compression::{Coding, encoder};
 use crate::http1::ResponseHead;
 
-/// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
+/// A body up to that length is encoded where it is wanted, in bytes: a millisecond of work. What is longer is
 /// encoded beside the connections.
 const SMALL: usize = 16 << 10;
+
+/// How many bodies are encoded beside the connections at once: br takes some 20 MiB for each.
+static ENCODERS: Semaphore = Semaphore::const_new(4);
 
 /// The forms of a body, whatever is said of it.
 type Bodies = [OnceCell<Option<Bytes>>; Coding::COUNT];
@@ -67,9 +70,12 @@ impl Forms {
             if body.len() <= SMALL {
                 return encoder::whole(body, coding, level);
             }
+            let permit = ENCODERS.acquire().await;
             let body = body.clone();
             let encoded = tokio::task::spawn_blocking(move || encoder::whole(&body, coding, level));
-            encoded.await.expect("encoders do not panic")
+            let encoded = encoded.await.expect("encoders do not panic");
+            drop(permit);
+            encoded
         };
         let made = self.0.get_or_init(Box::default);
         made.bodies[coding.place()].get_or_init(|| encoded).await;
