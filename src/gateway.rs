@@ -15,6 +15,7 @@ use crate::cache::memory::Memory;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
+use crate::redis::Redis;
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 
@@ -25,17 +26,19 @@ pub struct Gateway {
     log: Log,
     memory: Memory,
     fills: Arc<Fills>,
+    redis: Option<Arc<Redis>>,
 }
 
 impl Gateway {
-    /// `memory` holds what is stored, whatever plan is in force.
-    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory) -> Self {
+    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too.
+    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory, redis: Option<Arc<Redis>>) -> Self {
         Self {
             plan: ArcSwap::new(plan),
             draining: AtomicBool::new(false),
             log,
             memory,
             fills: Arc::default(),
+            redis,
         }
     }
 
@@ -67,6 +70,11 @@ impl Gateway {
     /// What is stored.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// What all gateways share, where there is such a thing.
+    pub fn redis(&self) -> Option<&Arc<Redis>> {
+        self.redis.as_ref()
     }
 
     /// What is being asked to be stored.

@@ -6,6 +6,7 @@
 mod cache;
 mod compile;
 mod compression;
+mod redis;
 mod routes;
 mod upstreams;
 mod warm;
@@ -31,6 +32,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::redis::redis_settings;
 pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::compression::{Coding, encoder};
-use crate::http1::ResponseHead;
+use crate::http1::PackedHead;
 
 /// A body up to that length is encoded where it is wanted, in bytes: a millisecond of work. What is longer is
 /// encoded beside the connections.
@@ -26,12 +26,12 @@ pub struct Forms(OnceLock<Box<Made>>);
 #[derive(Default)]
 struct Made {
     bodies: Arc<Bodies>,
-    heads: [OnceLock<Box<ResponseHead>>; Coding::COUNT],
+    heads: [OnceLock<PackedHead>; Coding::COUNT],
 }
 
 /// One form, ready to be sent.
 pub struct Form<'a> {
-    pub head: &'a ResponseHead,
+    pub head: &'a PackedHead,
     pub body: &'a Bytes,
 }
 
@@ -52,13 +52,13 @@ impl Forms {
     pub fn get(
         &self,
         coding: Coding,
-        head: impl FnOnce(usize) -> ResponseHead,
+        head: impl FnOnce(usize) -> PackedHead,
     ) -> Option<Option<Form<'_>>> {
         let made = self.0.get()?;
         let Some(body) = made.bodies[coding.place()].get()? else {
             return Some(None);
         };
-        let head = made.heads[coding.place()].get_or_init(|| Box::new(head(body.len())));
+        let head = made.heads[coding.place()].get_or_init(|| head(body.len()));
         Some(Some(Form { head, body }))
     }
 
@@ -93,7 +93,7 @@ impl Forms {
             + size_of::<Bodies>()
             + bodies.map(Bytes::len).sum::<usize>()
             + heads
-                .map(|head| size_of::<ResponseHead>() + head.longest())
+                .map(|head| head.pieces().into_iter().sum::<usize>())
                 .sum::<usize>()
     }
 }
@@ -103,9 +103,10 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::cache::entry::compose;
 
     fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
-        let head = |_| ResponseHead::compose(StatusCode::OK, b"Fine", HeaderMap::new().iter());
+        let head = |_| compose(StatusCode::OK, b"Fine", &HeaderMap::new());
         forms.get(coding, head)
     }
 

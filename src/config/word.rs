@@ -6,6 +6,7 @@ mod choice;
 mod http;
 mod policy;
 mod quantity;
+mod redis;
 
 pub use address::parse_cidr;
 pub use choice::{HealthKindSpec, RetryOnSpec};
