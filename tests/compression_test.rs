@@ -4,7 +4,7 @@ use std::process::Command;
 
 use http::Request;
 
-use crate::harness::apps::Gunicorn;
+use crate::harness::apps::Uvicorn;
 use crate::harness::coding::decoded;
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
@@ -304,9 +304,9 @@ fn a_page_that_is_made_bit_by_bit_arrives_so() {
 }
 
 #[test]
-fn curl_reads_the_pages_of_a_real_site() {
-    let site = Gunicorn::start("one", &[]);
-    let gateway = in_front_of(&site.address().to_string());
+fn curl_reads_what_a_real_service_streams() {
+    let service = Uvicorn::start("one", &[]);
+    let gateway = in_front_of(&service.address().to_string());
     let curl = |path: &str, more: &[&str]| {
         let url = format!("http://{}{path}", gateway.addresses()[0]);
         let output = Command::new("curl")
@@ -324,17 +324,18 @@ fn curl_reads_the_pages_of_a_real_site() {
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         (head.to_ascii_lowercase(), body.to_owned())
     };
-    let (head, plain) = curl("/", &[]);
+    let path = "/stream?chunks=300&ms=0";
+    let (head, plain) = curl(path, &[]);
     assert!(
         !head.contains("content-encoding") && head.contains("vary: accept-encoding"),
         "{head}"
     );
-    assert!(plain.len() > 2000, "the front page is worth it: {plain}");
+    assert!(plain.len() > 2000, "it streams all of it: {plain}");
     for more in [
         &["--compressed"][..],
         &["--compressed", "-H", "Content-Length: 0"],
     ] {
-        let (head, compressed) = curl("/", more);
+        let (head, compressed) = curl(path, more);
         assert!(head.contains("content-encoding: "), "{head}");
         assert_eq!(compressed, plain);
     }
