@@ -20,7 +20,7 @@ use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
 use super::tombstones::{Epoch, Tombstones, Verdict};
-use crate::compression::Coding;
+use crate::compression::{Coding, representation};
 use crate::http1::packed::{line, map};
 use crate::http1::{PackedHead, ResponseHead};
 use crate::weight;
@@ -176,7 +176,11 @@ impl Entry {
 
     /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
     pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
-        self.forms.get(coding, &self.head)
+        self.forms.get(coding, |length| {
+            let mut fields = self.fields();
+            representation::encode(&mut fields, coding, Some(length));
+            compose(self.facts.status, self.head.reason(), &fields)
+        })
     }
 
     /// The head of a whole answer, without `Age`.
