@@ -247,6 +247,29 @@ fn what_is_odd_in_redis_is_a_miss_and_is_replaced() {
     }
 }
 
+#[test]
+fn what_one_gateway_has_outdated_no_other_gives_from_redis() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let first = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&first, "/")), ("MISS", "page 1".to_owned()));
+    wait_for_keys(&redis, 1);
+    ask(&first, "POST", "/", "Content-Length: 0\r\n");
+    wait_for("the purge to stand in Redis", || {
+        let scopes: usize = redis.command(&["EXISTS", "tollgate:{purge}:history"]);
+        (scopes > 0).then_some(())
+    });
+    let second = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&second, "/")), ("MISS", "page 3".to_owned()));
+    // And what was asked for since is good for both.
+    let key = wait_for_keys(&redis, 1).remove(0);
+    wait_for("the new page to stand there", || {
+        let body: String = redis.command(&["HGET", &key, "body"]);
+        (body == "page 3").then_some(())
+    });
+    assert_eq!(told(&get(&first, "/")), ("HIT", "page 3".to_owned()));
+}
+
 fn clients(gateways: &[Gateway], each: usize) -> Vec<Connection> {
     let all = gateways
         .iter()
