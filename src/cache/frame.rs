@@ -18,6 +18,11 @@ use thiserror::Error;
 pub struct Digest([u8; 16]);
 
 impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        let hash = blake3::hash(bytes);
+        Self(hash.as_bytes()[..16].try_into().expect("16 of 32 bytes"))
+    }
+
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -60,7 +65,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-pub(super) type Bytes = SmallVec<[u8; 256]>;
+type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +75,6 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// `bytes` are what a frame has come to.
-    pub(super) fn of(bytes: Bytes) -> Self {
-        let hash = blake3::hash(&bytes);
-        let digest = hash.as_bytes()[..16].try_into().expect("16 of 32 bytes");
-        Self {
-            bytes,
-            digest: Digest(digest),
-        }
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -125,8 +120,16 @@ impl Frame {
         self.bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
     }
 
+    /// The parts alone, in no more memory than they need.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.bytes.into_boxed_slice()
+    }
+
     pub fn finish(self) -> Framed {
-        Framed::of(self.bytes)
+        Framed {
+            digest: Digest::of(&self.bytes),
+            bytes: self.bytes,
+        }
     }
 }
 

@@ -5,10 +5,9 @@ use std::fmt;
 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, COOKIE, HeaderName, VARY};
-use smallvec::SmallVec;
 
 use super::cookies::{self, Kind};
-use super::frame::{Digest, Frame, Framed};
+use super::frame::{Digest, Frame};
 use super::list;
 use super::pattern::{Pattern, any_matches};
 use super::policy::Policy;
@@ -16,24 +15,24 @@ use super::preference::{self, Preferences};
 
 /// The request fields that a response depends on, in alphabetic order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vary(SmallVec<[HeaderName; 4]>);
+pub struct Vary(Box<[HeaderName]>);
 
 /// The values of those fields in one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variant(Framed);
+pub struct Variant(Box<[u8]>);
 
 impl Variant {
     pub fn digest(&self) -> Digest {
-        self.0.digest()
+        Digest::of(&self.0)
     }
 
     pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
+        &self.0
     }
 
     /// The variant of these [`bytes`](Self::bytes).
     pub(super) fn read(bytes: &[u8]) -> Self {
-        Self(Framed::of(bytes.into()))
+        Self(bytes.into())
     }
 }
 
@@ -53,10 +52,10 @@ impl Vary {
     }
 
     fn on(names: impl Iterator<Item = HeaderName>) -> Self {
-        let mut names: SmallVec<_> = names.collect();
+        let mut names: Vec<_> = names.collect();
         names.sort_by(|a: &HeaderName, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        Self(names)
+        Self(names.into())
     }
 
     /// What [`Vary`]'s text stands for; `None` if it is no such text.
@@ -121,7 +120,7 @@ impl Vary {
         language: Option<&[u8]>,
     ) -> Result<Variant, UnnamedCookie> {
         let mut frame = Frame::default();
-        for name in &self.0 {
+        for name in &*self.0 {
             match language {
                 Some(language) if *name == ACCEPT_LANGUAGE => {
                     frame.part(NAME, name.as_str().as_bytes());
@@ -133,7 +132,7 @@ impl Vary {
                 _ => write_field(&mut frame, name, request),
             }
         }
-        Ok(Variant(frame.finish()))
+        Ok(Variant(frame.into_bytes()))
     }
 }
 

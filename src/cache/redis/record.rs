@@ -50,7 +50,7 @@ pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
     out.number(entry.asked.shared());
     out.time(entry.received);
     out.number(u64::from(facts.status.as_u16()));
-    out.bytes(entry.head().reason());
+    out.bytes(entry.reason());
     write_freshness(&mut out, &facts.freshness);
     out.bytes(facts.vary.to_string().as_bytes());
     out.bytes(facts.variant.bytes());
@@ -65,8 +65,9 @@ pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
         out.bytes(name.as_bytes());
     }
     out.flag(facts.no_transform);
-    out.count(entry.fields.len());
-    for (name, value) in &entry.fields {
+    let fields = entry.fields();
+    out.count(fields.len());
+    for (name, value) in &fields {
         out.bytes(name.as_str().as_bytes());
         out.bytes(value.as_bytes());
     }
@@ -124,12 +125,15 @@ impl Record {
             vary,
             variant,
             variant_in_language,
-            validators: Validators::of(&fields, times.received),
             tags: tags.into(),
             part: None,
             no_transform,
         };
-        let admission = Admission { facts, fields };
+        let admission = Admission {
+            validators: Validators::of(&fields, times.received),
+            facts,
+            fields,
+        };
         let entry = Entry::new(admission, reason, Content::Whole(body), times, policy);
         Some(Self {
             entry,
@@ -221,7 +225,7 @@ impl Stored {
     /// Smaller, where that is wanted and possible.
     pub fn of(body: &Bytes, entry: &Entry, sharing: &Sharing) -> Self {
         // What is coded already does not get smaller, and takes long not to.
-        let is_coded = entry.fields.contains_key(CONTENT_ENCODING);
+        let is_coded = entry.fields().contains_key(CONTENT_ENCODING);
         if is_coded || body.len() as u64 <= sharing.compress_above {
             return Self::Plain(body.clone());
         }
@@ -322,7 +326,8 @@ mod tests {
 
     fn assert_same(read: &Entry, entry: &Entry) {
         assert_eq!(format!("{:?}", read.facts), format!("{:?}", entry.facts));
-        assert_eq!(read.fields, entry.fields);
+        assert_eq!(read.fields(), entry.fields());
+        assert_eq!(read.validators(), entry.validators());
         assert_eq!(read.asked.shared(), entry.asked.shared());
         assert_eq!(read.received, entry.received);
         assert_eq!(read.kept_until, entry.kept_until);
