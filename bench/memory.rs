@@ -216,18 +216,11 @@ impl Page {
         };
         let admission = may_store(&asked, &response, exchange, policy).expect("it may be stored");
         let times = Times {
-            asked: Instant::now(),
+            asked: memory.tombstones().epoch(),
             received: now,
         };
         let (_writer, growing) = Body::begin();
-        let entry = Entry::new(
-            admission,
-            Box::default(),
-            b"OK",
-            Content::Growing(growing),
-            times,
-            policy,
-        );
+        let entry = Entry::new(admission, b"OK", Content::Growing(growing), times, policy);
         let key = Key::of(&asked, SCOPE, policy);
         memory.store(&key, Arc::new(entry.whole(self.body)), policy);
     }

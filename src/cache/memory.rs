@@ -145,6 +145,12 @@ impl Memory {
         });
     }
 
+    /// Whether anything stands under this key.
+    pub fn has(&self, key: &Key) -> bool {
+        let slot = self.slots.get(&key.digest());
+        slot.is_some_and(|slot| *slot.key == *key.bytes() && !slot.variants.is_empty())
+    }
+
     /// What was purged.
     pub fn tombstones(&self) -> &Arc<Tombstones> {
         &self.tombstones

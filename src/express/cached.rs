@@ -140,7 +140,8 @@ impl Lane<'_> {
             }
             // A part is for whom it was asked for, and for who comes when it is stored.
             let is_alone = wants_part || !memory.expects_something(&key);
-            if let Some(leading) = leading.take().or_else(|| is_alone.then(Leading::alone)) {
+            let alone = || is_alone.then(|| self.gateway.fills().alone(key.digest()));
+            if let Some(leading) = leading.take().or_else(alone) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
@@ -211,7 +212,8 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
         let about = Stored::Stale(stored.clone());
-        let mut fetch = self.fetch(caching, key, about, Leading::alone());
+        let alone = self.gateway.fills().alone(key.digest());
+        let mut fetch = self.fetch(caching, key, about, alone);
         let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (origin, head) = self.reach(forward).await?;
