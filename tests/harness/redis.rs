@@ -244,6 +244,11 @@ impl RedisCluster {
         urls.collect::<Vec<_>>().join(", ")
     }
 
+    /// The first three are the masters at the start.
+    pub fn nodes(&self) -> &[RedisServer] {
+        &self.nodes
+    }
+
     /// Kills a master, 0 to 2, and lets its replica take over at once.
     pub fn fail_over(&mut self, index: usize) {
         self.nodes[index].kill();
