@@ -1,15 +1,15 @@
 //! The encoded forms of one stored response: each made once, when it is first wanted, and found again without a lock.
 
-use std::mem::size_of;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::OnceCell;
 
 use super::entry::compose;
 use crate::compression::{Coding, encoder, representation};
 use crate::http1::PackedHead;
+use crate::http1::packed::map;
+use crate::weight;
 
 /// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
 /// encoded beside the connections.
@@ -46,20 +46,15 @@ impl Forms {
         })))
     }
 
-    /// The form of this coding, of a response with these fields under `identity`: `None` if its body has not been made,
-    /// `Some(None)` if that is not worth it.
-    pub fn get(
-        &self,
-        coding: Coding,
-        identity: &PackedHead,
-        fields: impl FnOnce() -> HeaderMap,
-    ) -> Option<Option<Form<'_>>> {
+    /// The form of this coding, of a response with this head: `None` if its body has not been made, `Some(None)` if that is
+    /// not worth it.
+    pub fn get<'a>(&'a self, coding: Coding, identity: &PackedHead) -> Option<Option<Form<'a>>> {
         let made = self.0.get()?;
         let Some(body) = made.bodies[coding.place()].get()? else {
             return Some(None);
         };
         let head = made.heads[coding.place()].get_or_init(|| {
-            let mut fields = fields();
+            let mut fields = map(identity.sent());
             representation::encode(&mut fields, coding, Some(body.len()));
             compose(identity.status(), identity.reason(), &fields)
         });
@@ -90,12 +85,12 @@ impl Forms {
         };
         let bodies = made.bodies.iter().filter_map(|body| body.get()?.as_ref());
         let heads = made.heads.iter().filter_map(OnceLock::get);
-        size_of::<Made>()
-            + size_of::<Bodies>()
-            + bodies.map(Bytes::len).sum::<usize>()
-            + heads
-                .map(|head| head.pieces().into_iter().sum::<usize>())
+        weight::of_piece(size_of::<Made>())
+            + weight::of_shared::<Bodies>()
+            + bodies
+                .map(|body| weight::of_bytes(body.len()))
                 .sum::<usize>()
+            + heads.map(PackedHead::weight).sum::<usize>()
     }
 }
 
@@ -106,8 +101,8 @@ mod tests {
     use super::*;
 
     fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
-        let identity = compose(StatusCode::OK, b"Fine", &HeaderMap::new());
-        forms.get(coding, &identity, HeaderMap::new)
+        let identity = PackedHead::compose(StatusCode::OK, b"Fine", &[], &[]);
+        forms.get(coding, &identity)
     }
 
     #[tokio::test]
