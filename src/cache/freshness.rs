@@ -153,7 +153,8 @@ impl Freshness {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         match self.is_fresh(now) {
             true => seconds(self.remaining(now)),
-            false => -seconds(self.staleness(now)),
+            // Begun seconds count: zero would be fresh.
+            false => -seconds(self.staleness(now) + Duration::from_nanos(999_999_999)),
         }
     }
 

@@ -130,8 +130,8 @@ impl Record {
             no_transform,
         };
         let admission = Admission {
-            facts,
             validators: Validators::of(&fields, times.received),
+            facts,
             fields,
         };
         let entry = Entry::new(admission, reason, Content::Whole(body), times, policy);
@@ -327,6 +327,7 @@ mod tests {
     fn assert_same(read: &Entry, entry: &Entry) {
         assert_eq!(format!("{:?}", read.facts), format!("{:?}", entry.facts));
         assert_eq!(read.fields(), entry.fields());
+        assert_eq!(read.validators(), entry.validators());
         assert_eq!(read.asked.shared(), entry.asked.shared());
         assert_eq!(read.received(), entry.received());
         assert_eq!(read.kept_until(), entry.kept_until());
