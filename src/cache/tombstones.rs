@@ -177,6 +177,12 @@ impl Tombstones {
         self.doubted.store(is_doubted, Ordering::Relaxed);
     }
 
+    /// The number here of the last purge of a scope; zero if there was none.
+    pub fn last_of(&self, scope: &Scope<'_>) -> u64 {
+        let known = self.known.read();
+        known.graves.get(&scope.digest()).map_or(0, Grave::own)
+    }
+
     /// Every scope whose last purge has a number for all, with that number; and the number up to which
     /// some may be forgotten.
     pub fn numbered(&self) -> (Vec<(u64, Strength, Digest)>, u64) {
