@@ -55,6 +55,7 @@ pub mod preference;
 pub mod purger;
 pub mod query;
 pub mod range;
+pub mod redis;
 pub mod replication;
 pub mod reuse;
 pub mod revalidation;

@@ -33,9 +33,10 @@ pub struct Entry {
     pub asked: Epoch,
     /// The number of the last purge at which it was found to be good.
     judged: AtomicU64,
+    /// When its head had arrived.
+    pub received: SystemTime,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
-    received: SystemTime,
     head: PackedHead,
     /// Of a whole body.
     forms: Forms,
@@ -117,8 +118,8 @@ impl Entry {
             facts,
             content: Content::Whole(body),
             head,
-            judged: AtomicU64::new(self.asked.own()),
             forms: Forms::default(),
+            judged: AtomicU64::new(self.asked.own()),
             ..*self
         }
     }
@@ -133,6 +134,19 @@ impl Entry {
         verdict
     }
 
+    /// The same response, that was good when `asked` was what had been purged.
+    pub fn judged_at(&self, asked: Epoch) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            content: self.content.clone(),
+            head: self.head.clone(),
+            forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
+            ..*self
+        }
+    }
+
     /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has
     /// been judged.
     pub fn stale_since(&self, since: SystemTime, now: Epoch) -> Self {
@@ -144,8 +158,8 @@ impl Entry {
             },
             content: self.content.clone(),
             head: self.head.clone(),
-            judged: AtomicU64::new(asked.own()),
             forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
             asked,
             ..*self
         }

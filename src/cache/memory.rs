@@ -169,8 +169,8 @@ impl Memory {
     }
 
     /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was purged
-    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it is larger
-    /// than everything together may be.
+    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
+    /// is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         if entry.weight() as u64 > self.capacity {
             return false;
@@ -226,6 +226,12 @@ impl Memory {
         until.is_none_or(|until| until <= Instant::now())
     }
 
+    /// Keys, and the bytes that they and their entries take.
+    pub fn size(&self) -> (u64, u64) {
+        self.slots.run_pending_tasks();
+        (self.slots.entry_count(), self.slots.weighted_size())
+    }
+
     /// What stays when `entry` comes: other variants by the same fields, of which something can come.
     fn others<'a>(
         &'a self,
@@ -240,12 +246,6 @@ impl Memory {
                 && other.kept_until > now
                 && other.judge(&self.tombstones, key) != Verdict::Purged
         })
-    }
-
-    /// Keys, and the bytes that they and their entries take.
-    pub fn size(&self) -> (u64, u64) {
-        self.slots.run_pending_tasks();
-        (self.slots.entry_count(), self.slots.weighted_size())
     }
 
     /// Puts another slot in the place of a key's, in one step.

@@ -137,6 +137,7 @@ impl Replication {
         patience: Option<Duration>,
     ) -> Arc<Self> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        tombstones.informed(false);
         let replication = Arc::new(Self {
             own: Member {
                 name,
@@ -336,6 +337,9 @@ impl Replication {
                 tracing::debug!(%away, "purges of other gateways are not read");
             }
             let vouched = self.standing.lock().vouched.elapsed();
+            if vouched > SILENT {
+                self.tombstones.informed(false);
+            }
             let doubts = patience.is_some_and(|patience| vouched > patience + LIVE_EVERY);
             if doubts != doubted {
                 doubted = doubts;
@@ -380,6 +384,7 @@ impl Replication {
             }
             let known = standing.read(gaps, last);
             self.tombstones.heard(known);
+            self.tombstones.informed(true);
             standing.peers = self.peers(now, there);
             is_continuous && standing.floor < floor && count < MOST_KEPT / 2
         };
