@@ -280,6 +280,21 @@ fn clients_that_may_purge_do_so_by_a_request() {
 }
 
 #[test]
+fn pages_are_asked_for_again_when_everything_was_purged() {
+    let site = Site::default();
+    let origin = site.origin(MINUTE);
+    let warm = "[cache.warm]\nurls = [\"http://a.example/w\"]\nat_start = false";
+    let gateway = administered(&origin, warm);
+    get(&gateway, "/w");
+    let new = site.publish();
+    purge(&gateway, &json!({ "everything": true }));
+    origin.wait_for_requests(2);
+    wait_for("the new page to be stored", || {
+        (told(&get(&gateway, "/w")) == ("HIT", new.clone())).then_some(())
+    });
+}
+
+#[test]
 fn where_nobody_may_purge_it_is_a_method_like_any_other() {
     let origin = Site::default().origin(MINUTE);
     let gateway = configured(&origin, "", "");

@@ -116,8 +116,8 @@ impl Entry {
             facts,
             content: Content::Whole(body),
             head,
-            judged: AtomicU64::new(self.asked.own()),
             forms: Forms::default(),
+            judged: AtomicU64::new(self.asked.own()),
             ..*self
         }
     }
@@ -156,8 +156,8 @@ impl Entry {
             },
             content: self.content.clone(),
             head: self.head.clone(),
-            judged: AtomicU64::new(asked.own()),
             forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
             asked,
             ..*self
         }

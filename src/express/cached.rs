@@ -140,8 +140,8 @@ impl Lane<'_> {
             }
             // A part is for whom it was asked for, and for who comes when it is stored.
             let is_alone = wants_part || !memory.expects_something(&key);
-            let alone = || self.gateway.fills().alone(key.digest());
-            if let Some(leading) = leading.take().or_else(|| is_alone.then(alone)) {
+            let alone = || is_alone.then(|| self.gateway.fills().alone(key.digest()));
+            if let Some(leading) = leading.take().or_else(alone) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
