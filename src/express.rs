@@ -8,6 +8,7 @@ mod cached;
 mod client;
 mod encoding;
 mod fetch;
+mod others;
 mod request;
 mod stored;
 

@@ -13,6 +13,7 @@ use crate::cache::counters;
 use crate::cache::fill::Fills;
 use crate::cache::memory::Memory;
 use crate::cache::purger::Purger;
+use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
@@ -26,6 +27,7 @@ pub struct Gateway {
     draining: AtomicBool,
     log: Log,
     memory: Memory,
+    shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
     redis: Option<Arc<Redis>>,
     purger: Purger,
@@ -33,12 +35,13 @@ pub struct Gateway {
 
 impl Gateway {
     /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too,
-    /// and `purger` tells them what is purged.
+    /// with what is stored there, and `purger` tells them what is purged.
     pub fn new(
         plan: Arc<Plan>,
         log: Log,
         memory: Memory,
         redis: Option<Arc<Redis>>,
+        shared_cache: Option<SharedCache>,
         purger: Purger,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             log,
             memory,
+            shared_cache,
             fills: Arc::default(),
             redis,
             purger,
@@ -90,6 +94,11 @@ impl Gateway {
     /// What all gateways share, where there is such a thing.
     pub fn redis(&self) -> Option<&Arc<Redis>> {
         self.redis.as_ref()
+    }
+
+    /// What is stored for all gateways; `None` without a Redis.
+    pub fn shared_cache(&self) -> Option<&SharedCache> {
+        self.shared_cache.as_ref()
     }
 
     /// What is being asked to be stored.

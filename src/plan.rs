@@ -21,6 +21,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::cache::Policy;
 use crate::cache::counters::Counters;
+use crate::cache::redis::Sharing;
 use crate::client::Networks;
 use crate::compression::Compression;
 use crate::headers::host::HostSent;
@@ -115,7 +116,9 @@ pub struct Route {
 pub struct Caching {
     /// The name of the policy.
     pub name: Box<str>,
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
+    /// How they are shared with other gateways, where there is a Redis; `None` is not at all.
+    pub sharing: Option<Sharing>,
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,

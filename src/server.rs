@@ -18,6 +18,7 @@ use crate::admin::Admin;
 use crate::banner;
 use crate::cache::memory::Memory;
 use crate::cache::purger::{Name, Purger};
+use crate::cache::redis::{Bounds, SharedCache};
 use crate::config::problem::Problems;
 use crate::config::{self, Config, Draft, Source};
 use crate::demo::{self, Rhythm};
@@ -39,6 +40,9 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 
 /// How long the start waits for Redis, so that the first requests find it. It starts without, too.
 const FIRST_ANSWER: Duration = Duration::from_millis(500);
+
+/// How long the end waits for what is still to be written to Redis.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Why the gateway does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +204,13 @@ async fn serve(
         redis.settled(FIRST_ANSWER).await;
     }
     let memory = Memory::new(*config.cache.memory);
+    let shared_cache = redis.clone().map(|redis| {
+        let bounds = Bounds {
+            queued_writes: *config.cache.queued_writes,
+            queued_bytes: *config.cache.queued_bytes,
+        };
+        SharedCache::open(redis, &bounds)
+    });
     let purger = Purger::new(
         purger_name(&listeners),
         memory.tombstones().clone(),
@@ -207,7 +218,14 @@ async fn serve(
         *config.cache.without_redis,
     );
     purger.ready().await;
-    let gateway = Gateway::new(plan.clone(), log.clone(), memory, redis, purger);
+    let gateway = Gateway::new(
+        plan.clone(),
+        log.clone(),
+        memory,
+        redis,
+        shared_cache,
+        purger,
+    );
     let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
     let proxy = proxy::build(gateway.clone(), Connector);
@@ -282,7 +300,10 @@ async fn serve(
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
-            Event::Status => gateway.plan().log_status(),
+            Event::Status => {
+                gateway.plan().log_status();
+                gateway.shared_cache().inspect(|shared| shared.log_status());
+            }
             Event::Upgrade => match upgrade::hand_over(&invocation, &named).await {
                 Ok(pid) => {
                     tracing::info!(pid, "a new process serves; draining");
@@ -322,6 +343,9 @@ async fn serve(
     }
     if let Some(path) = pid_file.filter(|_| !handed_over) {
         upgrade::remove_pid_file(&path);
+    }
+    if let Some(shared) = gateway.shared_cache() {
+        shared.written(LAST_WRITES).await;
     }
     gateway.purger().leave().await;
     tracing::info!("ended");

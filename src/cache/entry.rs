@@ -132,6 +132,19 @@ impl Entry {
         verdict
     }
 
+    /// The same response, that was good when `asked` was what had been purged.
+    pub fn judged_at(&self, asked: Epoch) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            content: self.content.clone(),
+            head: self.head.clone(),
+            forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
+            ..*self
+        }
+    }
+
     /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has
     /// been judged.
     pub fn stale_since(&self, since: SystemTime, now: Epoch) -> Self {
@@ -174,6 +187,11 @@ impl Entry {
     /// Which bytes of the whole it has; `None` if that is all.
     pub fn part(&self) -> Option<Part> {
         self.facts.part.as_deref().copied()
+    }
+
+    /// When its head had arrived.
+    pub fn received(&self) -> SystemTime {
+        self.received.time()
     }
 
     pub fn reason(&self) -> &[u8] {

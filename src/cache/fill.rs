@@ -150,6 +150,11 @@ impl Drop for Counted {
 }
 
 impl Leading {
+    /// What is asked for, if others may join.
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.listed.as_ref().map(|listed| listed.wanted)
+    }
+
     /// Gives this to all who wait, and to all who come.
     pub fn ready(&self, entry: Arc<Entry>) {
         self.stage.send_replace(Stage::Ready(entry));

@@ -65,7 +65,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-type Bytes = SmallVec<[u8; 256]>;
+pub(super) type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,14 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// `bytes` are what a frame has come to.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -132,10 +140,7 @@ impl Frame {
     }
 
     pub fn finish(self) -> Framed {
-        Framed {
-            digest: Digest::of(&self.bytes),
-            bytes: self.bytes,
-        }
+        Framed::of(self.bytes)
     }
 }
 

@@ -56,6 +56,11 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// Of an entry that another gateway stored, before it is judged here.
+    pub(super) fn of_others(shared: u64) -> Self {
+        Self { own: 0, shared }
+    }
+
     /// The same for all gateways, of this one all purges up to this number.
     pub(super) fn at(self, own: u64) -> Self {
         Self { own, ..self }

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::client::{Client, Question};
+use super::others::Others;
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
@@ -17,9 +18,11 @@ use crate::cache::body::{Body, Reader, Writer};
 use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
+use crate::cache::frame::Digest;
 use crate::cache::freshness::Failure;
 use crate::cache::key::{Key, Url};
 use crate::cache::partial::Part;
+use crate::cache::redis::Held;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
 use crate::cache::scope::Scope;
 use crate::cache::tombstones::{Epoch, Purge};
@@ -48,6 +51,12 @@ pub(super) struct Fetch {
     pub leading: Leading,
     /// Whose request caused it; `None` is a client who has had an answer.
     pub leader: Option<Leader>,
+    /// What another gateway asks for meanwhile will do.
+    pub awaits_others: bool,
+    /// Of the request, where it is known.
+    pub variant: Option<Digest>,
+    /// The other gateways wait for this one.
+    pub held: Option<Held>,
 }
 
 /// What is stored already of what is asked for.
@@ -110,6 +119,8 @@ pub(super) enum Source {
     Validated { stored: bool },
     /// The origin failed, and the stored one stands in.
     StaleIfError,
+    /// Another gateway has asked.
+    Redis,
 }
 
 /// What the origin said, and when.
@@ -165,6 +176,11 @@ impl Answered {
 impl Fetch {
     /// Asks, tells everybody, and stores what may be stored.
     pub async fn run(mut self) {
+        match self.await_others().await {
+            Others::None => {}
+            Others::Asking => return,
+            Others::Stored(entry) => return self.share(entry, Source::Redis),
+        }
         match self.stored.clone() {
             Stored::Stale(stale) => self.revalidate(stale).await,
             Stored::Part(held, part) if !self.wants_part() => self.complete(&held, part).await,
@@ -296,7 +312,7 @@ impl Fetch {
 
     /// What a 304 makes of the stored response, and whether that is stored.
     fn validate(
-        &self,
+        &mut self,
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
@@ -308,7 +324,7 @@ impl Fetch {
 
     /// What the response to a HEAD makes of the stored response to GET.
     pub fn learn(
-        &self,
+        &mut self,
         stored: &Arc<Entry>,
         head: &ResponseHead,
         times: cache::Exchange,
@@ -333,11 +349,8 @@ impl Fetch {
                 let Url {
                     host, path, query, ..
                 } = self.key.url();
-                let url = Scope::Url { host, path, query };
-                self.gateway
-                    .memory()
-                    .tombstones()
-                    .purge(&Purge::hard([url]));
+                let outdated = Purge::hard([Scope::Url { host, path, query }]);
+                self.gateway.purger().purge_soon(outdated);
             }
             // What is stale is asked about before it is given.
             AfterHead::Outdated | AfterHead::Unrelated => {}
@@ -346,7 +359,7 @@ impl Fetch {
 
     /// Stores what is stored with other fields; `false` where these forbid it.
     fn renew(
-        &self,
+        &mut self,
         stale: &Arc<Entry>,
         fields: HeaderMap,
         exchange: cache::Exchange,
@@ -374,8 +387,7 @@ impl Fetch {
             &self.caching.policy,
         );
         let entry = Arc::new(entry.with_forms_of(stale));
-        let memory = self.gateway.memory();
-        let is_stored = is_admitted && memory.store(&self.key, entry.clone(), &self.caching.policy);
+        let is_stored = is_admitted && self.keep(&entry, true);
         (entry, is_stored)
     }
 
@@ -428,6 +440,7 @@ impl Fetch {
                     self.leading.ready(entry.clone());
                 } else {
                     self.leading.not_for_others();
+                    self.held = None;
                 }
                 let source = Source::Origin {
                     head: Box::new(head),
@@ -479,6 +492,7 @@ impl Fetch {
             if is_kept && arrived > self.caching.policy.largest_object {
                 is_kept = false;
                 self.leading.close();
+                self.held = None;
                 writer.let_go();
             }
             if is_kept && origin.is_over() {
@@ -501,7 +515,7 @@ impl Fetch {
     }
 
     /// Stores a response whose body is what has been written and `last`.
-    fn store(&self, entry: &Entry, writer: &Writer, last: &[u8]) {
+    fn store(&mut self, entry: &Entry, writer: &Writer, last: &[u8]) {
         let Some(body) = writer.whole(last) else {
             return;
         };
@@ -513,8 +527,7 @@ impl Fetch {
             // Not the bytes that it said it is.
             Some(_) => return,
         };
-        let memory = self.gateway.memory();
-        memory.store(&self.key, Arc::new(entry), &self.caching.policy);
+        self.keep(&Arc::new(entry), false);
     }
 
     /// A new part, with what is held of the same bytes where that joins it.
@@ -531,14 +544,13 @@ impl Fetch {
 
     /// Gives a stored response to everybody.
     fn share(mut self, entry: Arc<Entry>, source: Source) {
-        let for_others = match source {
-            Source::StaleIfError => true,
-            _ => entry.facts.freshness.is_fresh(SystemTime::now()),
-        };
-        if for_others {
-            self.leading.ready(entry.clone());
-        } else {
-            self.leading.not_for_others();
+        let is_fresh = entry.facts.freshness.is_fresh(SystemTime::now());
+        match source {
+            // Who waits finds it in memory.
+            Source::Redis => {}
+            Source::StaleIfError => self.leading.ready(entry.clone()),
+            _ if is_fresh => self.leading.ready(entry.clone()),
+            _ => self.leading.not_for_others(),
         }
         let attempt = self.exchange.attempt.seen();
         self.tell(Fetched::Shared(Box::new(Shared {

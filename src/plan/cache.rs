@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Caching;
 use crate::cache::counters::Counters;
 use crate::cache::policy::{Heuristic, Honoured};
+use crate::cache::redis::Sharing;
 use crate::cache::{Audience, Policy};
 use crate::config::Config;
 use crate::config::spec::{CachePolicySpec, RouteSpec};
@@ -18,14 +19,20 @@ pub(super) fn caching(
     config: &Config,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
 ) -> Option<Caching> {
-    let policy = policy(config.cache.policies.get(name)?);
+    let spec = config.cache.policies.get(name)?;
+    let policy = policy(spec);
     // Stands for all that the policy says: a stored page is as good as the rules it was stored by.
     let mark = blake3::hash(format!("{policy:?}").as_bytes()).to_hex();
     Some(Caching {
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
-        policy,
         counters: counters.get(&*route.label())?.clone(),
+        policy: Arc::new(policy),
+        sharing: spec.redis.then_some(Sharing {
+            compress_above: config.cache.compress_above,
+            compression_level: i32::from(config.cache.compression_level),
+            fill_lock: config.cache.fill_lock,
+        }),
     })
 }
 

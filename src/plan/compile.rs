@@ -117,11 +117,22 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
     if after.origin.sound && before.without_redis != after.without_redis {
         note(&after.without_redis, "cache.without_redis");
     }
+    if after.origin.sound && before.queued_writes != after.queued_writes {
+        note(&after.queued_writes, "cache.queued_writes");
+    }
+    if after.origin.sound && before.queued_bytes != after.queued_bytes {
+        note(&after.queued_bytes, "cache.queued_bytes");
+    }
 }
 
 fn admin_differs(running: &Config, wanted: &Config) -> bool {
     let sound = wanted.admin.as_ref().is_none_or(|admin| admin.origin.sound);
     sound && running.admin != wanted.admin
+}
+
+fn redis_differs(running: &Config, wanted: &Config) -> bool {
+    let sound = wanted.redis.as_ref().is_none_or(|redis| redis.origin.sound);
+    sound && running.redis != wanted.redis
 }
 
 fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<Counters>> {
@@ -133,11 +144,6 @@ fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<C
             (name, before.cloned().unwrap_or_default())
         })
         .collect()
-}
-
-fn redis_differs(running: &Config, wanted: &Config) -> bool {
-    let sound = wanted.redis.as_ref().is_none_or(|redis| redis.origin.sound);
-    sound && running.redis != wanted.redis
 }
 
 fn policies(config: &Config) -> BTreeMap<String, Arc<HeaderPolicy>> {
