@@ -31,7 +31,7 @@ impl<'a> Described<'a> {
             exchange,
             method,
             fields,
-            host: asked.host.as_ref().map(Host::to_string).unwrap_or_default(),
+            host: asked.host.as_ref().map(Host::to_text).unwrap_or_default(),
         }
     }
 
