@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::cache::fill::Fills;
+use crate::cache::guard::Guard;
 use crate::cache::memory::Memory;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
@@ -24,6 +25,7 @@ pub struct Gateway {
     log: Log,
     memory: Memory,
     fills: Arc<Fills>,
+    guard: Guard,
 }
 
 impl Gateway {
@@ -35,6 +37,7 @@ impl Gateway {
             log,
             memory,
             fills: Arc::default(),
+            guard: Guard::default(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Gateway {
     /// What is being asked to be stored.
     pub fn fills(&self) -> &Arc<Fills> {
         &self.fills
+    }
+
+    /// What is kept out of it.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// The bytes to answer a message with that is no request: no lane sees it. It is recorded like

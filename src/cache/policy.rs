@@ -59,6 +59,9 @@ pub struct Policy {
     pub largest_object: u64,
     /// Responses side by side under one key. 1 to 1000; 32 by default.
     pub variants: usize,
+    /// How long a page that looks personal is kept out, by [`super::guard`]. Up to a year; an hour by
+    /// default for anonymous visitors; zero: nobody looks.
+    pub quarantine: Duration,
     /// Whether clients are told more than `Cache-Status`: `X-Cache-Hits`, `X-Cache-Misses`.
     pub debug: bool,
 }
@@ -69,6 +72,7 @@ impl Policy {
         Self {
             audience: Audience::Anonymous,
             honoured: Honoured::NONE,
+            quarantine: Duration::from_secs(60 * 60),
             query: QueryRules {
                 ignore: known(&["utm_*", "fbclid", "gclid"]),
                 ..QueryRules::default()
@@ -96,12 +100,18 @@ impl Policy {
             honoured: Honoured::ALL,
             largest_object: 8 << 20,
             variants: 32,
+            quarantine: Duration::ZERO,
             debug: false,
         }
     }
 
     pub fn is_anonymous(&self) -> bool {
         self.audience == Audience::Anonymous
+    }
+
+    /// Whether pages that look personal are watched for.
+    pub fn is_guarded(&self) -> bool {
+        self.is_anonymous() && !self.quarantine.is_zero()
     }
 
     /// Which directives of this request are obeyed.

@@ -19,6 +19,7 @@ use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::freshness::Failure;
 use crate::cache::groups;
+use crate::cache::guard::{self, Suspicion};
 use crate::cache::key::Key;
 use crate::cache::partial::Part;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
@@ -392,6 +393,13 @@ impl Fetch {
             true => Err(NotStored::Partial),
             false => self.admit(&answered.response(), answered.exchange),
         };
+        let admitted = admitted.and_then(|admission| match self.suspicion(&answered) {
+            None => Ok(admission),
+            Some(suspicion) => {
+                self.quarantine(suspicion);
+                Err(suspicion.into())
+            }
+        });
         let described = self.described();
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
@@ -498,6 +506,12 @@ impl Fetch {
         let Some(body) = writer.whole(last) else {
             return;
         };
+        if let Some(suspicion) = self.suspicion_beside_stored(entry, &body) {
+            return self.quarantine(suspicion);
+        }
+        if self.gateway.guard().held(&self.key).is_some() {
+            return;
+        }
         let entry = match entry.facts.part {
             None => entry.whole(body),
             Some(part) if part.span.length() == body.len() as u64 => {
@@ -508,6 +522,35 @@ impl Fetch {
         };
         let memory = self.gateway.memory();
         memory.store(&self.key, Arc::new(entry), &self.caching.policy);
+    }
+
+    /// What gives the response away by its head.
+    fn suspicion(&self, answered: &Answered) -> Option<Suspicion> {
+        let by_head = || guard::by_head(&self.described().request(), &answered.response());
+        self.caching.policy.is_guarded().then(by_head)?
+    }
+
+    /// What gives it away beside the page that was stored before it.
+    fn suspicion_beside_stored(&self, entry: &Entry, body: &[u8]) -> Option<Suspicion> {
+        let Stored::Stale(before) = &self.stored else {
+            return None;
+        };
+        let Content::Whole(old) = &before.content else {
+            return None;
+        };
+        let is_compared = self.caching.policy.is_guarded()
+            && before.facts.status == entry.facts.status
+            && before.facts.variant.bytes() == entry.facts.variant.bytes();
+        is_compared.then(|| guard::page::compare(&entry.fields, old, body))?
+    }
+
+    /// Keeps the page out of the cache from here on, and what is stored of it.
+    fn quarantine(&self, suspicion: Suspicion) {
+        let gateway = &self.gateway;
+        gateway
+            .guard()
+            .hold(&self.key, suspicion, self.caching.policy.quarantine);
+        gateway.memory().invalidate(&self.key);
     }
 
     /// A new part, with what is held of the same bytes where that joins it.

@@ -61,6 +61,7 @@ fn policy(spec: &CachePolicySpec) -> Policy {
         },
         largest_object: spec.largest_object,
         variants: spec.variants,
+        quarantine: spec.quarantine.unwrap_or(basis.quarantine),
         debug: spec.debug,
         ..basis
     }

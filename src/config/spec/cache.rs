@@ -57,6 +57,8 @@ spec! {
         largest_object: u64 as Size = "8 MiB", within "1 KiB"..="1 GiB";
         /// Responses side by side under one key, 1 to 1000.
         variants: usize = 32, within 1..=1000;
+        /// How long a page that looks personal is kept out, 0s to 365d; "0s" turns the guard off; otherwise 1h for anonymous, off for rfc9111.
+        quarantine: Option<Duration>, within "0s"..="365d";
         /// Also send X-Cache-Hits and X-Cache-Misses.
         debug: bool = false;
     }
