@@ -37,6 +37,7 @@ fn header_finish(criterion: &mut Criterion) {
         elapsed: Duration::from_micros(53_914),
         connect: Some(Duration::from_micros(412)),
         first_byte: Some(Duration::from_micros(53_200)),
+        cache: None,
     };
     for (name, preset) in [
         ("off", Preset::Off),

@@ -22,8 +22,9 @@
 //!
 //! Beside these functions, what they decide over:
 //!
-//! - `entry`: one stored response, ready to be sent; `body`: one that is still arriving
+//! - `entry`: one stored response, ready to be sent, and its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
+//! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -32,12 +33,14 @@ pub mod admission;
 pub mod body;
 pub mod conditional;
 pub mod cookies;
+pub mod counters;
 pub mod date;
 mod digits;
 pub mod directives;
 pub mod entity;
 pub mod entry;
 pub mod fill;
+pub mod forms;
 mod frame;
 pub mod freshness;
 pub mod groups;
@@ -49,7 +52,7 @@ pub mod memory;
 pub mod partial;
 pub mod pattern;
 pub mod policy;
-mod preference;
+pub mod preference;
 pub mod query;
 pub mod range;
 pub mod reuse;

@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod caching;
+pub mod compressing;
 pub mod entry;
 pub mod ingress;
 pub mod record;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::compressing::Wish;
 use self::ingress::Admitted;
 use crate::client::RequestId;
 use crate::headers::cache::Told;
@@ -34,6 +36,10 @@ pub struct Exchange {
     pub attempt: Attempt,
     /// What the cache had to do with it, on a route that has a policy.
     pub cache: Option<Told>,
+    /// The coding that the client would take, on a route that compresses.
+    pub wish: Wish,
+    /// The answer depends on what codings the client accepts, and does not say so yet.
+    pub varies: bool,
     /// The answer is ours, for this reason.
     pub refusal: Option<Refusal>,
     pub request_body_bytes: u64,
@@ -107,6 +113,8 @@ impl Exchange {
             route: None,
             attempt: Attempt::default(),
             cache: None,
+            wish: Wish::default(),
+            varies: false,
             refusal: None,
             request_body_bytes: 0,
             status: 0,

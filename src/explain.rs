@@ -14,13 +14,13 @@ use crate::exchange::{Asked, Exchange, entry};
 use crate::headers::host::HostSent;
 use crate::plan::{Action, Caching, Forward, Plan, Rewrite, Route};
 use crate::refusal::Refusal;
-use crate::target::Host;
+use crate::target::{BadUrl, Host, Url};
 
 /// Why a request cannot be explained.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    #[error("{0:?} is no absolute URL; expected http://HOST/PATH or https://HOST/PATH")]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] BadUrl),
     #[error("{0:?} is no header field; expected \"NAME: VALUE\"")]
     Header(String),
 }
@@ -32,15 +32,15 @@ pub fn explain(
     url: &str,
     headers: &[String],
 ) -> Result<String, ExplainError> {
-    let (default_port, authority, target) = split(url)?;
-    let fields = fields(authority, headers)?;
+    let url: Url = url.parse()?;
+    let fields = fields(&url, headers)?;
     let parsed = Parsed {
         version: Version::HTTP_11,
         method,
         authority: None,
-        target: target.as_bytes(),
+        target: url.target().as_bytes(),
         headers: &fields,
-        default_port,
+        default_port: url.default_port(),
     };
     let mut text = String::new();
     let admitted = match ingress::check_parsed(&parsed, &plan.limits) {
@@ -69,7 +69,7 @@ pub fn explain(
             describe(&mut text, &route, &asked);
             if let Some(caching) = &route.cache {
                 let mut exchange = Exchange::new(plan.clone());
-                exchange.https = default_port == 443;
+                exchange.https = url.https;
                 exchange.asked = Some(asked);
                 describe_cache(
                     &mut text,
@@ -102,6 +102,12 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
     }
     for (index, rule) in route.headers.rules().iter().enumerate() {
         line(text, if index == 0 { "headers" } else { "" }, rule);
+    }
+    if let Some(compression) = &route.compression {
+        let codings: Vec<_> = compression.codings.iter().map(|one| one.as_str()).collect();
+        let above = compression.min_size;
+        let rule = format!("{} from {above} bytes on", codings.join(", "));
+        line(text, "compresses", &rule);
     }
     if route.max_body < u64::MAX {
         line(text, "max body", &format!("{} bytes", route.max_body));
@@ -207,22 +213,7 @@ fn refused(text: &mut String, refusal: &Refusal) {
     }
 }
 
-/// The default port of the scheme, the authority, and the target.
-fn split(url: &str) -> Result<(u16, &str, &str), ExplainError> {
-    let schemes = [("http://", 80), ("https://", 443)];
-    let (port, rest) = schemes
-        .iter()
-        .find_map(|(scheme, port)| Some((*port, url.strip_prefix(scheme)?)))
-        .ok_or_else(|| ExplainError::Url(url.to_owned()))?;
-    let (authority, target) = match rest.find(['/', '?']) {
-        Some(end) if rest[end..].starts_with('/') => rest.split_at(end),
-        Some(_) => return Err(ExplainError::Url(url.to_owned())),
-        None => (rest, "/"),
-    };
-    Ok((port, authority, target))
-}
-
-fn fields(authority: &str, headers: &[String]) -> Result<HeaderMap, ExplainError> {
+fn fields(url: &Url, headers: &[String]) -> Result<HeaderMap, ExplainError> {
     let mut fields = HeaderMap::new();
     for header in headers {
         let invalid = || ExplainError::Header(header.clone());
@@ -232,8 +223,7 @@ fn fields(authority: &str, headers: &[String]) -> Result<HeaderMap, ExplainError
         fields.append(name, value);
     }
     if !fields.contains_key(HOST) {
-        let host = HeaderValue::try_from(authority)
-            .map_err(|_| ExplainError::Url(authority.to_owned()))?;
+        let host = HeaderValue::try_from(url.authority()).expect("an authority is visible text");
         fields.insert(HOST, host);
     }
     Ok(fields)

@@ -6,6 +6,7 @@
 
 mod cached;
 mod client;
+mod encoding;
 mod fetch;
 mod request;
 mod stored;
@@ -17,19 +18,23 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
 use http::header::TE;
+use http::{Method, StatusCode};
 use pingora_core::protocols::http::v2::server::HttpSession;
 
-use self::client::{Client, Http1, Http2};
-use self::request::Request;
+use self::client::{Client, Http1, Http2, Own};
+pub use self::request::Request;
+use crate::cache::status::Disposition;
+use crate::compression::encoder::Encoder;
 use crate::downstream::Downstream;
 use crate::downstream::connection::Connection;
 use crate::exchange::attempt::{self, forwarding};
+use crate::exchange::compressing::For;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::record::{self, Served};
 use crate::exchange::{Exchange, ingress::Parsed};
 use crate::gateway::Gateway;
+use crate::headers::cache::Told;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
 use crate::plan::Forward;
@@ -121,6 +126,46 @@ pub async fn serve_stream(
     true
 }
 
+/// What a visit of our own was answered.
+pub struct Visit {
+    pub status: StatusCode,
+    /// What the cache did, where the route has one.
+    pub cache: Option<Disposition>,
+    /// As much of the body as was to be kept; `None` if it broke off or there was more.
+    pub body: Option<Bytes>,
+}
+
+impl Visit {
+    /// Whether the answer had been stored before.
+    pub fn is_hit(&self) -> bool {
+        matches!(self.cache, Some(Disposition::Hit | Disposition::Stale))
+    }
+}
+
+/// Has the gateway answer a request of its own as it would a visitor's, and keeps a body of up to `most` bytes.
+/// `None`: this lane does not serve it.
+pub async fn visit(
+    gateway: &Arc<Gateway>,
+    downstream: &Arc<Downstream>,
+    request: Request,
+    most: usize,
+) -> Option<Visit> {
+    let client = Client::Own(Box::new(Own::new(request, most)));
+    let mut lane = Lane::begin(gateway, downstream, client).ok()?;
+    let ended = lane.serve().await;
+    let cache = lane.exchange.cache.as_ref().map(Told::disposition);
+    let Client::Own(own) = lane.client else {
+        unreachable!("a lane keeps its client");
+    };
+    Some(Visit {
+        status: StatusCode::from_u16(lane.exchange.status).ok()?,
+        cache,
+        body: own
+            .body()
+            .filter(|_| matches!(ended, Ended::Answered { .. })),
+    })
+}
+
 /// How the service of a client ended.
 enum Ended {
     Answered { keep: bool },
@@ -133,50 +178,10 @@ async fn serve_client(
     downstream: &Arc<Downstream>,
     client: Client<'_>,
 ) -> Ended {
-    let Ok(request) = client.request() else {
+    match Lane::begin(gateway, downstream, client) {
+        Ok(mut lane) => lane.serve().await,
         // The scanner and this lane disagree: let the other lane be the judge.
-        return Ended::Declined;
-    };
-    let mut lane = Lane {
-        gateway,
-        client,
-        downstream,
-        exchange: Exchange::new(gateway.plan()),
-        request,
-        sent: 0,
-    };
-    let answered = match lane.enter() {
-        Ok(Entry::Forward) => {
-            let (_, forward) = forwarding(&lane.exchange);
-            if forward.upstream.settings().protocol != Protocol::H1 {
-                return Ended::Declined;
-            }
-            match lane
-                .exchange
-                .route
-                .as_ref()
-                .and_then(|route| route.cache.clone())
-            {
-                Some(caching) => lane.cached(&forward, &caching).await,
-                None => lane.forward(&forward).await,
-            }
-        }
-        Ok(Entry::Answer(mut answer)) => {
-            entry::dress(&lane.exchange, &mut answer.head);
-            lane.answer(*answer).await.map_err(Unanswered::from)
-        }
-        Err(refusal) => Err(Unanswered::Refused(refusal)),
-    };
-    let whole = match answered {
-        Ok(()) => true,
-        Err(Unanswered::Refused(refusal)) => lane.refuse(refusal).await.is_ok(),
-        Err(Unanswered::Broken) => false,
-    };
-    lane.record();
-    match lane.client {
-        _ if !whole => Ended::Broken,
-        Client::Http1(client) => Ended::Answered { keep: client.keep },
-        Client::Http2(_) | Client::Nobody(_) => Ended::Answered { keep: true },
+        Err(_) => Ended::Declined,
     }
 }
 
@@ -187,11 +192,62 @@ struct Lane<'a> {
     downstream: &'a Arc<Downstream>,
     exchange: Exchange,
     request: Request,
+    /// What the body of the answer goes through.
+    encoder: Option<Encoder>,
     /// Body bytes written to the client.
     sent: u64,
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    fn begin(
+        gateway: &'a Arc<Gateway>,
+        downstream: &'a Arc<Downstream>,
+        client: Client<'a>,
+    ) -> Result<Self, Malformed> {
+        let request = client.request()?;
+        Ok(Self {
+            gateway,
+            client,
+            downstream,
+            exchange: Exchange::new(gateway.plan()),
+            request,
+            encoder: None,
+            sent: 0,
+        })
+    }
+
+    async fn serve(&mut self) -> Ended {
+        let answered = match self.enter() {
+            Ok(Entry::Forward) => {
+                let (route, forward) = forwarding(&self.exchange);
+                if forward.upstream.settings().protocol != Protocol::H1 {
+                    return Ended::Declined;
+                }
+                match route.cache.clone() {
+                    Some(caching) => self.cached(&forward, &caching).await,
+                    None => self.forward(&forward).await,
+                }
+            }
+            Ok(Entry::Answer(mut answer)) => {
+                entry::dress(&self.exchange, &mut answer.head);
+                self.answer(*answer).await.map_err(Unanswered::from)
+            }
+            Err(refusal) => Err(Unanswered::Refused(refusal)),
+        };
+        let whole = match answered {
+            Ok(()) => true,
+            Err(Unanswered::Refused(refusal)) => self.refuse(refusal).await.is_ok(),
+            Err(Unanswered::Broken) => false,
+        };
+        self.record();
+        match whole {
+            true => Ended::Answered {
+                keep: self.client.keeps(),
+            },
+            false => Ended::Broken,
+        }
+    }
+
     fn enter(&mut self) -> Result<Entry, Refusal> {
         let parsed = Parsed {
             version: self.client.version(),
@@ -314,10 +370,9 @@ impl Lane<'_> {
         if self.exchange.cache.is_some() {
             stored::strip_what_is_for_us(&mut head);
         }
-        self.begin_answer(head)?;
+        self.begin_pieces(head, For::ThisClient)?;
         loop {
-            let piece = watched(&mut self.client, origin.body()).await;
-            match self.present(piece)? {
+            match self.arriving(origin.body()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(error) => {
@@ -344,12 +399,26 @@ impl Lane<'_> {
 
     /// Sends a piece of its body.
     async fn send(&mut self, piece: Bytes) -> Result<(), Gone> {
+        let piece = match &mut self.encoder {
+            Some(encoder) => encoder.push(&piece),
+            None => piece,
+        };
+        self.write(piece).await
+    }
+
+    async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if piece.is_empty() {
+            return Ok(());
+        }
         self.sent += piece.len() as u64;
         let written = self.client.body(piece).await;
         self.taken(written)
     }
 
     async fn end_answer(&mut self) -> Result<(), Gone> {
+        if let Some(encoder) = self.encoder.take() {
+            self.write(encoder.finish()).await?;
+        }
         let ended = self.client.end().await;
         self.taken(ended)
     }

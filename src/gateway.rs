@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, header};
 
+use crate::cache::counters;
 use crate::cache::fill::Fills;
 use crate::cache::guard::Guard;
 use crate::cache::memory::Memory;
@@ -79,6 +80,17 @@ impl Gateway {
     /// What is kept out of it.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Lets the counters of every route remember where they stand, for as long as the process lives.
+    pub async fn sample_counters(self: Arc<Self>) {
+        let mut every = tokio::time::interval(counters::EVERY);
+        loop {
+            every.tick().await;
+            for counters in self.plan().counters.values() {
+                counters.sample();
+            }
+        }
     }
 
     /// The bytes to answer a message with that is no request: no lane sees it. It is recorded like

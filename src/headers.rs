@@ -2,6 +2,7 @@
 //! header types, which keep the case of names on the wire. Knows nothing of sessions or routes.
 
 pub mod cache;
+pub mod encoding;
 pub mod forwarded;
 pub mod host;
 pub mod names;

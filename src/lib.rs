@@ -19,6 +19,7 @@
 //! route           host, method and longest path prefix → route; rewriting and redirects
 //! headers         fields to the application and to the client: forwarded, host, policies, security
 //! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
+//! compression     a body in fewer bytes: which coding, for what, and the encoders
 //! upstream        backends, balance, health, queue, leases, and the connections to them
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
@@ -29,7 +30,7 @@
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
-//! {config, refusal} → route → headers → {cache, upstream} → {downstream, listen, certificates} →
+//! {config, refusal} → route → headers → {cache, upstream} → {compression, downstream, listen, certificates} →
 //! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
@@ -52,6 +53,7 @@ pub mod cache;
 pub mod certificates;
 pub mod certs;
 pub mod client;
+pub mod compression;
 pub mod config;
 pub mod demo;
 pub mod descriptors;
@@ -75,4 +77,5 @@ pub mod target;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;
+pub mod warm;
 mod word;

@@ -5,8 +5,10 @@
 
 mod cache;
 mod compile;
+mod compression;
 mod routes;
 mod upstreams;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::Policy;
+use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
+use crate::compression::Compression;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
@@ -27,6 +31,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.
 pub struct Plan {
@@ -45,6 +50,10 @@ pub struct Plan {
     pub access: AccessPolicy,
     /// Whether any route stores responses.
     pub caches: bool,
+    /// How the requests of each route that stores responses were answered, by its name.
+    pub counters: BTreeMap<Box<str>, Arc<Counters>>,
+    /// What is asked for before visitors come.
+    pub warm: Option<Arc<WarmUp>>,
     /// Who is asked for the names of backends.
     pub dns: DnsSettings,
 }
@@ -91,6 +100,8 @@ pub struct Route {
     pub access: AccessPolicy,
     /// What is stored of its responses; `None` is nothing.
     pub cache: Option<Arc<Caching>>,
+    /// How its responses are compressed; `None` is not at all.
+    pub compression: Option<Arc<Compression>>,
 }
 
 /// How the responses of one route are stored.
@@ -101,6 +112,8 @@ pub struct Caching {
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,
+    /// Those of the route, in every plan.
+    pub counters: Arc<Counters>,
 }
 
 /// What becomes of a request.

@@ -4,6 +4,7 @@
 //! says them in pingora's words. Only this directory and `accept` know pingora's `Session`.
 
 mod attempt;
+mod encoding;
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -93,8 +94,10 @@ impl ProxyHttp for FullLane {
         Exchange::new(self.0.plan())
     }
 
-    /// None: what pingora's modules do is done here or not at all.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+    /// None of pingora's: what they do is done here or not at all.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(encoding::Encodings));
+    }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         if self.0.is_draining() {
@@ -234,6 +237,7 @@ impl ProxyHttp for FullLane {
         if !interim {
             exchange.status = response.status.as_u16();
             attempt::frame_for_client(session, response);
+            encoding::begin(session, response, exchange)?;
             if session.is_http2() {
                 // Without pingora's second map: the names of HTTP/2 have no case to keep.
                 let unset = ResponseHeader::build_no_case(StatusCode::OK, Some(0))?;
@@ -369,6 +373,7 @@ async fn send(session: &mut Session, exchange: &mut Exchange, answer: Answer) ->
     let Answer { head, body } = answer;
     // Meant for a response that broke off before its head was out; ours has its own.
     downstream(session).add_to_answer(Vec::new());
+    encoding::forget(session);
     exchange.status = head.status.as_u16();
     let head_only = session.req_header().method == Method::HEAD || body.is_empty();
     session

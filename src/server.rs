@@ -28,6 +28,7 @@ use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
 use crate::upstream::Connector;
+use crate::warm::Warmer;
 
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
@@ -176,6 +177,7 @@ async fn serve(
     plan.looked_up(FIRST_LOOKUP).await;
     let memory = Memory::new(*config.cache.memory);
     let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory));
+    tokio::spawn(gateway.clone().sample_counters());
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
         settings: listening::accept_settings(&config),
@@ -224,6 +226,8 @@ async fn serve(
     ]);
     banner::log_ready(&config, &plan, &listeners);
 
+    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
+    tokio::spawn(warmer.keep_to_plan());
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {

@@ -6,6 +6,8 @@
 pub mod host;
 pub mod path;
 mod segment;
+pub mod url;
 
 pub use host::{Authority, BadHost, Host};
 pub use path::{BadPath, PathParameters, PathRules, Target};
+pub use url::{BadUrl, Url};

@@ -49,6 +49,10 @@ macro_rules! choice {
         }
 
         impl $name {
+            /// Every one, in the order of their declaration.
+            pub const ALL: [Self; <Self as $crate::word::Choice>::WORDS.len()] =
+                [Self::$first $(, Self::$variant)*];
+
             /// The word it is written as.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -129,6 +133,7 @@ mod tests {
     #[test]
     fn an_unknown_word_is_answered_with_the_list_and_the_word_that_was_meant() {
         assert_eq!("keep".parse(), Ok(Mode::Keep));
+        assert_eq!(Mode::ALL.map(Mode::as_str), Mode::WORDS[..]);
         assert_eq!(Mode::Refuse.to_string(), "refuse");
         assert_eq!(
             "Keep".parse::<Mode>().unwrap_err().to_string(),

@@ -161,6 +161,7 @@ fn a_hit_carries_nothing_of_the_request_that_caused_it() {
     assert_eq!(first.field("surrogate-key"), None);
     let timing = second.field("server-timing").unwrap_or_default();
     assert!(!timing.contains("db"), "{timing}");
+    assert!(timing.starts_with("cache;desc=\"HIT\", "), "{timing}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod coding;
 pub mod corpus;
 pub mod gateway;
 pub mod h2_client;

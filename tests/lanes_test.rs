@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::harness::client::Connection;
+use crate::harness::coding::decoded;
 use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Received, Reply};
 use crate::harness::response::{Broken, Head};
@@ -60,6 +61,9 @@ const REPLIES: &[(&str, &str)] = &[
     ("busy", "HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 2\r\n\r\nno"),
     ("garbage", "ICY 200 OK\r\n\r\n"),
     ("hops", "HTTP/1.1 200 OK\r\nConnection: x-hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\na"),
+    ("page", "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"a\"\r\nAccept-Ranges: bytes\r\nVary: Cookie\r\nContent-Length: 9\r\n\r\n<p>hello!"),
+    ("pieces", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: public\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"),
+    ("fixed", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-transform\r\nContent-Length: 3\r\n\r\nabc"),
     ("own", "HTTP/1.1 200 OK\r\nServer: x\r\nX-Powered-By: y\r\nX-Frame-Options: DENY\r\nContent-Security-Policy: default-src *\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Empty:\r\nX-Obs: \u{e9}\r\nContent-Length: 1\r\n\r\na"),
 ];
 
@@ -125,11 +129,11 @@ fn fields(dice: &mut Dice) -> String {
         "X-Forwarded-For: 192.0.2.1, 192.0.2.2", "X-Forwarded-Proto: https", "X-Forwarded-Host: b.example",
         "X-Forwarded-Port: 99", "X-Real-IP: 192.0.2.9", "Forwarded: for=192.0.2.1",
         "X-Request-ID: abcdefgh-123", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "tracestate: a=b", "Range: bytes=0-3", "If-None-Match: \"a\"", "TE: trailers", "Trailer: x",
+        "tracestate: a=b", "Range: bytes=0-3", "If-None-Match: \"a\"", "If-None-Match: W/\"a\"", "TE: trailers", "Trailer: x",
         "Connection: keep-alive", "Connection: x-a, keep-alive", "Connection: close", "X-A: 1", "x_a: 1",
         "X_Forwarded_For: 1", "Proxy: evil", "Proxy-Connection: keep-alive", "Keep-Alive: 5", "Upgrade: h2c",
         "HTTP2-Settings: AAAA", "Authorization: Basic eA==", "X-Empty:", "X-Spaced:    a   b  ",
-        "X-Tab:\tv\t", "X-Obs: \u{e9}",
+        "X-Tab:\tv\t", "Accept-Encoding: gzip, br", "Accept-Encoding: zstd;q=0.5, gzip;q=0.4", "X-Obs: \u{e9}",
     ];
     const ODD: &[&str] = &[
         "Expect: other", "Host: b.example", "Connection: host", "Connection: a b",
@@ -225,6 +229,8 @@ impl Bench {
             r#"
             [server]
             listen = ["127.0.0.1:0"]
+            [compression]
+            min_size = "0 B"
             [clients]
             trusted_proxies = ["{trusted}"]
             [log]
@@ -309,6 +315,7 @@ fn read_body(client: &mut Connection, method: &str, head: &Head) -> Result<Strin
     if method != "HEAD" {
         client.body(head, |bytes| body.extend_from_slice(bytes))?;
     }
+    let body = decoded(head.field("content-encoding"), &body);
     let text = String::from_utf8_lossy(&body).into_owned();
     Ok(match head.field("x-request-id") {
         Some(id) => text.replace(id, "*"),

@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
+use super::forms::{Form, Forms};
 use super::frame::Digest;
 use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
 use super::tags::Tag;
+use crate::compression::Coding;
 use crate::http1::ResponseHead;
 
 /// A response that answers more than one request.
@@ -33,6 +35,8 @@ pub struct Entry {
     pub kept_until: SystemTime,
     head: ResponseHead,
     bytes: usize,
+    /// Of a whole body.
+    forms: Forms,
 }
 
 /// Its body.
@@ -81,6 +85,7 @@ impl Entry {
             asked: times.asked,
             kept_until,
             bytes: 0,
+            forms: Forms::default(),
             fields: own,
             head,
         }
@@ -138,9 +143,32 @@ impl Entry {
             content: Content::Whole(body),
             fields,
             head,
+            forms: Forms::default(),
             ..*self
         }
         .ready()
+    }
+
+    /// With the encoded forms of another entry, which has the same body.
+    pub fn with_forms_of(self, other: &Self) -> Self {
+        let forms = other.forms.under_another_head();
+        Self { forms, ..self }
+    }
+
+    /// What has been made of its body; see [`Self::form`].
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
+    /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
+    pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
+        // What clients may read: the head has lost what is only for us.
+        let fields = || {
+            let told = self.fields.iter().filter(|(name, _)| !is_for_us(name));
+            let told = told.map(|(name, value)| (name.clone(), value.clone()));
+            told.collect()
+        };
+        self.forms.get(coding, &self.head, fields)
     }
 
     /// The head of a whole answer, without `Age`.
@@ -160,6 +188,7 @@ impl Entry {
         size_of::<Self>()
             + self.bytes
             + body
+            + self.forms.weight()
             + spilled(facts.variant.bytes())
             + in_language.map_or(0, |variant| spilled(variant.bytes()))
             + size_of_val(&*self.groups)

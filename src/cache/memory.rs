@@ -5,7 +5,6 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -35,8 +34,6 @@ pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
     groups: Groups,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 /// What stands under one key.
@@ -86,8 +83,6 @@ impl Memory {
             slots,
             capacity,
             groups: Groups::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 
@@ -175,6 +170,19 @@ impl Memory {
         )
     }
 
+    /// Weighs an entry that has grown, if it is still kept.
+    pub fn weigh_again(&self, key: &Key, entry: &Arc<Entry>) {
+        self.slots.entry(key.digest()).and_compute_with(|current| {
+            let slot = current.map(moka::Entry::into_value);
+            let is_kept =
+                |slot: &Arc<Slot>| slot.variants.iter().any(|kept| Arc::ptr_eq(kept, entry));
+            match slot.filter(is_kept) {
+                Some(slot) => Op::Put(slot),
+                None => Op::Nop,
+            }
+        });
+    }
+
     /// Forgets what stands under a key, and refuses what was asked of the origin until now.
     pub fn invalidate(&self, key: &Key) {
         self.change(key, |_| {
@@ -204,14 +212,6 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
-    }
-
-    /// Counts an answer; hits and misses so far, with it.
-    pub fn count(&self, is_hit: bool) -> (u64, u64) {
-        let count = if is_hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.misses))
     }
 
     /// Puts another slot in the place of a key's, in one step.
@@ -300,6 +300,7 @@ mod tests {
     use crate::cache::admission::may_store;
     use crate::cache::entry::{Content, Times};
     use crate::cache::testing::{Asked, anonymous, get, response};
+    use crate::compression::Coding;
 
     fn key(asked: &Asked) -> Key {
         Key::of(&asked.head(), "route", &anonymous())
@@ -422,6 +423,23 @@ mod tests {
         assert!(memory.slots.weighted_size() <= ROOM);
         let entries = memory.slots.entry_count();
         assert!((80..=104).contains(&entries), "{entries}");
+    }
+
+    #[tokio::test]
+    async fn an_encoded_form_is_weighed_when_it_is_made() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        let body: &'static str = "<p>all the same</p>".repeat(1000).leak();
+        let entry = entry(&asked, &[], body);
+        memory.store(&key(&asked), entry.clone(), &anonymous());
+        memory.slots.run_pending_tasks();
+        let before = memory.slots.weighted_size();
+        entry.forms().make(Coding::Gzip, 1, &body.into()).await;
+        memory.weigh_again(&key(&asked), &entry);
+        memory.slots.run_pending_tasks();
+        let form = entry.forms().weight() as u64;
+        assert_eq!(memory.slots.weighted_size(), before + form);
+        assert!(form > 0);
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl<'a> Preferences<'a> {
         }
     }
 
+    /// Every name with its quality in thousandths, the most welcome first.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], u16)> + Clone {
+        self.0.iter().map(|item| (item.name, item.quality))
+    }
+
     /// What is more welcome than all else, if one item is.
     pub fn favourite(&self) -> Option<&'a [u8]> {
         let first = self.0.first()?;

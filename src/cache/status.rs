@@ -29,6 +29,44 @@ choice! {
         /// A part is stored, but not the one that is wanted.
         Partial = "partial",
     }
+
+    /// Where a stored response stood.
+    pub enum Tier: "tier" {
+        /// Of this gateway.
+        Memory = "memory",
+        /// Of all gateways.
+        Redis = "redis",
+    }
+
+    /// What the cache did for a request, in one word.
+    pub enum Disposition: "disposition" {
+        /// Answered with what is stored and fresh.
+        Hit = "hit",
+        /// Answered with what is stored and no longer fresh.
+        Stale = "stale",
+        /// The cache was not asked.
+        Bypass = "bypass",
+        /// The origin said that what is stored is still right.
+        Revalidated = "revalidated",
+        /// What was stored was no longer fresh, and the origin sent anew.
+        Expired = "expired",
+        /// Nothing was stored that could answer.
+        Miss = "miss",
+    }
+}
+
+impl Disposition {
+    /// As in `X-Cache` and `Server-Timing`.
+    pub fn in_capitals(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Stale => "STALE",
+            Self::Bypass => "BYPASS",
+            Self::Revalidated => "REVALIDATED",
+            Self::Expired => "EXPIRED",
+            Self::Miss => "MISS",
+        }
+    }
 }
 
 /// Where an answer came from.
@@ -58,19 +96,18 @@ pub struct CacheStatus<'a> {
 }
 
 impl CacheStatus<'_> {
-    /// The word of `X-Cache`.
-    pub fn x_cache(&self) -> &'static str {
+    pub fn disposition(&self) -> Disposition {
         let is_stale = self.ttl.is_some_and(|ttl| ttl < 0);
         match self.outcome {
-            Outcome::Hit if is_stale => "STALE",
-            Outcome::Hit => "HIT",
+            Outcome::Hit if is_stale => Disposition::Stale,
+            Outcome::Hit => Disposition::Hit,
             Outcome::Forwarded { why, status, .. } => match why {
-                Forward::Bypass | Forward::Method => "BYPASS",
+                Forward::Bypass | Forward::Method => Disposition::Bypass,
                 Forward::Stale | Forward::Request if status == Some(StatusCode::NOT_MODIFIED) => {
-                    "REVALIDATED"
+                    Disposition::Revalidated
                 }
-                Forward::Stale => "EXPIRED",
-                _ => "MISS",
+                Forward::Stale => Disposition::Expired,
+                _ => Disposition::Miss,
             },
         }
     }
@@ -193,7 +230,7 @@ mod tests {
             (forwarded(Forward::Request, Some(304)), "REVALIDATED"),
             (forwarded(Forward::Stale, Some(200)), "EXPIRED"),
         ] {
-            assert_eq!(status.x_cache(), word, "{status}");
+            assert_eq!(status.disposition().in_capitals(), word, "{status}");
         }
     }
 

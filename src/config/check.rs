@@ -4,6 +4,7 @@
 //! A wrong value has been replaced by its default before it comes here, and its table is not sound. Checks that would
 //! take that default for the operator's own words pass over such a table.
 
+mod compression;
 mod files;
 mod headers;
 mod listen;
@@ -27,6 +28,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);
+    compression::contradictions(config, problems);
     sizes_and_times(config, problems);
     if read_well && config.routes.is_empty() {
         problems.note(config, "no routes; expected at least one [[route]]");

@@ -1,17 +1,21 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod cache;
+mod compression;
 mod headers;
 mod route;
 mod server;
 mod upstream;
+mod warm;
 
 pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
+pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+pub use warm::WarmSpec;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +40,8 @@ spec! {
         headers: BTreeMap<String, HeadersSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
+        /// Which responses are compressed, and how much.
+        compression: CompressionSpec = {};
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use super::compressing::Wish;
 use super::ingress::{self, Malformed, Parsed};
 use super::{Asked, Exchange};
 use crate::cache::status::Forward;
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
 use crate::headers::cache::Told;
+use crate::headers::encoding;
 use crate::headers::forwarded::is_https;
 use crate::headers::policy::{Dressed, Facts};
 use crate::plan::{Action, Plan, Route};
@@ -62,6 +64,9 @@ pub fn enter(
         Method::GET | Method::HEAD => Told::forwarded(Forward::Bypass, None),
         _ => Told::forwarded(Forward::Method, None),
     });
+    if let Some(compression) = &route.compression {
+        exchange.wish = Wish::of(request, compression);
+    }
     if content_length(request.headers).is_some_and(|length| length > route.max_body) {
         let limit = route.max_body;
         return Err(Refusal::BodyTooLarge { limit });
@@ -142,8 +147,12 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
         elapsed: exchange.began.elapsed(),
         connect: exchange.attempt.connect_time(),
         first_byte: exchange.attempt.first_byte_time(),
+        cache: exchange.cache.as_ref().map(Told::disposition),
     };
     policy.finish(response, &facts);
+    if exchange.varies {
+        encoding::vary(response);
+    }
     if let Some(told) = &exchange.cache {
         told.finish(response);
     }

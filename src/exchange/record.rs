@@ -31,6 +31,11 @@ pub struct Served<'a> {
 /// Records a request that a lane has dealt with.
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
     let route = exchange.route.as_deref();
+    let caching = route.and_then(|route| route.cache.as_deref());
+    if let (Some(caching), Some(told)) = (caching, &exchange.cache) {
+        let counters = &caching.counters;
+        counters.count(told.disposition(), told.tier, told.detail);
+    }
     let policy = route.map_or(&exchange.plan.access, |route| &route.access);
     if !policy.may_want(exchange.status, exchange.began.elapsed()) {
         return;
@@ -59,7 +64,10 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
         bytes_out: served.bytes_out,
         connect: attempt.connect_time(),
         first_byte: attempt.first_byte_time(),
-        cache: exchange.cache.as_ref().map(|told| told.word()),
+        cache: exchange
+            .cache
+            .as_ref()
+            .map(|told| told.disposition().as_str()),
         cache_detail: exchange.cache.as_ref().and_then(|told| told.detail),
         user_agent: served.user_agent.and_then(|agent| agent.to_str().ok()),
         tunnel: served.tunnel,

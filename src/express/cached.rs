@@ -14,6 +14,7 @@ use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
 use crate::cache::admission::{self, Bypass};
 use crate::cache::conditional::Condition;
+use crate::cache::counters::Lookups;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::guard;
@@ -25,6 +26,7 @@ use crate::cache::status::{Forward as Why, Outcome};
 use crate::cache::{self, Policy};
 use crate::client::RequestId;
 use crate::exchange::caching::Described;
+use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
@@ -228,7 +230,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         detail: Option<&'static str>,
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
@@ -333,7 +335,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         source: Source,
         why: Why,
     ) -> Result<(), Unanswered> {
@@ -370,7 +372,7 @@ impl Lane<'_> {
             }
             Condition::Answer => {
                 strip_what_is_for_us(&mut head);
-                self.begin_answer(*head)?;
+                self.begin_pieces(*head, For::Everybody)?;
                 self.stream(body).await
             }
         }
@@ -425,8 +427,9 @@ impl Lane<'_> {
     fn tell(&mut self, caching: &Caching, told: Told) {
         let key = self.exchange.cache.take().and_then(|told| told.key);
         let counts = caching.policy.debug.then(|| {
+            let Lookups { hits, all } = caching.counters.lookups();
             let is_hit = told.outcome == Outcome::Hit;
-            self.gateway.memory().count(is_hit)
+            (hits + u64::from(is_hit), all - hits + u64::from(!is_hit))
         });
         self.exchange.cache = Some(Told {
             key,

@@ -30,6 +30,8 @@ const FIELDS_ADDED: usize = 16;
 pub(super) enum Client<'a> {
     Http1(Http1<'a>),
     Http2(Http2<'a>),
+    /// A visit of our own: nobody leaves.
+    Own(Box<Own>),
     /// A question of our own: nobody leaves, and nobody is written to.
     Nobody(Box<Question>),
 }
@@ -44,7 +46,7 @@ pub(super) struct Question {
 impl Client<'_> {
     pub fn version(&self) -> Version {
         match self {
-            Self::Http1(_) | Self::Nobody(_) => Version::HTTP_11,
+            Self::Http1(_) | Self::Own(_) | Self::Nobody(_) => Version::HTTP_11,
             Self::Http2(_) => Version::HTTP_2,
         }
     }
@@ -54,6 +56,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => Request::read(&client.head),
             Self::Http2(client) => Ok(Request::from(client.0.req_header())),
+            Self::Own(own) => Ok(own.request.clone()),
             Self::Nobody(question) => Ok(question.request.clone()),
         }
     }
@@ -63,7 +66,15 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.connection.poll_gone(cx),
             Self::Http2(client) => Pin::new(&mut client.0.idle()).poll(cx).map(drop),
-            Self::Nobody(_) => Poll::Pending,
+            Self::Own(_) | Self::Nobody(_) => Poll::Pending,
+        }
+    }
+
+    /// Whether the connection may carry another request.
+    pub fn keeps(&self) -> bool {
+        match self {
+            Self::Http1(client) => client.keep,
+            Self::Http2(_) | Self::Own(_) | Self::Nobody(_) => true,
         }
     }
 
@@ -79,7 +90,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.answer(&answer).await,
             Self::Http2(client) => client.answer(answer).await,
-            Self::Nobody(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -93,7 +104,8 @@ impl Client<'_> {
     pub async fn interim(&mut self, head: &ResponseHead) -> io::Result<bool> {
         match self {
             Self::Http1(client) => client.interim(head).await.map(|()| true),
-            Self::Http2(_) => Ok(false),
+            // The codec knows no interim responses.
+            Self::Http2(_) | Self::Own(_) => Ok(false),
             Self::Nobody(question) => Ok(question.leader.as_ref().is_some_and(|leader| {
                 let interim = Progress::Interim(Box::new(head.clone()));
                 leader.send(interim).is_ok()
@@ -119,7 +131,7 @@ impl Client<'_> {
                 Ok(())
             }
             Self::Http2(client) => client.head(&head, bodiless, exchange),
-            Self::Nobody(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
 
@@ -128,6 +140,10 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.connection.put_body(&piece, client.chunked).await,
             Self::Http2(client) => failed(client.0.write_body(piece, false).await),
+            Self::Own(own) => {
+                own.keep(&piece);
+                Ok(())
+            }
             Self::Nobody(_) => Ok(()),
         }
     }
@@ -140,7 +156,7 @@ impl Client<'_> {
                 client.connection.put_all(end).await
             }
             Self::Http2(client) => failed(client.0.finish()),
-            Self::Nobody(_) => Ok(()),
+            Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
 }
@@ -190,6 +206,40 @@ impl Http1<'_> {
         }
         wire.put_slice(b"\r\n");
         self.connection.gather(&wire);
+    }
+}
+
+/// The gateway itself.
+pub(super) struct Own {
+    request: Request,
+    body: BytesMut,
+    /// How long a body is kept; `None` once it was longer.
+    most: Option<usize>,
+}
+
+impl Own {
+    /// Keeps a body of up to `most` bytes.
+    pub fn new(request: Request, most: usize) -> Self {
+        Self {
+            request,
+            body: BytesMut::new(),
+            most: Some(most),
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        self.most = self
+            .most
+            .filter(|most| self.body.len() + piece.len() <= *most);
+        match self.most {
+            Some(_) => self.body.extend_from_slice(piece),
+            None => self.body = BytesMut::new(),
+        }
+    }
+
+    /// What was kept, unless there was more.
+    pub fn body(self) -> Option<Bytes> {
+        self.most.map(|_| self.body.freeze())
     }
 }
 

@@ -267,6 +267,7 @@ impl Fetch {
             downstream: &self.downstream,
             exchange: self.exchange.question(),
             request,
+            encoder: None,
             sent: 0,
         };
         let asked = Instant::now();
@@ -355,7 +356,7 @@ impl Fetch {
         });
         let described = self.described();
         let groups = groups::of(&described.request(), &admission.facts.tags);
-        let entry = Arc::new(Entry::new(
+        let entry = Entry::new(
             admission,
             groups,
             stale.head().reason(),
@@ -365,7 +366,8 @@ impl Fetch {
                 received: exchange.received,
             },
             &self.caching.policy,
-        ));
+        );
+        let entry = Arc::new(entry.with_forms_of(stale));
         let memory = self.gateway.memory();
         let is_stored = is_admitted && memory.store(&self.key, entry.clone(), &self.caching.policy);
         (entry, is_stored)
@@ -610,7 +612,7 @@ fn failure(answered: &Result<Answered, Refusal>) -> Option<Failure> {
 }
 
 /// The lines of a head as a map. What is no field of the map's kind is left out, which no gate lets through.
-fn fields_of(head: &ResponseHead) -> HeaderMap {
+pub(super) fn fields_of(head: &ResponseHead) -> HeaderMap {
     let lines = head.lines();
     let mut fields = HeaderMap::with_capacity(lines.len());
     for (name, value) in lines {

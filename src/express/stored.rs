@@ -1,12 +1,13 @@
 //! A stored response as an answer: all of it, a part, or that it has not changed.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Lane, Unanswered, watched};
+use super::{Lane, Unanswered};
 use crate::cache::body::Reader;
 use crate::cache::conditional::{self, Condition};
 use crate::cache::entry::{Content, Entry};
@@ -14,6 +15,7 @@ use crate::cache::range::{self, Multipart, Ranges, Span};
 use crate::cache::status::Forward as Why;
 use crate::cache::stored::is_for_us;
 use crate::client::RequestId;
+use crate::exchange::compressing::{self, For};
 use crate::headers::cache::Told;
 use crate::http1::ResponseHead;
 use crate::plan::{Caching, Forward};
@@ -36,7 +38,7 @@ impl Lane<'_> {
         &mut self,
         forward: &Forward,
         caching: &Caching,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
         match self.condition(entry) {
@@ -50,7 +52,7 @@ impl Lane<'_> {
         }
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
-                self.begin_answer(entry.head().clone())?;
+                self.begin_pieces(entry.head().clone(), For::Everybody)?;
                 return self.stream(reader).await;
             }
             (Content::Whole(body), None) => body.clone(),
@@ -58,10 +60,11 @@ impl Lane<'_> {
         };
         let held = Held::of(entry, body);
         match self.wanted(entry, held.complete) {
-            Ranges::Whole => self.whole(entry.head().clone(), held.bytes).await,
+            Ranges::Whole => self.all(caching, entry, &held.bytes).await,
             Ranges::One(span) => {
                 let fields = range::fields_of_part(&entry.fields, span, held.complete);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
+                compressing::depends(&mut self.exchange, entry.head());
                 self.whole(head, held.part(span)).await
             }
             Ranges::Many(spans) => self.parts(entry, &held, &spans).await,
@@ -89,7 +92,10 @@ impl Lane<'_> {
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
         let fields = conditional::not_modified_fields(&entry.fields);
-        let head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        let mut head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
+        if compressing::depends(&mut self.exchange, entry.head()) {
+            head = self.not_modified_as_known(head);
+        }
         self.whole(head, Bytes::new()).await
     }
 
@@ -107,6 +113,7 @@ impl Lane<'_> {
             complete: held.complete,
         };
         let fields = parts.fields(&entry.fields);
+        compressing::depends(&mut self.exchange, entry.head());
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
@@ -117,7 +124,11 @@ impl Lane<'_> {
     }
 
     /// Sends an answer that is there.
-    async fn whole(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Unanswered> {
+    pub(super) async fn whole(
+        &mut self,
+        head: ResponseHead,
+        body: Bytes,
+    ) -> Result<(), Unanswered> {
         self.begin_answer(head)?;
         if self.request.method != Method::HEAD && !body.is_empty() {
             self.send(body).await?;
@@ -128,8 +139,7 @@ impl Lane<'_> {
     /// Sends a body as it arrives.
     pub(super) async fn stream(&mut self, mut body: Reader) -> Result<(), Unanswered> {
         loop {
-            let piece = watched(&mut self.client, body.next()).await;
-            match self.present(piece)? {
+            match self.arriving(body.next()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,
                 Ok(None) => break,
                 Err(_) => return Err(self.cut_short()),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::policy::{Dressed, Name};
 use crate::cache::freshness::Freshness;
-use crate::cache::status::{CacheStatus, Forward, Outcome};
+use crate::cache::status::{CacheStatus, Disposition, Forward, Outcome, Tier};
 
 static AGE: Name = Name::of("age", "Age");
 static CACHE_STATUS: Name = Name::of("cache-status", "Cache-Status");
@@ -17,6 +17,8 @@ static X_CACHE_MISSES: Name = Name::of("x-cache-misses", "X-Cache-Misses");
 #[derive(Clone, Debug)]
 pub struct Told {
     pub outcome: Outcome,
+    /// Where the stored response stood that is given.
+    pub tier: Option<Tier>,
     /// Of an answer that is stored: whole seconds since it was made.
     pub age: Option<u64>,
     pub ttl: Option<i64>,
@@ -24,7 +26,7 @@ pub struct Told {
     pub detail: Option<&'static str>,
     /// Set for trusted clients alone, who are told the detail too.
     pub key: Option<Box<str>>,
-    /// Hits and misses of this gateway, where the policy says that clients are told.
+    /// Hits and misses of the route, this one with them, where the policy says that clients are told.
     pub counts: Option<(u64, u64)>,
 }
 
@@ -38,6 +40,7 @@ impl Told {
                 stored: false,
                 collapsed: false,
             },
+            tier: None,
             age: None,
             ttl: None,
             detail,
@@ -46,10 +49,11 @@ impl Told {
         }
     }
 
-    /// A stored response is given.
+    /// A stored response is given; it stood in memory, if it is a hit.
     pub fn given(outcome: Outcome, freshness: &Freshness, now: SystemTime) -> Self {
         Self {
             outcome,
+            tier: (outcome == Outcome::Hit).then_some(Tier::Memory),
             age: Some(freshness.age(now).as_secs()),
             ttl: Some(freshness.ttl(now)),
             detail: None,
@@ -58,16 +62,9 @@ impl Told {
         }
     }
 
-    /// The word of the record.
-    pub fn word(&self) -> &'static str {
-        match self.status().x_cache() {
-            "HIT" => "hit",
-            "STALE" => "stale",
-            "BYPASS" => "bypass",
-            "REVALIDATED" => "revalidated",
-            "EXPIRED" => "expired",
-            _ => "miss",
-        }
+    /// In one word.
+    pub fn disposition(&self) -> Disposition {
+        self.status().disposition()
     }
 
     /// Gives a response its fields.
@@ -77,7 +74,7 @@ impl Told {
             response.set(&AGE, age.to_string().as_bytes());
         }
         response.add(&CACHE_STATUS, status.to_string().as_bytes());
-        response.set(&X_CACHE, status.x_cache().as_bytes());
+        response.set(&X_CACHE, status.disposition().in_capitals().as_bytes());
         if let Some((hits, misses)) = self.counts {
             response.set(&X_CACHE_HITS, hits.to_string().as_bytes());
             response.set(&X_CACHE_MISSES, misses.to_string().as_bytes());

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::names::{Names, Places};
 use super::security::{Csp, Preset};
+use crate::cache::status::Disposition;
 use crate::client::RequestId;
 use crate::http1::ResponseHead;
 use crate::short::Short;
@@ -114,6 +115,8 @@ pub struct Facts<'a> {
     pub connect: Option<Duration>,
     /// From sending the request upstream to the first byte of its response.
     pub first_byte: Option<Duration>,
+    /// What the cache did, where one was asked.
+    pub cache: Option<Disposition>,
 }
 
 /// A field that a policy gives.
@@ -502,7 +505,7 @@ fn request_time(elapsed: Duration) -> Short<32> {
     text
 }
 
-/// Milliseconds to the tenth: `connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
+/// Milliseconds to the tenth: `cache;desc="MISS", connect;dur=0.4, first-byte;dur=53.2, total;dur=53.9`.
 fn server_timing(facts: &Facts<'_>) -> Short<128> {
     let metrics: [(&[u8], _); 3] = [
         (b"connect;dur=", facts.connect),
@@ -511,6 +514,12 @@ fn server_timing(facts: &Facts<'_>) -> Short<128> {
     ];
     let mut text = Short::default();
     let mut comma: &[u8] = b"";
+    if let Some(cache) = facts.cache {
+        text.push(b"cache;desc=\"");
+        text.push(cache.in_capitals().as_bytes());
+        text.push(b"\"");
+        comma = b", ";
+    }
     for (name, took) in metrics {
         let Some(took) = took else { continue };
         let tenths = took.subsec_micros() / 100;

@@ -22,8 +22,6 @@ choice! {
 }
 
 impl Preset {
-    pub const ALL: [Self; 3] = [Self::Basic, Self::Strict, Self::Off];
-
     /// Fields sent where the application did not say, with their case on the wire.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {

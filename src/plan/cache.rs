@@ -1,6 +1,10 @@
 //! From `[cache.policy.NAME]` to the policy of a route.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::Caching;
+use crate::cache::counters::Counters;
 use crate::cache::policy::{Heuristic, Honoured};
 use crate::cache::{Audience, Policy};
 use crate::config::Config;
@@ -8,7 +12,12 @@ use crate::config::spec::{CachePolicySpec, RouteSpec};
 use crate::headers::policy::FieldName;
 
 /// `None` when there is no such policy, of which a problem tells already.
-pub(super) fn caching(route: &RouteSpec, name: &str, config: &Config) -> Option<Caching> {
+pub(super) fn caching(
+    route: &RouteSpec,
+    name: &str,
+    config: &Config,
+    counters: &BTreeMap<Box<str>, Arc<Counters>>,
+) -> Option<Caching> {
     let policy = policy(config.cache.policies.get(name)?);
     // Stands for all that the policy says: a stored page is as good as the rules it was stored by.
     let mark = blake3::hash(format!("{policy:?}").as_bytes()).to_hex();
@@ -16,6 +25,7 @@ pub(super) fn caching(route: &RouteSpec, name: &str, config: &Config) -> Option<
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
         policy,
+        counters: counters.get(&*route.label())?.clone(),
     })
 }
 

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Plan;
+use super::compression::compression;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
+use super::warm::WarmUp;
+use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::config::Config;
 use crate::config::problem::{Problems, why};
@@ -38,12 +41,20 @@ impl Plan {
         }
         let upstreams = upstreams(config, tls, running);
         let policies = policies(config);
+        let compression = compression(config);
+        let counters = counters(config, running);
         let routes: Vec<_> = config
             .routes
             .iter()
-            .filter_map(|spec| route(spec, config, &upstreams, &policies))
+            .filter_map(|spec| route(spec, config, &upstreams, &policies, &counters, &compression))
             .collect();
         Some(Self {
+            counters,
+            warm: config
+                .cache
+                .warm
+                .as_ref()
+                .map(|spec| Arc::new(WarmUp::of(spec))),
             caches: config.routes.iter().any(|route| route.cache.is_some()),
             routes: Routes::new(routes),
             trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
@@ -90,6 +101,17 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
             "cache.memory differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
+}
+
+fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<Counters>> {
+    let counted = config.routes.iter().filter(|route| route.cache.is_some());
+    counted
+        .map(|route| {
+            let name: Box<str> = route.label().into();
+            let before = running.and_then(|running| running.counters.get(&name));
+            (name, before.cloned().unwrap_or_default())
+        })
+        .collect()
 }
 
 fn policies(config: &Config) -> BTreeMap<String, Arc<HeaderPolicy>> {

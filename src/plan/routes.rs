@@ -8,8 +8,11 @@ use http::StatusCode;
 
 use super::cache::caching;
 use super::compile::access;
+use super::compression;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
+use crate::cache::counters::Counters;
+use crate::compression::Compression;
 use crate::config::Config;
 use crate::config::spec::{ActionSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, UpstreamSpec};
 use crate::config::word::RetryOnSpec;
@@ -23,6 +26,8 @@ pub(super) fn route(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
+    counters: &BTreeMap<Box<str>, Arc<Counters>>,
+    compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
     let action = match &spec.action {
@@ -40,11 +45,12 @@ pub(super) fn route(
         }),
     };
     let cache = match &spec.cache {
-        Some(name) => Some(Arc::new(caching(spec, name, config)?)),
+        Some(name) => Some(Arc::new(caching(spec, name, config, counters)?)),
         None => None,
     };
     let value = Route {
         cache,
+        compression: compression::of_route(spec, config, compression),
         name: spec.label().into(),
         action,
         headers: policies.get(&spec.headers.value)?.clone(),

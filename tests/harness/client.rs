@@ -71,6 +71,14 @@ impl Connection {
         self.wire.body(head.framing("GET")?, sink)
     }
 
+    /// The next chunk of a body in chunks; empty for the last one.
+    pub fn chunk(&mut self) -> Result<Vec<u8>, Broken> {
+        let mut chunk = Vec::new();
+        self.wire
+            .chunk(&mut |bytes| chunk.extend_from_slice(bytes))?;
+        Ok(chunk)
+    }
+
     /// Whatever arrives next, at least one byte; nothing when the peer has closed.
     pub fn some(&mut self) -> Result<Vec<u8>, Broken> {
         self.wire.some()

@@ -75,22 +75,29 @@ impl<S: Read + Write> Wire<S> {
         Ok(std::mem::take(&mut self.ahead))
     }
 
-    fn chunks(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<Body, Broken> {
-        let mut bytes = 0;
-        loop {
-            let line = self.line()?;
-            let digits = line.split(';').next().unwrap_or_default().trim();
-            let size = u64::from_str_radix(digits, 16)
-                .map_err(|_| Broken::Malformed(format!("chunk size {line:?}")))?;
-            if size == 0 {
-                break;
-            }
+    /// The next chunk of a body; its length, which is 0 for the last one.
+    pub fn chunk(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<u64, Broken> {
+        let line = self.line()?;
+        let digits = line.split(';').next().unwrap_or_default().trim();
+        let size = u64::from_str_radix(digits, 16)
+            .map_err(|_| Broken::Malformed(format!("chunk size {line:?}")))?;
+        if size > 0 {
             self.exactly(size, sink)?;
-            bytes += size;
             if !self.line()?.is_empty() {
                 return Err(Broken::Malformed(
                     "a chunk without its end of line".to_owned(),
                 ));
+            }
+        }
+        Ok(size)
+    }
+
+    fn chunks(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<Body, Broken> {
+        let mut bytes = 0;
+        loop {
+            match self.chunk(sink)? {
+                0 => break,
+                size => bytes += size,
             }
         }
         let mut trailers = Vec::new();

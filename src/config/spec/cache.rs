@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::WarmSpec;
 use crate::cache::Audience;
 use crate::cache::pattern::Pattern;
 use crate::config::declare::spec;
@@ -15,6 +16,8 @@ spec! {
     pub struct CacheSpec in "[cache]" {
         /// Memory for stored responses with their heads and keys, 1 MiB to 1024 GiB. A change needs a restart.
         memory: Located<u64> as Located<Size> = "256 MiB", within "1 MiB"..="1024 GiB";
+        /// What is asked for before visitors come.
+        warm: Option<WarmSpec>;
         /// Cache policies by name, for routes to name.
         policies["policy"]: BTreeMap<String, CachePolicySpec> = {};
     }

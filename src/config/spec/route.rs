@@ -36,6 +36,8 @@ spec! {
         headers: Located<String> = "basic";
         /// Name of a cache policy; otherwise nothing is stored.
         cache: Option<Located<String>>;
+        /// Whether its responses are compressed, in place of compression.enabled.
+        compress: Option<Located<bool>>;
         /// In place of log.access.
         access_log: Option<AccessMode>;
         /// In place of log.slow_after, 1ms to 1d.

@@ -10,6 +10,7 @@ use super::{Word, or_variable};
 use crate::config::read::{Node, Reader, Value};
 use crate::listen::ListenAddress;
 use crate::route::HostPattern;
+use crate::target::Url;
 use crate::upstream::{Address, NameServer};
 
 impl Word for ListenAddress {
@@ -75,6 +76,14 @@ impl Word for HostPattern {
 
     fn form() -> Json {
         json!({ "type": "string", "pattern": "^((\\*\\.)?[A-Za-z0-9_.-]+|\\[[0-9A-Fa-f:.]+\\])$" })
+    }
+}
+
+impl Word for Url {
+    const EXPECTS: &'static str = r#"a URL such as "https://shop.example/""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^https?://[^/?#]+(/[^#]*)?$" })
     }
 }
 

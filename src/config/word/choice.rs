@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::{FilePath, Word};
 use crate::cache::Audience;
 use crate::certificates::MinTls;
+use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
 use crate::target::PathParameters;
@@ -52,6 +53,7 @@ macro_rules! words {
 
 words!(
     Audience,
+    Coding,
     Format,
     HealthKindSpec,
     LastResort,

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Word, or_variable};
 use crate::cache::pattern::Pattern;
+use crate::compression::media_type::MediaType;
 use crate::config::declare::Yields;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::host::HostSent;
@@ -137,6 +138,16 @@ impl Word for HostSent {
 
     fn form() -> Json {
         json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:\\[\\]-]+$" })
+    }
+}
+
+impl Word for MediaType {
+    const EXPECTS: &'static str = r#"a media type such as "text/html", "text/*" or "*+json""#;
+
+    fn form() -> Json {
+        let name = "[!#$%&'+.^_`|~0-9A-Za-z-]+";
+        let pattern = format!("^({name}/({name}|\\*)|\\*\\+{name})$");
+        json!({ "type": "string", "pattern": pattern })
     }
 }
 

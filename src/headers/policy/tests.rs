@@ -29,6 +29,7 @@ fn finished(
         elapsed: Duration::from_micros(53_914),
         connect: None,
         first_byte: Some(Duration::from_micros(53_249)),
+        cache: None,
     };
     HeaderPolicy::new(settings).finish(&mut response, &facts);
     response
@@ -243,6 +244,7 @@ fn the_longest_times_are_written_too() {
         elapsed: Duration::MAX,
         connect: Some(Duration::MAX),
         first_byte: Some(Duration::MAX),
+        cache: None,
     };
     assert!(server_timing(&facts).as_bytes().len() > 100);
     assert!(request_time(Duration::MAX).as_bytes().len() > 20);
@@ -331,6 +333,7 @@ fn a_response_on_the_wire_gains_what_the_map_would_have() {
         elapsed: Duration::from_micros(1500),
         connect: None,
         first_byte: None,
+        cache: None,
     };
     HeaderPolicy::new(&settings).finish(
         &mut OnWire {
@@ -392,6 +395,7 @@ fn a_response_of_http2_gains_what_the_map_would_have() {
             elapsed: Duration::from_micros(53_914),
             connect: None,
             first_byte: Some(Duration::from_micros(53_249)),
+            cache: None,
         };
         let mut parts = Parts::from(response(said));
         HeaderPolicy::new(&settings).finish(&mut parts, &facts);

@@ -1,0 +1,138 @@
+//! The encoded forms of one stored response: each made once, when it is first wanted, and found again without a lock.
+
+use std::mem::size_of;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::sync::OnceCell;
+
+use crate::compression::{Coding, encoder, representation};
+use crate::http1::ResponseHead;
+
+/// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
+/// encoded beside the connections.
+const SMALL: usize = 16 << 10;
+
+/// The forms of a body, whatever is said of it.
+type Bodies = [OnceCell<Option<Bytes>>; Coding::COUNT];
+
+/// What has been made of a response so far. Most have nothing, and pay for a pointer.
+#[derive(Default)]
+pub struct Forms(OnceLock<Box<Made>>);
+
+#[derive(Default)]
+struct Made {
+    bodies: Arc<Bodies>,
+    heads: [OnceLock<Box<ResponseHead>>; Coding::COUNT],
+}
+
+/// One form, ready to be sent.
+pub struct Form<'a> {
+    pub head: &'a ResponseHead,
+    pub body: &'a Bytes,
+}
+
+impl Forms {
+    /// The forms of the same body under another head.
+    pub fn under_another_head(&self) -> Self {
+        let Some(made) = self.0.get() else {
+            return Self::default();
+        };
+        Self(OnceLock::from(Box::new(Made {
+            bodies: made.bodies.clone(),
+            heads: Default::default(),
+        })))
+    }
+
+    /// The form of this coding, of a response with these fields under `identity`: `None` if its body has not been made,
+    /// `Some(None)` if that is not worth it.
+    pub fn get(
+        &self,
+        coding: Coding,
+        identity: &ResponseHead,
+        fields: impl FnOnce() -> HeaderMap,
+    ) -> Option<Option<Form<'_>>> {
+        let made = self.0.get()?;
+        let Some(body) = made.bodies[coding.place()].get()? else {
+            return Some(None);
+        };
+        let head = made.heads[coding.place()].get_or_init(|| {
+            let mut fields = fields();
+            representation::encode(&mut fields, coding, Some(body.len()));
+            let head = ResponseHead::compose(identity.status(), identity.reason(), fields.iter());
+            Box::new(head)
+        });
+        Some(Some(Form { head, body }))
+    }
+
+    /// Makes the bytes of this coding, unless they are made or being made; then waits for them. `true`: they were made here.
+    pub async fn make(&self, coding: Coding, level: u16, body: &Bytes) -> bool {
+        let mut is_new = false;
+        let encoded = async {
+            is_new = true;
+            if body.len() <= SMALL {
+                return encoder::whole(body, coding, level);
+            }
+            let body = body.clone();
+            let encoded = tokio::task::spawn_blocking(move || encoder::whole(&body, coding, level));
+            encoded.await.expect("encoders do not panic")
+        };
+        let made = self.0.get_or_init(Box::default);
+        made.bodies[coding.place()].get_or_init(|| encoded).await;
+        is_new
+    }
+
+    /// Bytes of memory that they take.
+    pub fn weight(&self) -> usize {
+        let Some(made) = self.0.get() else {
+            return 0;
+        };
+        let bodies = made.bodies.iter().filter_map(|body| body.get()?.as_ref());
+        let heads = made.heads.iter().filter_map(OnceLock::get);
+        size_of::<Made>()
+            + size_of::<Bodies>()
+            + bodies.map(Bytes::len).sum::<usize>()
+            + heads
+                .map(|head| size_of::<ResponseHead>() + head.longest())
+                .sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
+        let identity = ResponseHead::compose(StatusCode::OK, b"Fine", HeaderMap::new().iter());
+        forms.get(coding, &identity, HeaderMap::new)
+    }
+
+    #[tokio::test]
+    async fn many_who_want_a_form_at_once_get_the_one_that_is_made() {
+        let forms = Forms::default();
+        assert_eq!(forms.weight(), 0);
+        let body = Bytes::from(b"<p>all the same</p>".repeat(SMALL));
+        let makers = (0..8).map(|_| forms.make(Coding::Gzip, 5, &body));
+        let made = futures::future::join_all(makers).await;
+        assert_eq!(made.iter().filter(|is_new| **is_new).count(), 1);
+        let form = get(&forms, Coding::Gzip).flatten().expect("it shrinks");
+        assert_eq!(form.head.reason(), b"Fine");
+        assert!(get(&forms, Coding::Br).is_none());
+        assert!(forms.weight() > form.body.len());
+        let after_304 = forms.under_another_head();
+        let same = get(&after_304, Coding::Gzip).flatten().expect("it is kept");
+        assert_eq!(same.body.as_ptr(), form.body.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_worth_it_is_not_tried_again() {
+        let forms = Forms::default();
+        let body = Bytes::from_static(b"short");
+        assert!(forms.make(Coding::Zstd, 3, &body).await);
+        assert!(!forms.make(Coding::Zstd, 3, &body).await);
+        assert!(matches!(get(&forms, Coding::Zstd), Some(None)));
+    }
+}

@@ -1,0 +1,121 @@
+//! Whether the answer to a request is compressed, decided alike in both lanes: first what the client would take, then, when
+//! the head of a response is there, what becomes of its body.
+
+use std::sync::LazyLock;
+
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, ETAG, IF_NONE_MATCH, RANGE};
+use http::{HeaderMap, Version};
+
+use super::Exchange;
+use super::ingress::Parsed;
+use crate::cache::cookies::{self, CookieRules, Kind};
+use crate::cache::entity::{self, EntityTag};
+use crate::cache::preference::Preferences;
+use crate::compression::encoder::Encoder;
+use crate::compression::negotiation::choose;
+use crate::compression::{Coding, Compression};
+use crate::headers::encoding::{is_encodable, is_part, is_public, varies};
+use crate::headers::policy::Dressed;
+
+/// What a client would take, of what its route offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    coding: Option<Coding>,
+    /// The answer may hold a secret of this visitor, beside what somebody else has written into the URL.
+    is_personal: bool,
+}
+
+impl Wish {
+    /// Of a request as the client sent it.
+    pub fn of(request: &Parsed<'_>, compression: &Compression) -> Self {
+        let fields = request.headers;
+        // A part is one of the body as it is, also where the whole is sent in its place. A body of HTTP/1.0 whose
+        // length is not known ends with its connection, and nobody would see it cut short.
+        if request.version < Version::HTTP_11
+            || !fields.contains_key(ACCEPT_ENCODING)
+            || fields.contains_key(RANGE)
+        {
+            return Self::default();
+        }
+        let accepted = Preferences::parse(fields, &ACCEPT_ENCODING);
+        let coding = accepted.and_then(|accepted| choose(accepted.iter(), &compression.codings));
+        Self {
+            coding,
+            is_personal: coding.is_some() && !compression.personal && is_personal(fields),
+        }
+    }
+}
+
+/// Cookies of which nobody knows what they mean count: a session has any name.
+fn is_personal(fields: &HeaderMap) -> bool {
+    static RULES: LazyLock<CookieRules> = LazyLock::new(CookieRules::default);
+    let is_somebody = |(name, _): (&[u8], _)| RULES.kind(name) != Kind::Analytics;
+    fields.contains_key(AUTHORIZATION) || cookies::pairs(fields).any(is_somebody)
+}
+
+/// Whose response it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Stored, or about to be: it holds nobody's secret.
+    Everybody,
+    ThisClient,
+}
+
+/// Whether a response depends on what codings its client accepts. The exchange keeps whether `Vary` is still to say so.
+pub fn depends(exchange: &mut Exchange, response: &impl Dressed) -> bool {
+    let route = exchange.route.as_ref();
+    let compression = route.and_then(|route| route.compression.as_ref());
+    let depends = compression.is_some_and(|compression| is_encodable(response, compression));
+    exchange.varies = depends && !varies(response);
+    depends
+}
+
+/// The coding that a response is sent in; `None` leaves it as it is.
+pub fn coding(exchange: &mut Exchange, response: &impl Dressed, whose: For) -> Option<Coding> {
+    if !depends(exchange, response) {
+        return None;
+    }
+    let wish = exchange.wish;
+    let is_allowed = whose == For::Everybody || !wish.is_personal || is_public(response);
+    wish.coding.filter(|_| is_allowed && !is_part(response))
+}
+
+/// What encodes a body on its way.
+pub fn encoder(exchange: &Exchange, coding: Coding) -> Encoder {
+    Encoder::new(coding, compression(exchange).levels.of(coding))
+}
+
+/// How the route of a response that has a coding compresses.
+pub fn compression(exchange: &Exchange) -> &Compression {
+    let route = exchange.route.as_ref();
+    let compression = route.and_then(|route| route.compression.as_deref());
+    compression.expect("who has chosen a coding has a route that compresses")
+}
+
+/// Whether a 304 is to name its version weakly: the client knows it by the tag of an encoded body, and a strong one would be
+/// another version to it (RFC 9111 4.3.4).
+pub fn is_known_weakly(
+    exchange: &mut Exchange,
+    request: &HeaderMap,
+    response: &impl Dressed,
+) -> bool {
+    let route = exchange.route.as_ref();
+    if route.is_none_or(|route| route.compression.is_none()) || !request.contains_key(IF_NONE_MATCH)
+    {
+        return false;
+    }
+    let mut is_weak = false;
+    response.each(&ETAG, |value| {
+        let Some(tag) = EntityTag::parse(value).filter(|tag| !tag.weak) else {
+            return;
+        };
+        is_weak =
+            entity::list_has(request, IF_NONE_MATCH, |known| {
+                known.weak && known.weakly_equals(&tag)
+            }) && !entity::list_has(request, IF_NONE_MATCH, |known| known.strongly_equals(&tag));
+    });
+    if is_weak {
+        exchange.varies = !varies(response);
+    }
+    is_weak
+}

@@ -1,0 +1,136 @@
+//! Answers whose body is encoded for the client: piece by piece on its way, or once and for all where it is stored.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::fetch::fields_of;
+use super::{Gone, Lane, Unanswered, watched};
+use crate::cache::entry::{Content, Entry};
+use crate::cache::key::Key;
+use crate::compression::{Coding, representation};
+use crate::exchange::compressing::{self, For};
+use crate::gateway::Gateway;
+use crate::http1::ResponseHead;
+use crate::plan::Caching;
+
+/// The longest body of which an encoded form is kept, in bytes. A longer one is encoded each time, at the pace of its client.
+const LONGEST_FORM: usize = 8 << 20;
+/// How much of a stored body is encoded at once.
+const PIECE: usize = 64 << 10;
+
+impl Lane<'_> {
+    /// Begins an answer whose body follows in pieces.
+    pub(super) fn begin_pieces(&mut self, mut head: ResponseHead, whose: For) -> Result<(), Gone> {
+        if head.status() == StatusCode::NOT_MODIFIED {
+            head = self.not_modified_as_known(head);
+        } else if let Some(coding) = compressing::coding(&mut self.exchange, &head, whose) {
+            return self.begin_encoded(&head, coding);
+        }
+        self.begin_answer(head)
+    }
+
+    fn begin_encoded(&mut self, head: &ResponseHead, coding: Coding) -> Result<(), Gone> {
+        let head = changed(head, |fields| representation::encode(fields, coding, None));
+        if self.request.method != Method::HEAD {
+            self.encoder = Some(compressing::encoder(&self.exchange, coding));
+        }
+        self.begin_answer(head)
+    }
+
+    /// A 304 that names its version as the client does.
+    pub(super) fn not_modified_as_known(&mut self, head: ResponseHead) -> ResponseHead {
+        match compressing::is_known_weakly(&mut self.exchange, &self.request.fields, &head) {
+            true => changed(&head, representation::weaken),
+            false => head,
+        }
+    }
+
+    /// Does `work`, which brings the next piece of a body, and gives it up when the client leaves. What an encoder holds back
+    /// leaves before the client is kept waiting.
+    pub(super) async fn arriving<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
+        let mut work = pin!(work);
+        if self.encoder.as_ref().is_some_and(|encoder| encoder.holds()) {
+            let at_once = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+            if let Poll::Ready(done) = at_once {
+                return Ok(done);
+            }
+            let held = self.encoder.as_mut().map(|encoder| encoder.flush());
+            self.write(held.unwrap_or_default()).await?;
+        }
+        let waited = watched(&mut self.client, work).await;
+        self.present(waited)
+    }
+
+    /// Sends all of a stored response.
+    pub(super) async fn all(
+        &mut self,
+        caching: &Caching,
+        entry: &Arc<Entry>,
+        body: &Bytes,
+    ) -> Result<(), Unanswered> {
+        let coding = compressing::coding(&mut self.exchange, entry.head(), For::Everybody);
+        let Some(coding) = coding else {
+            return self.whole(entry.head().clone(), body.clone()).await;
+        };
+        let is_head = self.request.method == Method::HEAD;
+        if entry.form(coding).is_none() {
+            // A HEAD is not worth the work: it says what a GET would, but for the length.
+            if is_head || body.len() > LONGEST_FORM {
+                self.begin_encoded(entry.head(), coding)?;
+                for piece in body.chunks(PIECE).filter(|_| !is_head) {
+                    self.send(body.slice_ref(piece)).await?;
+                }
+                return Ok(self.end_answer().await?);
+            }
+            let making = Making {
+                gateway: self.gateway.clone(),
+                key: Key::of(&self.described().request(), &caching.scope, &caching.policy),
+                entry: entry.clone(),
+                coding,
+                level: compressing::compression(&self.exchange)
+                    .stored_levels
+                    .of(coding),
+            };
+            // In a task of its own: the work is not lost when the client leaves.
+            let made = watched(&mut self.client, tokio::spawn(making.run())).await;
+            // One that fails has panicked, and the body is sent as it is.
+            let _ = self.present(made)?;
+        }
+        match entry.form(coding).flatten() {
+            Some(form) => self.whole(form.head.clone(), form.body.clone()).await,
+            None => self.whole(entry.head().clone(), body.clone()).await,
+        }
+    }
+}
+
+/// An encoded form of a stored response that somebody wants.
+struct Making {
+    gateway: Arc<Gateway>,
+    key: Key,
+    entry: Arc<Entry>,
+    coding: Coding,
+    level: u16,
+}
+
+impl Making {
+    async fn run(self) {
+        let Content::Whole(body) = &self.entry.content else {
+            return;
+        };
+        let is_new = self.entry.forms().make(self.coding, self.level, body).await;
+        if is_new && self.entry.form(self.coding).flatten().is_some() {
+            self.gateway.memory().weigh_again(&self.key, &self.entry);
+        }
+    }
+}
+
+fn changed(head: &ResponseHead, change: impl FnOnce(&mut http::HeaderMap)) -> ResponseHead {
+    let mut fields = fields_of(head);
+    change(&mut fields);
+    ResponseHead::compose(head.status(), head.reason(), fields.iter())
+}
