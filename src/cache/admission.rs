@@ -95,6 +95,8 @@ choice! {
         DeceptivePath = "deceptive_path",
         /// Its page looked personal a while ago, or now.
         Quarantined = "quarantined",
+        /// It was declared outdated while it was fetched.
+        Outdated = "outdated",
     }
 }
 

@@ -137,9 +137,12 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Ok(());
         };
-        match slot.others(entry).count() < policy.variants {
-            true => Ok(()),
-            false => Err(NotStored::TooManyVariants),
+        if slot.outdates(entry) {
+            Err(NotStored::Outdated)
+        } else if slot.others(entry).count() >= policy.variants {
+            Err(NotStored::TooManyVariants)
+        } else {
+            Ok(())
         }
     }
 
@@ -151,9 +154,11 @@ impl Memory {
             return false;
         }
         let stored = self.change(key, |slot| {
-            let is_outdated = slot.outdated.is_some_and(|since| entry.asked <= since);
             let mut variants: Vec<_> = slot.others(&entry).cloned().collect();
-            if is_outdated || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
+            if slot.outdates(&entry)
+                || slot.has_whole_of(&entry)
+                || variants.len() >= policy.variants
+            {
                 return None;
             }
             variants.push(entry.clone());
@@ -240,6 +245,11 @@ impl Slot {
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until > now
         })
+    }
+
+    /// Whether `entry` was asked for before the key was declared outdated.
+    fn outdates(&self, entry: &Entry) -> bool {
+        self.outdated.is_some_and(|since| entry.asked <= since)
     }
 
     /// Whether `entry` is a part of what is kept whole and fresh.
