@@ -6,6 +6,7 @@
 mod cache;
 mod compile;
 mod compression;
+mod kinds;
 mod routes;
 mod upstreams;
 mod warm;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cache::Policy;
+use crate::cache::admission::NotStored;
 use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::compression::Compression;
@@ -31,6 +33,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::kinds::Kinds;
 pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.
@@ -109,11 +112,20 @@ pub struct Caching {
     /// The name of the policy.
     pub name: Box<str>,
     pub policy: Policy,
+    /// Those of some of its responses.
+    pub kinds: Kinds,
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,
     /// Those of the route, in every plan.
     pub counters: Arc<Counters>,
+}
+
+impl Caching {
+    /// The policy for a response with these fields.
+    pub fn policy_of(&self, response: &HeaderMap) -> Result<&Policy, NotStored> {
+        self.kinds.of(response, &self.policy)
+    }
 }
 
 /// What becomes of a request.

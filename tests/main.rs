@@ -8,6 +8,7 @@ mod harness;
 mod apps_test;
 mod balance_test;
 mod banner_test;
+mod cache_kinds_test;
 mod cache_test;
 mod cli_test;
 mod compression_test;

@@ -97,6 +97,8 @@ choice! {
         Quarantined = "quarantined",
         /// It was declared outdated while it was fetched.
         Outdated = "outdated",
+        /// The application names a policy that there is not, or not for this route.
+        UnknownPolicy = "unknown_policy",
     }
 }
 
@@ -219,7 +221,7 @@ pub fn may_store(
     let variant = vary
         .variant(request.fields, policy)
         .map_err(|UnnamedCookie| NotStored::VaryCookie)?;
-    let tags = tags::of(response.fields).map_err(|_| NotStored::TooManyTags)?;
+    let tags = tags::of(response.fields, &policy.tags).map_err(|_| NotStored::TooManyTags)?;
     let freshness =
         Freshness::of(response, &said, exchange, policy).map_err(|_| NotStored::NoLifetime)?;
     let validators = Validators::of(response.fields, exchange.received);

@@ -11,6 +11,7 @@ use super::Request;
 use super::cookies::CookieRules;
 use super::pattern::{Pattern, known};
 use super::query::QueryRules;
+use super::tags::Tag;
 use crate::word::choice;
 
 choice! {
@@ -43,6 +44,8 @@ pub struct Policy {
     /// How long an entry with a validator is kept behind its stale life, to be revalidated. Up to a
     /// year; an hour by default.
     pub keep_for_validation: Duration,
+    /// Tags of all that is stored by it.
+    pub tags: Vec<Tag>,
     pub query: QueryRules,
     /// Request fields that are part of the key, in this order; at most 16.
     pub key_headers: Vec<HeaderName>,
@@ -92,6 +95,7 @@ impl Policy {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(10 * 60),
             keep_for_validation: Duration::from_secs(60 * 60),
+            tags: Vec::new(),
             query: QueryRules::default(),
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
@@ -107,6 +111,21 @@ impl Policy {
 
     pub fn is_anonymous(&self) -> bool {
         self.audience == Audience::Anonymous
+    }
+
+    /// This policy for responses on a route whose own is `route`: what a request is looked up by, and who
+    /// may be, is the route's.
+    pub fn on_route(self, route: &Self) -> Self {
+        Self {
+            query: route.query.clone(),
+            key_headers: route.key_headers.clone(),
+            key_cookies: route.key_cookies.clone(),
+            vary_cookies: route.vary_cookies.clone(),
+            cookies: route.cookies.clone(),
+            honoured: route.honoured,
+            debug: route.debug,
+            ..self
+        }
     }
 
     /// Whether pages that look personal are watched for.

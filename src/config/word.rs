@@ -6,12 +6,14 @@ mod choice;
 mod http;
 mod policy;
 mod quantity;
+mod table;
 
 pub use address::parse_cidr;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use policy::HeaderFields;
 pub use quantity::{HttpsPort, Percent, Size, StatusSet, parse_duration};
+pub use table::{FinalStatus, Keyed};
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ use crate::cache::guard::{self, Suspicion};
 use crate::cache::key::Key;
 use crate::cache::partial::Part;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
-use crate::cache::{self, Response};
+use crate::cache::{self, Policy, Response};
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
 use crate::exchange::caching::Described;
@@ -356,6 +356,7 @@ impl Fetch {
         });
         let described = self.described();
         let groups = groups::of(&described.request(), &admission.facts.tags);
+        let policy = self.policy_of(&admission.fields);
         let entry = Entry::new(
             admission,
             groups,
@@ -365,11 +366,11 @@ impl Fetch {
                 asked,
                 received: exchange.received,
             },
-            &self.caching.policy,
+            policy,
         );
         let entry = Arc::new(entry.with_forms_of(stale));
         let memory = self.gateway.memory();
-        let is_stored = is_admitted && memory.store(&self.key, entry.clone(), &self.caching.policy);
+        let is_stored = is_admitted && memory.store(&self.key, entry.clone(), policy);
         (entry, is_stored)
     }
 
@@ -383,12 +384,20 @@ impl Fetch {
         times: cache::Exchange,
     ) -> Result<Admission, NotStored> {
         let described = self.described();
-        admission::may_store(&described.request(), response, times, &self.caching.policy)
+        let policy = self.caching.policy_of(response.fields)?;
+        admission::may_store(&described.request(), response, times, policy)
+    }
+
+    /// The policy by which a response with these fields was admitted.
+    fn policy_of(&self, fields: &HeaderMap) -> &Policy {
+        self.caching
+            .policy_of(fields)
+            .unwrap_or(&self.caching.policy)
     }
 
     /// A new response: for all, or for the one who caused it.
     async fn take(mut self, answered: Answered) {
-        let policy = &self.caching.policy;
+        let policy = self.policy_of(&answered.fields);
         let is_unasked_part =
             answered.head.status() == StatusCode::PARTIAL_CONTENT && !self.wants_part();
         let admitted = match is_unasked_part {
@@ -466,6 +475,7 @@ impl Fetch {
 
     /// Reads the body for its readers, and to be stored.
     async fn fill(mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
+        let largest = self.policy_of(&entry.fields).largest_object;
         // What has no body was stored before anybody had its head.
         let mut is_kept = !origin.is_over();
         let mut arrived = writer.arrived();
@@ -479,7 +489,7 @@ impl Fetch {
                 }
             };
             arrived += piece.len() as u64;
-            if is_kept && arrived > self.caching.policy.largest_object {
+            if is_kept && arrived > largest {
                 is_kept = false;
                 self.leading.close();
                 writer.let_go();
@@ -523,13 +533,15 @@ impl Fetch {
             Some(_) => return,
         };
         let memory = self.gateway.memory();
-        memory.store(&self.key, Arc::new(entry), &self.caching.policy);
+        let policy = self.policy_of(&entry.fields);
+        memory.store(&self.key, Arc::new(entry), policy);
     }
 
     /// What gives the response away by its head.
     fn suspicion(&self, answered: &Answered) -> Option<Suspicion> {
         let by_head = || guard::by_head(&self.described().request(), &answered.response());
-        self.caching.policy.is_guarded().then(by_head)?
+        let policy = self.policy_of(&answered.fields);
+        policy.is_guarded().then(by_head)?
     }
 
     /// What gives it away beside the page that was stored before it.
@@ -540,7 +552,7 @@ impl Fetch {
         let Content::Whole(old) = &before.content else {
             return None;
         };
-        let is_compared = self.caching.policy.is_guarded()
+        let is_compared = self.policy_of(&entry.fields).is_guarded()
             && before.facts.status == entry.facts.status
             && before.facts.variant.bytes() == entry.facts.variant.bytes();
         is_compared.then(|| guard::page::compare(&entry.fields, old, body))?
@@ -561,7 +573,7 @@ impl Fetch {
             && let Content::Whole(others) = &held.content
             && let validators = &entry.facts.validators
             && let Some(both) = part.combined(validators, other, &held.facts.validators)
-            && both.span.length() <= self.caching.policy.largest_object
+            && both.span.length() <= self.policy_of(&entry.fields).largest_object
         {
             return entry.with_part(both, part.joined(&body, other, others));
         }

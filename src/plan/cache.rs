@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Caching;
+use super::kinds::{Kinds, OfType};
 use crate::cache::counters::Counters;
 use crate::cache::policy::{Heuristic, Honoured};
 use crate::cache::{Audience, Policy};
+use crate::compression::media_type::MediaType;
 use crate::config::Config;
+use crate::config::problem::Located;
 use crate::config::spec::{CachePolicySpec, RouteSpec};
 use crate::headers::policy::FieldName;
 
@@ -18,18 +21,49 @@ pub(super) fn caching(
     config: &Config,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
 ) -> Option<Caching> {
-    let policy = policy(config.cache.policies.get(name)?);
-    // Stands for all that the policy says: a stored page is as good as the rules it was stored by.
-    let mark = blake3::hash(format!("{policy:?}").as_bytes()).to_hex();
+    let policies = &config.cache.policies;
+    let policy = policy_of(policies.get(name)?);
+    let kinds = kinds(route, policies.get(name)?, &policy, policies)?;
+    // Stands for all that the policies say: a stored page is as good as the rules it was stored by.
+    let mark = blake3::hash(format!("{policy:?}{kinds:?}").as_bytes()).to_hex();
     Some(Caching {
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
         policy,
+        kinds,
         counters: counters.get(&*route.label())?.clone(),
     })
 }
 
-fn policy(spec: &CachePolicySpec) -> Policy {
+/// `None` when one is missing or contradicts, of which a problem tells already.
+fn kinds(
+    route: &RouteSpec,
+    own: &CachePolicySpec,
+    policy: &Policy,
+    policies: &BTreeMap<String, CachePolicySpec>,
+) -> Option<Kinds> {
+    let beside = |spec: &CachePolicySpec| policy_of(spec).on_route(policy);
+    let of_type = |(media, name): &(MediaType, Located<String>)| {
+        let spec = policies.get(&name.value)?;
+        Some(OfType::new(media, name, beside(spec)))
+    };
+    let fitting = policies
+        .iter()
+        .filter(|(_, spec)| spec.contradicts(own).is_none());
+    Some(Kinds {
+        types: route
+            .cache_types
+            .0
+            .iter()
+            .map(of_type)
+            .collect::<Option<_>>()?,
+        named: fitting
+            .map(|(name, spec)| (name.as_str().into(), beside(spec)))
+            .collect(),
+    })
+}
+
+fn policy_of(spec: &CachePolicySpec) -> Policy {
     let basis = match spec.audience {
         Audience::Anonymous => Policy::anonymous(),
         Audience::Rfc9111 => Policy::rfc9111(),
@@ -43,9 +77,16 @@ fn policy(spec: &CachePolicySpec) -> Policy {
     let percent = u32::from(spec.heuristic.percent());
     Policy {
         ttl: spec.ttl,
+        ttl_by_status: spec
+            .ttl_by_status
+            .0
+            .iter()
+            .map(|(status, ttl)| (status.0, ttl.value))
+            .collect(),
+        tags: spec.tags.clone(),
         heuristic: (percent > 0).then(|| Heuristic {
             percent,
-            ..Heuristic::default()
+            longest: spec.heuristic_longest,
         }),
         stale_while_revalidate: spec.stale_while_revalidate,
         stale_if_error: spec.stale_if_error,
