@@ -24,7 +24,6 @@ use crate::cache::reuse::{self, Reuse, reuse};
 use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome};
 use crate::cache::{self, Policy};
-use crate::client::RequestId;
 use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
@@ -383,9 +382,8 @@ impl Lane<'_> {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         if let Role::Leader(leading) = self.gateway.fills().join(wanted) {
             let stale = Stored::Stale(entry.clone());
-            let mut fetch = self.fetch(caching, key.clone(), stale, leading, None);
-            fetch.exchange.request_id = RequestId::make();
-            tokio::spawn(fetch.run());
+            let fetch = self.fetch(caching, key.clone(), stale, leading, None);
+            tokio::spawn(fetch.refresh());
         }
     }
 

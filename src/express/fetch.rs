@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::client::{Client, Question};
@@ -23,17 +23,24 @@ use crate::cache::guard::{self, Suspicion};
 use crate::cache::key::Key;
 use crate::cache::partial::Part;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
+use crate::cache::status::Forward as Why;
 use crate::cache::{self, Policy, Response};
+use crate::client::RequestId;
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
 use crate::exchange::caching::Described;
+use crate::exchange::record::{self, Served};
 use crate::exchange::{Attempt, Exchange};
 use crate::gateway::Gateway;
+use crate::headers::cache::Told;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::ResponseHead;
 use crate::plan::Caching;
 use crate::refusal::Refusal;
 use crate::upstream::Origin;
+
+/// What the record of a question in nobody's name says of it.
+const REFRESH: &str = "refresh";
 
 /// What is to be fetched, and for whom.
 pub(super) struct Fetch {
@@ -162,8 +169,36 @@ impl Answered {
 }
 
 impl Fetch {
-    /// Asks, tells everybody, and stores what may be stored.
+    /// Asks for a client.
     pub async fn run(mut self) {
+        self.fetch().await;
+    }
+
+    /// Asks in nobody's name, as a client has been answered with what is stale. Leaves a record of its own.
+    pub async fn refresh(mut self) {
+        self.exchange.request_id = RequestId::make();
+        self.exchange.is_own = true;
+        self.exchange.cache = Some(Told::forwarded(Why::Stale, Some(REFRESH)));
+        self.fetch().await;
+        let served = Served {
+            method: &self.request.method,
+            version: Version::HTTP_11,
+            target: &self.request.target,
+            user_agent: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            tunnel: false,
+        };
+        record::finish(
+            self.gateway.log(),
+            &self.exchange,
+            &self.downstream,
+            &served,
+        );
+    }
+
+    /// Asks, tells everybody, and stores what may be stored.
+    async fn fetch(&mut self) {
         match self.stored.clone() {
             Stored::Stale(stale) => self.revalidate(stale).await,
             Stored::Part(held, part) if !self.wants_part() => self.complete(&held, part).await,
@@ -184,7 +219,7 @@ impl Fetch {
     }
 
     /// Asks whether what is stored is still right.
-    async fn revalidate(mut self, stale: Arc<Entry>) {
+    async fn revalidate(&mut self, stale: Arc<Entry>) {
         let validators = Some(&stale.facts.validators).filter(|validators| validators.exist());
         let fields = match validators {
             Some(validators) => revalidation::question(&self.request.fields, validators),
@@ -215,7 +250,7 @@ impl Fetch {
     }
 
     /// Asks for the rest of what is held, or for all of it.
-    async fn complete(mut self, held: &Entry, part: Part) {
+    async fn complete(&mut self, held: &Entry, part: Part) {
         let answered = match part.completion(&held.facts.validators) {
             None => self.ask_for_all().await,
             Some(rest) => {
@@ -240,10 +275,12 @@ impl Fetch {
         self.ask(fields).await
     }
 
-    async fn conclude(mut self, answered: Result<Answered, Refusal>) {
+    async fn conclude(&mut self, answered: Result<Answered, Refusal>) {
         match answered {
             Ok(answered) => self.take(answered).await,
             Err(refusal) => {
+                self.exchange.status = refusal.status().as_u16();
+                self.exchange.refusal = Some(refusal.clone());
                 let attempt = self.exchange.attempt.seen();
                 self.tell(Fetched::Refused { refusal, attempt });
             }
@@ -279,6 +316,7 @@ impl Fetch {
             Unanswered::Refused(refusal) => refusal,
             Unanswered::Broken => Refusal::Internal,
         })?;
+        self.exchange.status = head.status().as_u16();
         strip_response_hop_by_hop(&mut head, false);
         Ok(Answered {
             origin,
@@ -396,7 +434,7 @@ impl Fetch {
     }
 
     /// A new response: for all, or for the one who caused it.
-    async fn take(mut self, answered: Answered) {
+    async fn take(&mut self, answered: Answered) {
         let policy = self.policy_of(&answered.fields);
         let is_unasked_part =
             answered.head.status() == StatusCode::PARTIAL_CONTENT && !self.wants_part();
@@ -474,7 +512,7 @@ impl Fetch {
     }
 
     /// Reads the body for its readers, and to be stored.
-    async fn fill(mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
+    async fn fill(&mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
         let largest = self.policy_of(&entry.fields).largest_object;
         // What has no body was stored before anybody had its head.
         let mut is_kept = !origin.is_over();
@@ -581,7 +619,7 @@ impl Fetch {
     }
 
     /// Gives a stored response to everybody.
-    fn share(mut self, entry: Arc<Entry>, source: Source) {
+    fn share(&mut self, entry: Arc<Entry>, source: Source) {
         let for_others = match source {
             Source::StaleIfError => true,
             _ => entry.facts.freshness.is_fresh(SystemTime::now()),
