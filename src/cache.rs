@@ -22,7 +22,7 @@
 //!
 //! Beside these functions, what they decide over:
 //!
-//! - `entry`: one stored response, ready to be sent, and its encoded `forms`; `body`: one that is still arriving
+//! - `entry`: one stored response, ready to be sent, with its encoded `forms` and its `weight`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
 //! - `counters`: how requests were answered, for who watches
 //!
@@ -62,6 +62,7 @@ pub mod stored;
 pub mod tags;
 pub mod targeted;
 pub mod vary;
+mod weight;
 
 #[cfg(test)]
 mod properties;

@@ -16,6 +16,7 @@ use crate::cache::memory::Memory;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
+use crate::redis::Redis;
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 
@@ -27,11 +28,12 @@ pub struct Gateway {
     memory: Memory,
     fills: Arc<Fills>,
     guard: Guard,
+    redis: Option<Arc<Redis>>,
 }
 
 impl Gateway {
-    /// `memory` holds what is stored, whatever plan is in force.
-    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory) -> Self {
+    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too.
+    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory, redis: Option<Arc<Redis>>) -> Self {
         Self {
             plan: ArcSwap::new(plan),
             draining: AtomicBool::new(false),
@@ -39,6 +41,7 @@ impl Gateway {
             memory,
             fills: Arc::default(),
             guard: Guard::default(),
+            redis,
         }
     }
 
@@ -70,6 +73,11 @@ impl Gateway {
     /// What is stored.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// What all gateways share, where there is such a thing.
+    pub fn redis(&self) -> Option<&Arc<Redis>> {
+        self.redis.as_ref()
     }
 
     /// What is being asked to be stored.

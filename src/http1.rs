@@ -11,6 +11,7 @@ pub mod grammar;
 pub mod head;
 pub mod lines;
 pub mod malformed;
+pub mod packed;
 pub mod request_line;
 pub mod response;
 
@@ -24,4 +25,5 @@ pub use body::BodyScanner;
 pub use framing::Framing;
 pub use head::{HeadScanner, Limits, RequestHead};
 pub use malformed::Malformed;
+pub use packed::PackedHead;
 pub use response::{BadResponse, ResponseGate, ResponseLimits};

@@ -21,6 +21,7 @@
 //! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
 //! compression     a body in fewer bytes: which coding, for what, and the encoders
 //! upstream        backends, balance, health, queue, leases, and the connections to them
+//! redis           connections to Redis: questions with a deadline, messages of channels
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
 //! client          the client's address behind trusted proxies; request ids
@@ -30,7 +31,7 @@
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
-//! {config, refusal} → route → headers → {cache, upstream} → {compression, downstream, listen, certificates} →
+//! {config, refusal} → route → headers → {cache, redis, upstream} → {compression, downstream, listen, certificates} →
 //! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
@@ -67,6 +68,7 @@ pub mod http1;
 pub mod listen;
 pub mod plan;
 pub mod proxy;
+pub mod redis;
 pub mod refusal;
 pub mod reload;
 pub mod route;

@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod compression;
 mod kinds;
+mod redis;
 mod routes;
 mod upstreams;
 mod warm;
@@ -34,6 +35,7 @@ use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::compile::{check_restart, limits, log_settings};
 pub use self::kinds::Kinds;
+pub use self::redis::redis_settings;
 pub use self::warm::{Manner, Visits, WarmUp};
 
 /// Everything that decides over requests.

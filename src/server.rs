@@ -24,6 +24,7 @@ use crate::gateway::Gateway;
 use crate::listen::{ListenAddress, ListenerSettings};
 use crate::plan::{self, Plan};
 use crate::proxy;
+use crate::redis::{self, Redis};
 use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
@@ -33,6 +34,9 @@ use crate::warm::Warmer;
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
 const FIRST_LOOKUP: Duration = Duration::from_secs(2);
+
+/// How long the start waits for Redis, so that the first requests find it. It starts without, too.
+const FIRST_ANSWER: Duration = Duration::from_millis(500);
 
 /// Why the gateway does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,8 @@ pub struct Checked {
     pub config: Config,
     pub plan: Plan,
     pub listeners: Vec<Arc<ListenerSettings>>,
+    /// How Redis is reached, where it is wanted.
+    pub redis: Option<redis::Settings>,
 }
 
 /// Loads and compiles without serving: every problem that serving would meet, but for addresses
@@ -103,15 +109,17 @@ pub fn check(source: &Source) -> Result<Checked, Problems> {
 }
 
 pub(crate) fn compile(draft: Draft) -> Result<Checked, Problems> {
-    let (config, (plan, listeners)) = draft.make(|config, problems| {
+    let (config, ((plan, listeners), redis)) = draft.make(|config, problems| {
         let listeners = listening::listeners(config, problems);
+        let redis = plan::redis_settings(config, problems);
         let plan = Plan::compile(config, None, problems);
-        plan.zip(listeners)
+        plan.zip(listeners).map(|both| (both, redis))
     })?;
     Ok(Checked {
         config,
         plan,
         listeners,
+        redis,
     })
 }
 
@@ -166,6 +174,7 @@ async fn serve(
         config,
         plan,
         listeners,
+        redis,
     } = compile(Draft::right_already(config, &source.name()))?;
     let plan = Arc::new(plan);
     listening::watch(&listeners);
@@ -174,9 +183,13 @@ async fn serve(
         sockets.push(socket(&settings.address, inheritance)?);
     }
     plan.start(None);
+    let redis = redis.map(Redis::open);
     plan.looked_up(FIRST_LOOKUP).await;
+    if let Some(redis) = &redis {
+        redis.settled(FIRST_ANSWER).await;
+    }
     let memory = Memory::new(*config.cache.memory);
-    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory));
+    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory, redis));
     tokio::spawn(gateway.clone().sample_counters());
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {

@@ -253,6 +253,8 @@ fn targets(settings: &LogSettings, format: Format) -> Targets {
         .with_target("tollgate", own)
         .with_target("upstream", own)
         .with_target("pingora", pingora)
+        // We say it ourselves, once for each change; its `debug` may hold keys.
+        .with_target("redis", pingora)
         .with_target("pingora_core::server", libraries)
 }
 

@@ -92,6 +92,18 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
+/// A text that may be a URL without its user and password, whatever else is wrong with it: messages repeat what they
+/// find fault with.
+pub fn without_credentials(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else {
+        return text.to_owned();
+    };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://***@{host}"),
+        None => format!("***@{host}"),
+    }
+}
+
 /// The known word that `found` was probably meant to be.
 pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // 0.8 accepts one slip in a short word and a transposition anywhere, and refuses mere resemblance.

@@ -18,6 +18,7 @@ pub mod name_server;
 pub mod origin;
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod response;
 pub mod stats;
 pub mod status;

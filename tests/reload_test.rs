@@ -124,7 +124,13 @@ fn what_belongs_to_the_process_needs_a_restart() {
     let origin = Origin::always(Reply::ok("old"));
     let good = config(&origin, "", "");
     let gateway = Gateway::start(&good);
-    for change in ["drain = \"5s\"", "workers = 3", "idle_timeout = \"1s\""] {
+    let redis = "[redis]\nnodes = [\"redis://127.0.0.1:1\"]";
+    for change in [
+        "drain = \"5s\"",
+        "workers = 3",
+        "idle_timeout = \"1s\"",
+        redis,
+    ] {
         let changed = good.replace("[upstream.app]", &format!("{change}\n[upstream.app]"));
         let outcome = reload(&gateway, &changed);
         assert!(outcome.contains("needs a restart"), "{outcome}");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepares what the integration tests need beside Rust: a Python environment in target/venv with
-# tests/apps/requirements.txt. Does nothing when that is already there.
+# Prepares what the integration tests need beside Rust: Debian packages, and a Python environment in target/venv with
+# tests/apps/requirements.txt. Does nothing when these are already there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,8 +15,20 @@ install_packages() {
     fi
     echo "setup: installing Debian packages: $*"
     "${as_root[@]}" apt-get update -qq
+    # Debian starts the service of a package that it installs, unless this file forbids it. The tests start their own.
+    local policy=/usr/sbin/policy-rc.d ours=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+        ours=yes
+    fi
+    local outcome=0
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "$@"
+        apt-get install -y -qq --no-install-recommends "$@" || outcome=$?
+    if [ -n "$ours" ]; then
+        "${as_root[@]}" rm -f "$policy"
+    fi
+    return "$outcome"
 }
 
 missing=()
@@ -25,6 +37,7 @@ command -v python3 >/dev/null || missing+=(python3)
 # Debian ships venv apart from Python, and ensurepip is the part that is then missing.
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v curl >/dev/null || missing+=(curl)
+command -v redis-server >/dev/null || missing+=(redis-server)
 if [ "${#missing[@]}" -gt 0 ]; then
     install_packages "${missing[@]}"
 fi

@@ -16,7 +16,7 @@ use super::policy::Policy;
 use super::status::Forward;
 use super::tags::{self, Tag};
 use super::vary::{UnnamedCookie, Variant, Vary};
-use super::{Exchange, Request, Response, stored};
+use super::{Exchange, Request, Response, stored, weight};
 use crate::http1::grammar::decimal;
 use crate::word::choice;
 
@@ -166,8 +166,18 @@ fn has_body(fields: &HeaderMap) -> bool {
 #[derive(Clone, Debug)]
 pub struct Admission {
     pub facts: Facts,
+    pub validators: Validators,
     /// What is stored of its fields.
     pub fields: HeaderMap,
+}
+
+impl Admission {
+    /// When nothing can come of it any more.
+    pub fn keep_until(&self, policy: &Policy) -> SystemTime {
+        let usable = self.facts.freshness.usable_until();
+        let kept = usable.checked_add(policy.keep_for_validation);
+        kept.filter(|_| self.validators.exist()).unwrap_or(usable)
+    }
 }
 
 /// What later requests are decided by.
@@ -179,20 +189,30 @@ pub struct Facts {
     pub variant: Variant,
     /// Where requests look for it too, whose favourite language it is in.
     pub variant_in_language: Option<Variant>,
-    pub validators: Validators,
     pub tags: Box<[Tag]>,
     /// Set if it is a 206.
-    pub part: Option<Part>,
+    pub part: Option<Box<Part>>,
     /// Its body is sent as it is.
     pub no_transform: bool,
 }
 
 impl Facts {
-    /// When nothing can come of it any more.
-    pub fn keep_until(&self, policy: &Policy) -> SystemTime {
-        let usable = self.freshness.usable_until();
-        let kept = usable.checked_add(policy.keep_for_validation);
-        kept.filter(|_| self.validators.exist()).unwrap_or(usable)
+    /// Bytes of memory that it takes besides itself.
+    pub fn weight(&self) -> usize {
+        let in_language = self.variant_in_language.as_ref();
+        let tags = self
+            .tags
+            .iter()
+            .map(|tag| weight::of_piece(tag.name().len()));
+        weight::of_piece(size_of_val(self.vary.names()))
+            + weight::of_piece(self.variant.bytes().len())
+            + in_language.map_or(0, |variant| weight::of_piece(variant.bytes().len()))
+            + weight::of_piece(size_of_val(&*self.tags))
+            + tags.sum::<usize>()
+            + self
+                .part
+                .as_deref()
+                .map_or(0, |part| weight::of_piece(size_of_val(part)))
     }
 }
 
@@ -232,13 +252,16 @@ pub fn may_store(
         variant_in_language: vary.variant_of_response(request.fields, response.fields, policy),
         variant,
         vary,
-        validators,
         tags,
-        part,
+        part: part.map(Box::new),
         no_transform: said.directives.no_transform,
     };
     let fields = stored::kept(response.fields, &said.directives, policy, exchange.received);
-    Ok(Admission { facts, fields })
+    Ok(Admission {
+        facts,
+        validators,
+        fields,
+    })
 }
 
 /// GET; and POST where the response says that it is what a GET would have brought, and for how long

@@ -24,6 +24,18 @@ pub enum Condition {
     AskOrigin,
 }
 
+const CONDITIONS: [HeaderName; 4] = [
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+];
+
+/// Whether a request has any condition that [`evaluate`] reads.
+pub fn is_conditional(request: &HeaderMap) -> bool {
+    CONDITIONS.iter().any(|name| request.contains_key(name))
+}
+
 /// Evaluates the conditions on a stored response that may be reused.
 pub fn evaluate(
     request: &Request<'_>,

@@ -1,11 +1,12 @@
 //! One response as it is kept: what later requests are decided by, and a head that is ready to send.
+//!
+//! There are millions of them: what is rarely asked for is made of the text of the head when it is.
 
-use std::mem::{size_of, size_of_val};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::admission::{Admission, Facts};
@@ -17,15 +18,14 @@ use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
-use super::tags::Tag;
+use super::weight;
 use crate::compression::Coding;
-use crate::http1::ResponseHead;
+use crate::http1::packed::line;
+use crate::http1::{PackedHead, ResponseHead};
 
 /// A response that answers more than one request.
 pub struct Entry {
     pub facts: Facts,
-    /// What is kept of its fields, those included that only we read.
-    pub fields: HeaderMap,
     pub content: Content,
     /// The groups that it is in, of [`super::groups::of`].
     pub groups: Box<[Digest]>,
@@ -33,8 +33,8 @@ pub struct Entry {
     pub asked: Instant,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
-    head: ResponseHead,
-    bytes: usize,
+    received: SystemTime,
+    head: PackedHead,
     /// Of a whole body.
     forms: Forms,
 }
@@ -54,9 +54,6 @@ pub struct Times {
     pub received: SystemTime,
 }
 
-/// What a line of fields costs besides its text: its places in a map and in a head.
-const BYTES_OF_FIELD: usize = 160;
-
 impl Entry {
     /// `reason` is the phrase that came with the status.
     pub fn new(
@@ -67,86 +64,62 @@ impl Entry {
         times: Times,
         policy: &Policy,
     ) -> Self {
-        let Admission { mut facts, fields } = admission;
-        let kept_until = facts.keep_until(policy);
-        // Each value is a part of one text from here on: those that came are parts of the buffer
-        // that they were read into, which would be kept for their sake.
-        let head = ResponseHead::compose(facts.status, reason, fields.iter());
-        let mut own = HeaderMap::with_capacity(fields.len());
-        for ((name, _), (_, value)) in fields.iter().zip(head.lines()) {
-            let value = HeaderValue::from_maybe_shared(value).expect("it was a value before");
-            own.append(name.clone(), value);
-        }
-        facts.validators = Validators::of(&own, times.received);
         Self {
-            facts,
+            kept_until: admission.keep_until(policy),
+            head: compose(admission.facts.status, reason, &admission.fields),
+            facts: admission.facts,
             content,
             groups,
             asked: times.asked,
-            kept_until,
-            bytes: 0,
+            received: times.received,
             forms: Forms::default(),
-            fields: own,
-            head,
-        }
-        .ready()
-    }
-
-    /// Takes from the head what is only for us.
-    fn ready(self) -> Self {
-        let Self {
-            fields, mut head, ..
-        } = self;
-        let bytes = head.longest() + fields.len() * BYTES_OF_FIELD;
-        for name in fields.keys().filter(|name| is_for_us(name)) {
-            head.remove(name);
-        }
-        Self {
-            fields,
-            head,
-            bytes,
-            ..self
         }
     }
 
     /// The same response with all of its body, and with its length, which may not have been known.
     pub fn whole(&self, body: Bytes) -> Self {
-        let mut fields = self.fields.clone();
-        if !fields.contains_key(CONTENT_LENGTH) && self.facts.status != StatusCode::NO_CONTENT {
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
-        self.with(self.facts.clone(), fields, self.head.reason(), body)
+        let is_said = self
+            .head
+            .lines()
+            .any(|(name, _)| name == CONTENT_LENGTH.as_str().as_bytes());
+        let head = match is_said || self.facts.status == StatusCode::NO_CONTENT {
+            true => self.head.clone(),
+            false => {
+                let mut fields = self.fields();
+                fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+                compose(self.facts.status, self.head.reason(), &fields)
+            }
+        };
+        self.with(self.facts.clone(), head, body)
     }
 
     /// The same response with these bytes of it: those of `part`, which may be all.
     pub fn with_part(&self, part: Part, body: Bytes) -> Self {
         let mut facts = self.facts.clone();
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields();
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         if part.is_whole() {
             facts.status = StatusCode::OK;
             facts.part = None;
             fields.remove(CONTENT_RANGE);
         } else {
-            facts.part = Some(part);
+            facts.part = Some(Box::new(part));
             fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
         }
         let reason = facts.status.canonical_reason().unwrap_or_default();
-        self.with(facts, fields, reason.as_bytes(), body)
+        let head = compose(facts.status, reason.as_bytes(), &fields);
+        self.with(facts, head, body)
     }
 
-    fn with(&self, facts: Facts, fields: HeaderMap, reason: &[u8], body: Bytes) -> Self {
-        let head = ResponseHead::compose(facts.status, reason, fields.iter());
+    fn with(&self, facts: Facts, head: PackedHead, body: Bytes) -> Self {
         Self {
             facts,
             groups: self.groups.clone(),
             content: Content::Whole(body),
-            fields,
             head,
             forms: Forms::default(),
             ..*self
         }
-        .ready()
     }
 
     /// With the encoded forms of another entry, which has the same body.
@@ -164,41 +137,73 @@ impl Entry {
     pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
         // What clients may read: the head has lost what is only for us.
         let fields = || {
-            let told = self.fields.iter().filter(|(name, _)| !is_for_us(name));
-            let told = told.map(|(name, value)| (name.clone(), value.clone()));
-            told.collect()
+            let mut fields = self.fields();
+            for name in self.fields().keys().filter(|name| is_for_us(name)) {
+                fields.remove(name);
+            }
+            fields
         };
         self.forms.get(coding, &self.head, fields)
     }
 
     /// The head of a whole answer, without `Age`.
-    pub fn head(&self) -> &ResponseHead {
-        &self.head
+    pub fn head(&self) -> ResponseHead {
+        self.head.unpack()
+    }
+
+    /// Which bytes of the whole it has; `None` if that is all.
+    pub fn part(&self) -> Option<Part> {
+        self.facts.part.as_deref().copied()
+    }
+
+    pub fn reason(&self) -> &[u8] {
+        self.head.reason()
+    }
+
+    /// What is kept of its fields, those included that only we read.
+    pub fn fields(&self) -> HeaderMap {
+        self.fields_where(|_| true)
+    }
+
+    pub fn validators(&self) -> Validators {
+        const READ: [HeaderName; 3] = [DATE, ETAG, LAST_MODIFIED];
+        let fields =
+            self.fields_where(|name| READ.iter().any(|read| read.as_str().as_bytes() == name));
+        Validators::of(&fields, self.received)
     }
 
     /// Bytes of memory that it takes.
     pub fn weight(&self) -> usize {
-        let facts = &self.facts;
-        let spilled = |bytes: &[u8]| bytes.len().saturating_sub(256);
-        let in_language = facts.variant_in_language.as_ref();
         let body = match &self.content {
-            Content::Whole(body) => body.len(),
+            Content::Whole(body) => weight::of_bytes(body.len()),
             Content::Growing(_) => 0,
         };
-        size_of::<Self>()
-            + self.bytes
+        let [text, lines] = self.head.pieces();
+        weight::of_shared::<Self>()
+            + self.facts.weight()
+            + weight::of_bytes(text)
+            + weight::of_piece(lines)
+            + weight::of_piece(size_of_val(&*self.groups))
             + body
             + self.forms.weight()
-            + spilled(facts.variant.bytes())
-            + in_language.map_or(0, |variant| spilled(variant.bytes()))
-            + size_of_val(&*self.groups)
-            + facts.tags.iter().map(weight_of_tag).sum::<usize>()
+    }
+
+    fn fields_where(&self, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in self.head.lines().filter(|(name, _)| wanted(name)) {
+            let name = HeaderName::from_bytes(name).expect("it was a name before");
+            let value = HeaderValue::from_bytes(value).expect("it was a value before");
+            fields.append(name, value);
+        }
+        fields
     }
 }
 
-fn weight_of_tag(tag: &Tag) -> usize {
-    let (Tag::Key(name) | Tag::Group(name)) = tag;
-    size_of::<Tag>() + name.len()
+/// What is only for us is kept and not sent.
+pub(super) fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
+    let (kept, sent): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| is_for_us(name));
+    let lines = |fields: Vec<_>| fields.into_iter().map(line).collect::<Vec<_>>();
+    PackedHead::compose(status, reason, &lines(sent), &lines(kept))
 }
 
 #[cfg(test)]
@@ -253,9 +258,29 @@ mod tests {
     #[test]
     fn what_is_said_to_us_is_kept_and_not_sent() {
         let entry = entry(&[("surrogate-key", "news"), ("etag", "\"v1\"")]);
-        assert!(entry.fields.contains_key("surrogate-key"));
+        assert_eq!(entry.fields()["surrogate-key"], "news");
         assert!(!written(&entry).contains("surrogate-key"));
         assert!(!written(&entry.whole("x".into())).contains("surrogate-key"));
-        assert!(entry.facts.validators.exist());
+    }
+
+    #[test]
+    fn fields_and_validators_are_those_that_came() {
+        let modified = "Sat, 01 Jan 2000 10:00:00 GMT";
+        let lines = [
+            ("etag", "\"v1\""),
+            ("last-modified", modified),
+            ("x-a", "1"),
+            ("x-a", "2"),
+        ];
+        let entry = entry(&lines);
+        let expected = response(200, &lines).fields;
+        for name in ["etag", "last-modified", "x-a"] {
+            let values =
+                |fields: &HeaderMap| fields.get_all(name).iter().cloned().collect::<Vec<_>>();
+            assert_eq!(values(&entry.fields()), values(&expected));
+        }
+        let fields = entry.fields();
+        assert_eq!(entry.validators(), Validators::of(&fields, noon()));
+        assert_eq!(entry.validators().last_modified_value().unwrap(), modified);
     }
 }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::OnceCell;
 
+use super::entry::compose;
 use crate::compression::{Coding, encoder, representation};
-use crate::http1::ResponseHead;
+use crate::http1::PackedHead;
 
 /// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
 /// encoded beside the connections.
@@ -24,12 +25,12 @@ pub struct Forms(OnceLock<Box<Made>>);
 #[derive(Default)]
 struct Made {
     bodies: Arc<Bodies>,
-    heads: [OnceLock<Box<ResponseHead>>; Coding::COUNT],
+    heads: [OnceLock<PackedHead>; Coding::COUNT],
 }
 
 /// One form, ready to be sent.
 pub struct Form<'a> {
-    pub head: &'a ResponseHead,
+    pub head: &'a PackedHead,
     pub body: &'a Bytes,
 }
 
@@ -50,7 +51,7 @@ impl Forms {
     pub fn get(
         &self,
         coding: Coding,
-        identity: &ResponseHead,
+        identity: &PackedHead,
         fields: impl FnOnce() -> HeaderMap,
     ) -> Option<Option<Form<'_>>> {
         let made = self.0.get()?;
@@ -60,8 +61,7 @@ impl Forms {
         let head = made.heads[coding.place()].get_or_init(|| {
             let mut fields = fields();
             representation::encode(&mut fields, coding, Some(body.len()));
-            let head = ResponseHead::compose(identity.status(), identity.reason(), fields.iter());
-            Box::new(head)
+            compose(identity.status(), identity.reason(), &fields)
         });
         Some(Some(Form { head, body }))
     }
@@ -94,7 +94,7 @@ impl Forms {
             + size_of::<Bodies>()
             + bodies.map(Bytes::len).sum::<usize>()
             + heads
-                .map(|head| size_of::<ResponseHead>() + head.longest())
+                .map(|head| head.pieces().into_iter().sum::<usize>())
                 .sum::<usize>()
     }
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
-        let identity = ResponseHead::compose(StatusCode::OK, b"Fine", HeaderMap::new().iter());
+        let identity = compose(StatusCode::OK, b"Fine", &HeaderMap::new());
         forms.get(coding, &identity, HeaderMap::new)
     }
 

@@ -16,6 +16,11 @@ use smallvec::SmallVec;
 pub struct Digest([u8; 16]);
 
 impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        let hash = blake3::hash(bytes);
+        Self(hash.as_bytes()[..16].try_into().expect("16 of 32 bytes"))
+    }
+
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -89,12 +94,15 @@ impl Frame {
         self.bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
     }
 
+    /// The parts alone, in no more memory than they need.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.bytes.into_boxed_slice()
+    }
+
     pub fn finish(self) -> Framed {
-        let hash = blake3::hash(&self.bytes);
-        let digest = hash.as_bytes()[..16].try_into().expect("16 of 32 bytes");
         Framed {
+            digest: Digest::of(&self.bytes),
             bytes: self.bytes,
-            digest: Digest(digest),
         }
     }
 }

@@ -3,7 +3,6 @@
 //! One slot a key holds the variants of its responses side by side, so that one look-up finds
 //! all that decides. A slot is found by digest and held to the bytes of its key.
 
-use std::mem::size_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +10,7 @@ use http::HeaderMap;
 use moka::Expiry;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
+use smallvec::SmallVec;
 
 use super::admission::NotStored;
 use super::entry::Entry;
@@ -20,13 +20,14 @@ use super::key::Key;
 use super::policy::Policy;
 use super::reuse;
 use super::vary::{UnnamedCookie, Variant};
+use super::weight;
 
 /// How long the requests of a key whose response was not stored do not wait for one another.
 const ALONE: Duration = Duration::from_secs(60);
 /// How long it is known that a key was outdated: longer than a fill takes.
 const OUTDATED: Duration = Duration::from_secs(60 * 60);
 
-/// What the cache itself needs for one key, in bytes.
+/// What moka needs for one key, in bytes: nodes of its queues and of its timer, its place in the table.
 const BYTES_OF_KEY: usize = 320;
 
 /// Where responses are kept.
@@ -41,7 +42,7 @@ pub struct Memory {
 struct Slot {
     key: Box<[u8]>,
     /// All of one `Vary`, the latest.
-    variants: Vec<Arc<Entry>>,
+    variants: SmallVec<[Arc<Entry>; 1]>,
     /// What was asked of the origin before is not to be stored.
     outdated: Option<Instant>,
     /// Until then it is probably not worth waiting for another request's response.
@@ -154,7 +155,7 @@ impl Memory {
             return false;
         }
         let stored = self.change(key, |slot| {
-            let mut variants: Vec<_> = slot.others(&entry).cloned().collect();
+            let mut variants: SmallVec<[_; 1]> = slot.others(&entry).cloned().collect();
             if slot.outdates(&entry)
                 || slot.has_whole_of(&entry)
                 || variants.len() >= policy.variants
@@ -205,7 +206,7 @@ impl Memory {
             // What is stored for others is worth more than the time of a few.
             slot.variants.is_empty().then(|| Slot {
                 key: key.bytes().into(),
-                variants: Vec::new(),
+                variants: SmallVec::new(),
                 outdated: slot.outdated,
                 alone_until: Some(Instant::now() + ALONE),
             })
@@ -217,6 +218,12 @@ impl Memory {
         let slot = self.slots.get(&key.digest());
         let until = slot.and_then(|slot| slot.alone_until);
         until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Keys, and the bytes that they and their entries take.
+    pub fn size(&self) -> (u64, u64) {
+        self.slots.run_pending_tasks();
+        (self.slots.entry_count(), self.slots.weighted_size())
     }
 
     /// Puts another slot in the place of a key's, in one step.
@@ -264,8 +271,16 @@ impl Slot {
     }
 
     fn weight(&self) -> usize {
+        let beside = match self.variants.spilled() {
+            true => weight::of_piece(size_of::<Arc<Entry>>() * self.variants.capacity()),
+            false => 0,
+        };
         let entries = self.variants.iter().map(|entry| entry.weight());
-        BYTES_OF_KEY + size_of::<Self>() + self.key.len() + entries.sum::<usize>()
+        BYTES_OF_KEY
+            + weight::of_shared::<Self>()
+            + weight::of_piece(self.key.len())
+            + beside
+            + entries.sum::<usize>()
     }
 
     /// How long it is of any use.
@@ -454,7 +469,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_cache_is_not_stored() {
-        let memory = Memory::new(1000);
+        let memory = Memory::new(500);
         let asked = get(&[]);
         assert!(!memory.store(&key(&asked), entry(&asked, &[], "x"), &anonymous()));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::admission::{may_look_up, may_store};
+use super::admission::{Admission, may_look_up, may_store};
 use super::conditional::evaluate;
 use super::entity::Validators;
 use super::key::Key;
@@ -138,11 +138,11 @@ proptest! {
         let _ = Key::of(&request, "r", &policy).to_string();
         let _ = invalidation::places(&request, &answered.head());
         if let Ok(admission) = may_store(&request, &answered.head(), exchange, &policy) {
-            let facts = admission.facts;
-            facts.keep_until(&policy);
+            admission.keep_until(&policy);
+            let Admission { facts, validators, .. } = admission;
             facts.freshness.ttl(at(later));
-            evaluate(&request, facts.status, &facts.validators, at(later));
-            range::wanted(&request, &facts.validators, 10, at(later));
+            evaluate(&request, facts.status, &validators, at(later));
+            range::wanted(&request, &validators, 10, at(later));
         }
     }
 

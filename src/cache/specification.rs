@@ -56,8 +56,9 @@ impl Visits {
         let now = at(self.seconds);
         let (first, second) = (self.first.head(), self.second.head());
         let policy = &self.policy;
-        let facts = match may_store(&first, &self.answer.head(), at_noon(), policy) {
-            Ok(admission) => admission.facts,
+        let stored = may_store(&first, &self.answer.head(), at_noon(), policy);
+        let (facts, validators) = match stored {
+            Ok(admission) => (admission.facts, admission.validators),
             Err(reason) => return Given::NotStored(reason),
         };
         let directives = match may_look_up(&second, policy) {
@@ -77,14 +78,14 @@ impl Visits {
         };
         match reuse(found, &directives, now) {
             Reuse::Fresh | Reuse::AcceptedStale => {
-                match evaluate(&second, facts.status, &facts.validators, now) {
+                match evaluate(&second, facts.status, &validators, now) {
                     Condition::Answer => Given::Stored,
                     Condition::NotModified => Given::StoredNotModified,
                     Condition::AskOrigin => Given::New(Forward::Request),
                 }
             }
             Reuse::WhileRevalidating => Given::StoredWhileRevalidating,
-            Reuse::Ask(Forward::Stale | Forward::Request) if facts.validators.exist() => {
+            Reuse::Ask(Forward::Stale | Forward::Request) if validators.exist() => {
                 Given::Revalidated
             }
             Reuse::Ask(why) => Given::New(why),
@@ -393,7 +394,7 @@ fn a_304_makes_a_stored_response_fresh_again() {
     );
     let policy = rfc9111();
     let first = may_store(&asked.head(), &answered.head(), at_noon(), &policy).unwrap();
-    let asked_again = question(&asked.fields, &first.facts.validators);
+    let asked_again = question(&asked.fields, &first.validators);
     assert_eq!(asked_again["abc"], "123");
     assert_eq!(asked_again["if-none-match"], "\"a\"");
 
@@ -407,7 +408,7 @@ fn a_304_makes_a_stored_response_fresh_again() {
     };
     let fields = merged(
         &first.fields,
-        &first.facts.validators,
+        &first.validators,
         &update.fields,
         now.received,
     );

@@ -31,7 +31,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Key(name) | Self::Group(name) => name,
         }

@@ -3,10 +3,9 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, COOKIE, HeaderName, VARY};
-use smallvec::SmallVec;
 
 use super::cookies::{self, Kind};
-use super::frame::{Digest, Frame, Framed};
+use super::frame::{Digest, Frame};
 use super::list;
 use super::pattern::{Pattern, any_matches};
 use super::policy::Policy;
@@ -14,19 +13,19 @@ use super::preference::{self, Preferences};
 
 /// The request fields that a response depends on, in alphabetic order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vary(SmallVec<[HeaderName; 4]>);
+pub struct Vary(Box<[HeaderName]>);
 
 /// The values of those fields in one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variant(Framed);
+pub struct Variant(Box<[u8]>);
 
 impl Variant {
     pub fn digest(&self) -> Digest {
-        self.0.digest()
+        Digest::of(&self.0)
     }
 
     pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
+        &self.0
     }
 }
 
@@ -42,10 +41,10 @@ impl Vary {
         if list::members(response, VARY).any(|member| member == b"*") {
             return None;
         }
-        let mut names: SmallVec<_> = list::names(response, VARY).collect();
+        let mut names: Vec<_> = list::names(response, VARY).collect();
         names.sort_by(|a: &HeaderName, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        Some(Self(names))
+        Some(Self(names.into()))
     }
 
     /// Whether every request is answered by the same response.
@@ -99,7 +98,7 @@ impl Vary {
         language: Option<&[u8]>,
     ) -> Result<Variant, UnnamedCookie> {
         let mut frame = Frame::default();
-        for name in &self.0 {
+        for name in &*self.0 {
             match language {
                 Some(language) if *name == ACCEPT_LANGUAGE => {
                     frame.part(NAME, name.as_str().as_bytes());
@@ -111,7 +110,7 @@ impl Vary {
                 _ => write_field(&mut frame, name, request),
             }
         }
-        Ok(Variant(frame.finish()))
+        Ok(Variant(frame.into_bytes()))
     }
 }
 

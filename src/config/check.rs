@@ -8,6 +8,7 @@ mod compression;
 mod files;
 mod headers;
 mod listen;
+mod redis;
 mod route;
 mod upstream;
 
@@ -25,6 +26,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     listen::contradictions(config, problems);
     upstream::duplicates(config, problems);
     upstream::contradictions(config, problems);
+    redis::contradictions(config, problems);
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::expand;
 use super::problem::{Place, Positioned, Problem, Problems};
-use crate::word::did_you_mean;
+use crate::word::{did_you_mean, without_credentials};
 use tree::{At, Source};
 
 /// A type that can stand behind a key: how it is read, and what an editor may know of it.
@@ -123,7 +123,11 @@ impl<'a> Reader<'a> {
         match node.value {
             DeValue::String(text) => {
                 let expanded = expand::expand(text, self.env);
-                format!("{:?}", expanded.as_deref().unwrap_or(text))
+                let text = expanded.as_deref().unwrap_or(text);
+                match text.contains("://") {
+                    true => format!("{:?}", without_credentials(text)),
+                    false => format!("{text:?}"),
+                }
             }
             DeValue::Integer(number) => number.to_string(),
             DeValue::Float(number) => number.to_string(),

@@ -3,6 +3,7 @@
 mod cache;
 mod compression;
 mod headers;
+mod redis;
 mod route;
 mod server;
 mod upstream;
@@ -12,6 +13,7 @@ pub use super::declare::Origin;
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
+pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
 pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
@@ -42,6 +44,8 @@ spec! {
         cache: CacheSpec = {};
         /// Which responses are compressed, and how much.
         compression: CompressionSpec = {};
+        /// What several gateways share; without this table nothing.
+        redis: Option<RedisSpec>;
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

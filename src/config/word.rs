@@ -6,6 +6,7 @@ mod choice;
 mod http;
 mod policy;
 mod quantity;
+mod redis;
 mod table;
 
 pub use address::parse_cidr;

@@ -98,7 +98,7 @@ impl Lane<'_> {
                 }
                 Found::Entry(entry) => {
                     wanted.1 = Some(entry.facts.variant.digest());
-                    match entry.facts.part {
+                    match entry.part() {
                         Some(part) if why == Why::Partial => Stored::Part(entry, part),
                         _ => Stored::Stale(entry),
                     }
@@ -220,7 +220,7 @@ impl Lane<'_> {
 
     /// Whether a stored response has what is wanted of it.
     fn has_wanted(&self, entry: &Entry) -> bool {
-        let part = entry.facts.part;
+        let part = entry.part();
         part.is_none_or(|part| part.answers(&self.wanted(entry, part.complete)))
     }
 
@@ -295,7 +295,7 @@ impl Lane<'_> {
                     let written = self.client.interim(&head).await;
                     self.taken(written)?;
                 }
-                Some(Progress::Done(fetched)) => break fetched,
+                Some(Progress::Done(fetched)) => break *fetched,
                 None => return Err(Unanswered::Refused(Refusal::Internal)),
             }
         };

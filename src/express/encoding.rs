@@ -73,15 +73,16 @@ impl Lane<'_> {
         entry: &Arc<Entry>,
         body: &Bytes,
     ) -> Result<(), Unanswered> {
-        let coding = compressing::coding(&mut self.exchange, entry.head(), For::Everybody);
+        let head = entry.head();
+        let coding = compressing::coding(&mut self.exchange, &head, For::Everybody);
         let Some(coding) = coding else {
-            return self.whole(entry.head().clone(), body.clone()).await;
+            return self.whole(head, body.clone()).await;
         };
         let is_head = self.request.method == Method::HEAD;
         if entry.form(coding).is_none() {
             // A HEAD is not worth the work: it says what a GET would, but for the length.
             if is_head || body.len() > LONGEST_FORM {
-                self.begin_encoded(entry.head(), coding)?;
+                self.begin_encoded(&head, coding)?;
                 for piece in body.chunks(PIECE).filter(|_| !is_head) {
                     self.send(body.slice_ref(piece)).await?;
                 }
@@ -102,8 +103,8 @@ impl Lane<'_> {
             let _ = self.present(made)?;
         }
         match entry.form(coding).flatten() {
-            Some(form) => self.whole(form.head.clone(), form.body.clone()).await,
-            None => self.whole(entry.head().clone(), body.clone()).await,
+            Some(form) => self.whole(form.head.unpack(), form.body.clone()).await,
+            None => self.whole(head, body.clone()).await,
         }
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Leader {
 pub(super) enum Progress {
     Interim(Box<ResponseHead>),
     /// The last word.
-    Done(Fetched),
+    Done(Box<Fetched>),
 }
 
 /// What it receives.
@@ -146,12 +146,13 @@ impl Answered {
         // Nobody could tell before its end that there is too little of it.
         let rest = Part::of(&self.fields).filter(|_| self.fields.contains_key(CONTENT_LENGTH))?;
         let received = self.exchange.received;
-        let stored = &held.facts.validators;
+        let stored = &held.validators();
         let whole = part.combined(stored, &rest, &Validators::of(&self.fields, received))?;
         if !whole.is_whole() || rest.span.first != part.span.last + 1 {
             return None;
         }
-        let mut fields = revalidation::merged(&held.fields, stored, &self.fields, received).ok()?;
+        let mut fields =
+            revalidation::merged(&held.fields(), stored, &self.fields, received).ok()?;
         fields.remove(CONTENT_RANGE);
         fields.insert(CONTENT_LENGTH, HeaderValue::from(whole.complete));
         self.head = ResponseHead::compose(StatusCode::OK, b"OK", fields.iter());
@@ -220,8 +221,8 @@ impl Fetch {
 
     /// Asks whether what is stored is still right.
     async fn revalidate(&mut self, stale: Arc<Entry>) {
-        let validators = Some(&stale.facts.validators).filter(|validators| validators.exist());
-        let fields = match validators {
+        let validators = Some(stale.validators()).filter(Validators::exist);
+        let fields = match &validators {
             Some(validators) => revalidation::question(&self.request.fields, validators),
             None => revalidation::whole(&self.request.fields),
         };
@@ -251,7 +252,7 @@ impl Fetch {
 
     /// Asks for the rest of what is held, or for all of it.
     async fn complete(&mut self, held: &Entry, part: Part) {
-        let answered = match part.completion(&held.facts.validators) {
+        let answered = match part.completion(&held.validators()) {
             None => self.ask_for_all().await,
             Some(rest) => {
                 let mut fields = revalidation::whole(&self.request.fields);
@@ -337,9 +338,9 @@ impl Fetch {
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
-        let validators = &stale.facts.validators;
+        let (stored, validators) = (stale.fields(), stale.validators());
         let received = answered.exchange.received;
-        let fields = revalidation::merged(&stale.fields, validators, &answered.fields, received)?;
+        let fields = revalidation::merged(&stored, &validators, &answered.fields, received)?;
         Ok(self.renew(stale, fields, answered.exchange, answered.asked))
     }
 
@@ -361,8 +362,8 @@ impl Fetch {
         };
         let facts = &stored.facts;
         let length = body.len() as u64;
-        let (validators, received) = (&facts.validators, times.received);
-        match revalidation::after_head(&stored.fields, validators, length, &response, received) {
+        let (fields, validators, received) = (stored.fields(), stored.validators(), times.received);
+        match revalidation::after_head(&fields, &validators, length, &response, received) {
             AfterHead::Updated(fields) => {
                 self.renew(stored, fields, times, asked);
             }
@@ -390,6 +391,7 @@ impl Fetch {
         let is_admitted = admission.is_ok();
         let admission = admission.unwrap_or_else(|_| Admission {
             facts: stale.facts.clone(),
+            validators: stale.validators(),
             fields: fields.clone(),
         });
         let described = self.described();
@@ -398,7 +400,7 @@ impl Fetch {
         let entry = Entry::new(
             admission,
             groups,
-            stale.head().reason(),
+            stale.reason(),
             stale.content.clone(),
             Times {
                 asked,
@@ -513,7 +515,7 @@ impl Fetch {
 
     /// Reads the body for its readers, and to be stored.
     async fn fill(&mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
-        let largest = self.policy_of(&entry.fields).largest_object;
+        let largest = self.policy_of(&entry.fields()).largest_object;
         // What has no body was stored before anybody had its head.
         let mut is_kept = !origin.is_over();
         let mut arrived = writer.arrived();
@@ -562,7 +564,7 @@ impl Fetch {
         if self.gateway.guard().held(&self.key).is_some() {
             return;
         }
-        let entry = match entry.facts.part {
+        let entry = match entry.part() {
             None => entry.whole(body),
             Some(part) if part.span.length() == body.len() as u64 => {
                 self.beside_what_is_held(entry, part, body)
@@ -571,7 +573,7 @@ impl Fetch {
             Some(_) => return,
         };
         let memory = self.gateway.memory();
-        let policy = self.policy_of(&entry.fields);
+        let policy = self.policy_of(&entry.fields());
         memory.store(&self.key, Arc::new(entry), policy);
     }
 
@@ -590,10 +592,10 @@ impl Fetch {
         let Content::Whole(old) = &before.content else {
             return None;
         };
-        let is_compared = self.policy_of(&entry.fields).is_guarded()
+        let is_compared = self.policy_of(&entry.fields()).is_guarded()
             && before.facts.status == entry.facts.status
             && before.facts.variant.bytes() == entry.facts.variant.bytes();
-        is_compared.then(|| guard::page::compare(&entry.fields, old, body))?
+        is_compared.then(|| guard::page::compare(&entry.fields(), old, body))?
     }
 
     /// Keeps the page out of the cache from here on, and what is stored of it.
@@ -609,9 +611,8 @@ impl Fetch {
     fn beside_what_is_held(&self, entry: &Entry, part: Part, body: Bytes) -> Entry {
         if let Stored::Part(held, other) = &self.stored
             && let Content::Whole(others) = &held.content
-            && let validators = &entry.facts.validators
-            && let Some(both) = part.combined(validators, other, &held.facts.validators)
-            && both.span.length() <= self.policy_of(&entry.fields).largest_object
+            && let Some(both) = part.combined(&entry.validators(), other, &held.validators())
+            && both.span.length() <= self.policy_of(&entry.fields()).largest_object
         {
             return entry.with_part(both, part.joined(&body, other, others));
         }
@@ -640,7 +641,7 @@ impl Fetch {
     fn tell(&mut self, fetched: Fetched) {
         if let Some(leader) = self.leader.take() {
             // A client that has left needs no answer.
-            let _ = leader.progress.send(Progress::Done(fetched));
+            let _ = leader.progress.send(Progress::Done(Box::new(fetched)));
         }
     }
 }

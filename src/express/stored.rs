@@ -22,12 +22,14 @@ use crate::plan::{Caching, Forward};
 
 impl Lane<'_> {
     pub(super) fn condition(&self, entry: &Entry) -> Condition {
+        if !conditional::is_conditional(&self.request.fields) {
+            return Condition::Answer;
+        }
         let described = self.described();
-        let facts = &entry.facts;
         conditional::evaluate(
             &described.request(),
-            facts.status,
-            &facts.validators,
+            entry.facts.status,
+            &entry.validators(),
             SystemTime::now(),
         )
     }
@@ -52,7 +54,7 @@ impl Lane<'_> {
         }
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
-                self.begin_pieces(entry.head().clone(), For::Everybody)?;
+                self.begin_pieces(entry.head(), For::Everybody)?;
                 return self.stream(reader).await;
             }
             (Content::Whole(body), None) => body.clone(),
@@ -62,9 +64,9 @@ impl Lane<'_> {
         match self.wanted(entry, held.complete) {
             Ranges::Whole => self.all(caching, entry, &held.bytes).await,
             Ranges::One(span) => {
-                let fields = range::fields_of_part(&entry.fields, span, held.complete);
+                let fields = range::fields_of_part(&entry.fields(), span, held.complete);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
-                compressing::depends(&mut self.exchange, entry.head());
+                compressing::depends(&mut self.exchange, &entry.head());
                 self.whole(head, held.part(span)).await
             }
             Ranges::Many(spans) => self.parts(entry, &held, &spans).await,
@@ -86,14 +88,15 @@ impl Lane<'_> {
             return Ranges::Whole;
         }
         let described = self.described();
-        let validators = &entry.facts.validators;
-        range::wanted(&described.request(), validators, length, SystemTime::now())
+        let validators = entry.validators();
+        range::wanted(&described.request(), &validators, length, SystemTime::now())
     }
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
-        let fields = conditional::not_modified_fields(&entry.fields);
+        let stored = entry.fields();
+        let fields = conditional::not_modified_fields(&stored);
         let mut head = ResponseHead::compose(StatusCode::NOT_MODIFIED, b"Not Modified", fields);
-        if compressing::depends(&mut self.exchange, entry.head()) {
+        if compressing::depends(&mut self.exchange, &entry.head()) {
             head = self.not_modified_as_known(head);
         }
         self.whole(head, Bytes::new()).await
@@ -106,14 +109,15 @@ impl Lane<'_> {
         spans: &[Span],
     ) -> Result<(), Unanswered> {
         let boundary = boundary(&held.bytes);
+        let stored = entry.fields();
         let parts = Multipart {
             boundary: &boundary,
-            content_type: entry.fields.get(CONTENT_TYPE),
+            content_type: stored.get(CONTENT_TYPE),
             spans,
             complete: held.complete,
         };
-        let fields = parts.fields(&entry.fields);
-        compressing::depends(&mut self.exchange, entry.head());
+        let fields = parts.fields(&stored);
+        compressing::depends(&mut self.exchange, &entry.head());
         self.begin_answer(compose(StatusCode::PARTIAL_CONTENT, &fields))?;
         for span in spans {
             self.send(parts.head(*span).into()).await?;
@@ -177,7 +181,7 @@ struct Held {
 
 impl Held {
     fn of(entry: &Entry, bytes: Bytes) -> Self {
-        let (first, complete) = match entry.facts.part {
+        let (first, complete) = match entry.part() {
             Some(part) => (part.span.first, part.complete),
             None => (0, bytes.len() as u64),
         };

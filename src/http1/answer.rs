@@ -34,10 +34,11 @@ pub struct ResponseHead {
     added: Vec<u8>,
 }
 
+/// Where a line lies in the bytes.
 #[derive(Clone, Debug)]
-struct Field {
-    name: Range<u32>,
-    value: Range<u32>,
+pub(super) struct Field {
+    pub name: Range<u32>,
+    pub value: Range<u32>,
 }
 
 /// Where a head ends in `bytes`, its empty line included, if it does.
@@ -108,6 +109,23 @@ impl ResponseHead {
         bytes.extend_from_slice(b"\r\n");
         Self::read(bytes.into_boxed_slice().into())
             .expect("names and values that are valid make a head")
+    }
+
+    /// A head whose parts are known to lie there.
+    pub(super) fn of_parts(
+        bytes: Bytes,
+        status: StatusCode,
+        reason: Range<u32>,
+        fields: impl Iterator<Item = Field>,
+    ) -> Self {
+        Self {
+            bytes,
+            status,
+            http11: true,
+            reason,
+            fields: fields.collect(),
+            added: Vec::new(),
+        }
     }
 
     pub fn status(&self) -> StatusCode {

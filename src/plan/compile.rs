@@ -12,7 +12,7 @@ use super::warm::WarmUp;
 use crate::cache::counters::Counters;
 use crate::client::TrustedProxies;
 use crate::config::Config;
-use crate::config::problem::{Problems, why};
+use crate::config::problem::{Positioned, Problems, why};
 use crate::config::spec::{HeadersSpec, RouteSpec};
 use crate::headers::policy::{HeaderPolicy, PolicySettings};
 use crate::headers::security::Preset;
@@ -94,6 +94,16 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
             "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
+    if redis_differs(running, wanted) {
+        let place = wanted
+            .redis
+            .as_ref()
+            .map_or(wanted.place(), Positioned::place);
+        problems.note(
+            &place,
+            "[redis] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
+        );
+    }
     let memory = &wanted.cache.memory;
     if wanted.cache.origin.sound && running.cache.memory.value != memory.value {
         problems.note(
@@ -101,6 +111,11 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
             "cache.memory differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
         );
     }
+}
+
+fn redis_differs(running: &Config, wanted: &Config) -> bool {
+    let sound = wanted.redis.as_ref().is_none_or(|redis| redis.origin.sound);
+    sound && running.redis != wanted.redis
 }
 
 fn counters(config: &Config, running: Option<&Plan>) -> BTreeMap<Box<str>, Arc<Counters>> {

@@ -291,8 +291,9 @@ fn an_entry_is_kept_as_long_as_something_can_come_of_it() {
         ..rfc9111()
     };
     let kept = |lines: &[(&str, &str)]| {
-        let facts = store(&get(&[]), &response(200, lines), &policy).unwrap();
-        facts.keep_until(&policy)
+        let answered = response(200, lines);
+        let admission = may_store(&get(&[]).head(), &answered.head(), at_noon(), &policy);
+        admission.unwrap().keep_until(&policy)
     };
     assert_eq!(kept(&[FRESH]), at(90));
     assert_eq!(kept(&[FRESH, ("etag", "\"a\"")]), at(190));

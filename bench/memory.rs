@@ -1,0 +1,278 @@
+//! What the memory of the cache takes of the machine: `cargo bench --bench memory [-- churn SECONDS]`.
+//!
+//! Fills it with a million pages of 1 KiB and holds the growth of the process to the bytes of keys, heads
+//! and bodies, and to what the cache believes; then changes its contents many times over within a small
+//! size, by several threads, and holds the process to that size. Ends with 1 where a bound is passed.
+
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tollgate::cache::admission::may_store;
+use tollgate::cache::body::Body;
+use tollgate::cache::entry::{Content, Entry, Times};
+use tollgate::cache::key::Key;
+use tollgate::cache::memory::{Found, Memory};
+use tollgate::cache::{Exchange, Policy, Request, Response};
+use tollgate::target::PathRules;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ENTRIES: u64 = 1_000_000;
+const BODY: usize = 1024;
+/// What the process may have grown by, over the bytes of keys, heads and bodies.
+const MOST_OVER_CONTENT: f64 = 1.6;
+/// How far the process may be above what the cache believes, and above the size it is given.
+const MOST_OVER_SIZE: f64 = 1.05;
+
+const CHURN_SIZE: u64 = 256 << 20;
+const CHURN_SECONDS: u64 = 60;
+const CHURN_THREADS: u64 = 2;
+/// Pages that are asked for: several times what there is room for.
+const CHURN_PAGES: u64 = 200_000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let seconds = match arguments.iter().position(|word| word == "churn") {
+        Some(at) => arguments
+            .get(at + 1)
+            .map_or(Ok(CHURN_SECONDS), |text| text.parse()),
+        None => Ok(CHURN_SECONDS),
+    };
+    let Ok(seconds) = seconds else {
+        eprintln!("usage: memory [churn SECONDS]");
+        exit(2);
+    };
+    // Pages of code and tables that the first entries touch are no part of an entry.
+    fill(1000);
+    let is_small = fill(ENTRIES);
+    let is_bounded = churn(Duration::from_secs(seconds));
+    exit(i32::from(!(is_small && is_bounded)));
+}
+
+/// Whether so many entries take no more than they may.
+fn fill(entries: u64) -> bool {
+    let memory = Memory::new(16 << 30);
+    let policy = Policy::anonymous();
+    let before = resident();
+    let mut content = 0;
+    for number in 0..entries {
+        let page = Page::new(number, BODY);
+        content += page.content;
+        page.store(&memory, &policy);
+    }
+    let (counted, believed) = memory.size();
+    let grown = resident() - before;
+    assert_eq!(counted, entries, "all of them are kept");
+    let each = |bytes: u64| bytes as f64 / entries as f64;
+    let over_content = grown as f64 / content as f64;
+    let over_belief = grown as f64 / believed as f64;
+    println!(
+        "{entries} entries: key, head and body {:.0} bytes; the process grew by {:.0} ({over_content:.3} times); \
+         the cache counts {:.0} ({over_belief:.3} times)",
+        each(content),
+        each(grown),
+        each(believed),
+    );
+    entries < ENTRIES || (over_content <= MOST_OVER_CONTENT && over_belief <= MOST_OVER_SIZE)
+}
+
+/// Whether the process stays within the size while its contents change.
+fn churn(duration: Duration) -> bool {
+    let base = resident();
+    let memory = Arc::new(Memory::new(CHURN_SIZE));
+    let stored = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..CHURN_THREADS)
+        .map(|seed| {
+            let (memory, stored, over) = (memory.clone(), stored.clone(), over.clone());
+            thread::spawn(move || visit(&memory, seed, &stored, &over))
+        })
+        .collect();
+    let (_stop, stopped) = mpsc::channel::<()>();
+    let began = Instant::now();
+    let (mut most, mut report) = (0, Duration::ZERO);
+    while began.elapsed() < duration {
+        // Also the pace of the samples.
+        let _ = stopped.recv_timeout(Duration::from_millis(20));
+        most = most.max(resident().saturating_sub(base));
+        if began.elapsed() >= report {
+            report += (duration / 10).max(Duration::from_secs(1));
+            let (entries, believed) = memory.size();
+            println!(
+                "{:>5.0} s: {:>7.1} MiB above the base, at most {:.1}; {entries} entries of {:.1} MiB; {:.1} GiB stored so far",
+                began.elapsed().as_secs_f64(),
+                mib(resident().saturating_sub(base)),
+                mib(most),
+                mib(believed),
+                mib(stored.load(Ordering::Relaxed)) / 1024.0,
+            );
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.join().expect("a worker ends");
+    }
+    let part = most as f64 / CHURN_SIZE as f64;
+    println!(
+        "churn: at most {part:.3} times the size of {:.0} MiB, above a base of {:.1} MiB",
+        mib(CHURN_SIZE),
+        mib(base)
+    );
+    part <= MOST_OVER_SIZE
+}
+
+/// Asks for pages, some more often than others, and stores what is missing.
+fn visit(memory: &Memory, seed: u64, stored: &AtomicU64, over: &AtomicBool) {
+    let policy = Policy::anonymous();
+    let mut random = Random(seed + 1);
+    while !over.load(Ordering::Relaxed) {
+        // The smaller of two: the first pages are asked for most.
+        let number = random.below(CHURN_PAGES).min(random.below(CHURN_PAGES));
+        // Sizes from nothing to 64 KiB, small ones most, and now and then one of 2 MiB.
+        let body = match random.below(1000) {
+            0 => 2 << 20,
+            _ => random.below(256) * random.below(256),
+        };
+        let fields = HeaderMap::new();
+        let path = path(number);
+        let request = request(&path, &fields);
+        let key = Key::of(&request, SCOPE, &policy);
+        if let Found::Nothing = memory.find(&key, &fields, &policy) {
+            Page::new(number, body as usize).store(memory, &policy);
+            stored.fetch_add(body, Ordering::Relaxed);
+        }
+    }
+}
+
+const SCOPE: &str = "shop.example/:pages:0123456789abcdef";
+
+/// A page as it comes from an application.
+struct Page {
+    path: String,
+    fields: HeaderMap,
+    body: Bytes,
+    /// Bytes of its key, head and body.
+    content: u64,
+}
+
+impl Page {
+    fn new(number: u64, body: usize) -> Self {
+        let path = path(number);
+        let lines = [
+            ("date", "Tue, 15 Nov 1994 08:12:31 GMT".to_owned()),
+            ("content-type", "text/html; charset=utf-8".to_owned()),
+            ("content-length", body.to_string()),
+            ("cache-control", "public, max-age=3600".to_owned()),
+            ("etag", format!("\"{number:016x}\"")),
+            ("last-modified", "Mon, 14 Nov 1994 10:00:00 GMT".to_owned()),
+            ("content-language", "en".to_owned()),
+            ("referrer-policy", "same-origin".to_owned()),
+            ("x-content-type-options", "nosniff".to_owned()),
+            (
+                "link",
+                "</static/site.css>; rel=preload; as=style".to_owned(),
+            ),
+        ];
+        let head: usize = lines
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 4)
+            .sum();
+        let mut fields = HeaderMap::with_capacity(lines.len());
+        for (name, value) in lines {
+            let value = HeaderValue::try_from(value).expect("a value");
+            fields.append(HeaderName::from_static(name), value);
+        }
+        let none = HeaderMap::new();
+        let key = Key::of(&request(&path, &none), SCOPE, &Policy::anonymous());
+        let status_line = "HTTP/1.1 200 OK\r\n\r\n".len();
+        let content = (key.bytes().len() + status_line + head + body) as u64;
+        Self {
+            path,
+            fields,
+            body: vec![b'x'; body].into(),
+            content,
+        }
+    }
+
+    fn store(self, memory: &Memory, policy: &Policy) {
+        let none = HeaderMap::new();
+        let asked = request(&self.path, &none);
+        let now = SystemTime::now();
+        let exchange = Exchange {
+            sent: now,
+            received: now,
+        };
+        let response = Response {
+            status: StatusCode::OK,
+            fields: &self.fields,
+        };
+        let admission = may_store(&asked, &response, exchange, policy).expect("it may be stored");
+        let times = Times {
+            asked: Instant::now(),
+            received: now,
+        };
+        let (_writer, growing) = Body::begin();
+        let entry = Entry::new(
+            admission,
+            Box::default(),
+            b"OK",
+            Content::Growing(growing),
+            times,
+            policy,
+        );
+        let key = Key::of(&asked, SCOPE, policy);
+        memory.store(&key, Arc::new(entry.whole(self.body)), policy);
+    }
+}
+
+fn path(number: u64) -> String {
+    format!("/articles/{number}/a-page-with-a-title")
+}
+
+fn request<'a>(path: &'a str, fields: &'a HeaderMap) -> Request<'a> {
+    Request {
+        method: &Method::GET,
+        scheme: "https",
+        host: "shop.example",
+        path,
+        path_rules: PathRules::default(),
+        query: None,
+        fields,
+        is_trusted: false,
+    }
+}
+
+/// The same numbers in every run (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// Bytes of this process in the memory of the machine.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux says it");
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.expect("the second number") * 4096
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
