@@ -14,8 +14,8 @@ fn by_visitor(write: fn(&str) -> String) -> Origin {
     Origin::with(move |request: &Received| {
         let cookie = request.fields("cookie").concat();
         let who = cookie.strip_prefix("who=").unwrap_or_default();
-        let fields = format!("Content-Type: text/html\r\nCache-Control: public, max-age=60\r\n");
-        page(&fields, &write(who))
+        let fields = "Content-Type: text/html\r\nCache-Control: public, max-age=60\r\n";
+        page(fields, &write(who))
     })
 }
 
@@ -29,7 +29,8 @@ fn quarantined(gateway: &Gateway) -> Vec<String> {
 
 #[test]
 fn a_page_that_greets_its_visitor_is_caught_when_it_is_fetched_for_another() {
-    let leaks: [(&str, fn(&str) -> String); 2] = [
+    type Write = fn(&str) -> String;
+    let leaks: [(&str, Write); 2] = [
         ("greeting", |who| format!("<h1>Hello {who}!</h1>")),
         ("token", |who| {
             format!("<input name=\"csrf_token\" value=\"{who}0123456789abcdef\">")

@@ -84,7 +84,7 @@ fn policy_of(spec: &CachePolicySpec) -> Policy {
             .map(|(status, ttl)| (status.0, ttl.value))
             .collect(),
         tags: spec.tags.clone(),
-        heuristic: (percent > 0).then(|| Heuristic {
+        heuristic: (percent > 0).then_some(Heuristic {
             percent,
             longest: spec.heuristic_longest,
         }),

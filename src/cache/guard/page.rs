@@ -3,8 +3,10 @@
 //! Only what is labelled counts - a token by the name of its field, a name by its greeting, a mail
 //! address by being the only one - and only where the same label has two values. News differ too.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::Read;
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -14,6 +16,8 @@ use super::Suspicion;
 
 /// How much of a page is compared, in bytes.
 const COMPARED: usize = 256 << 10;
+/// The buffer of a decoder, in bytes.
+const DECODED_AT_ONCE: usize = 4 << 10;
 /// How far from its name a token may stand, in bytes.
 const NEAR: usize = 256;
 /// The shortest text that is taken for a token.
@@ -23,10 +27,11 @@ const NAME: usize = 64;
 
 /// What gives `new` away as one visitor's page, and `old` as another's. `fields` are those of `new`.
 pub fn compare(fields: &HeaderMap, old: &[u8], new: &[u8]) -> Option<Suspicion> {
-    if old == new || fields.contains_key(CONTENT_ENCODING) || !is_text(fields) {
+    if old == new || !is_text(fields) {
         return None;
     }
-    let (old, new) = (Text::of(old), Text::of(new));
+    let (old, new) = (decoded(fields, old)?, decoded(fields, new)?);
+    let (old, new) = (Text::of(&old), Text::of(&new));
     type Labelled = for<'t> fn(&'t Text<'t>) -> Labels<'t>;
     let kinds: [(Suspicion, Labelled); 3] = [
         (Suspicion::Token, tokens),
@@ -36,6 +41,22 @@ pub fn compare(fields: &HeaderMap, old: &[u8], new: &[u8]) -> Option<Suspicion> 
     let differ = |labels: Labelled| labels_differ(&labels(&old), &labels(&new));
     let (suspicion, _) = kinds.into_iter().find(|(_, labels)| differ(*labels))?;
     Some(suspicion)
+}
+
+/// The beginning of a body as it was before its coding; `None` where that is not known, or broken.
+fn decoded<'b>(fields: &HeaderMap, body: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+    let Some(coding) = fields.get(CONTENT_ENCODING) else {
+        return Some(body.into());
+    };
+    let decoder: Box<dyn Read> = match coding.as_bytes() {
+        b"gzip" => Box::new(flate2::read::GzDecoder::new(body)),
+        b"br" => Box::new(brotli::Decompressor::new(body, DECODED_AT_ONCE)),
+        b"zstd" => Box::new(zstd::Decoder::new(body).ok()?),
+        _ => return None,
+    };
+    let mut text = Vec::new();
+    decoder.take(COMPARED as u64).read_to_end(&mut text).ok()?;
+    Some(text.into())
 }
 
 fn is_text(fields: &HeaderMap) -> bool {
@@ -236,6 +257,8 @@ fn runs(text: &[u8], is: impl Fn(u8) -> bool) -> impl Iterator<Item = (usize, &[
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::cache::testing::fields;
 
@@ -325,9 +348,29 @@ mod tests {
     #[test]
     fn what_is_no_text_is_not_compared() {
         let (old, new) = (b"Hello alice<", b"Hello robert<");
-        for (name, value) in [("content-type", "image/png"), ("content-encoding", "gzip")] {
-            let fields = fields(&[(name, value)]);
-            assert_eq!(compare(&fields, old, new), None);
+        let html = ("content-type", "text/html");
+        for lines in [
+            vec![("content-type", "image/png")],
+            vec![],
+            vec![html, ("content-encoding", "gzip")],
+            vec![html, ("content-encoding", "unknown")],
+        ] {
+            assert_eq!(compare(&fields(&lines), old, new), None);
         }
+    }
+
+    #[test]
+    fn pages_are_compared_as_they_were_before_their_coding() {
+        let encoded = |page: &str| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            encoder.write_all(page.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let gzip = fields(&[("content-type", "text/html"), ("content-encoding", "gzip")]);
+        let (old, new) = (
+            encoded("<h1>Hello alice</h1>"),
+            encoded("<h1>Hello bob</h1>"),
+        );
+        assert_eq!(compare(&gzip, &old, &new), Some(Suspicion::Greeting));
     }
 }
