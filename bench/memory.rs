@@ -18,6 +18,7 @@ use tollgate::cache::body::Body;
 use tollgate::cache::entry::{Content, Entry, Times};
 use tollgate::cache::key::Key;
 use tollgate::cache::memory::{Found, Memory};
+use tollgate::cache::tombstones::Epoch;
 use tollgate::cache::{Exchange, Policy, Request, Response};
 use tollgate::target::PathRules;
 
@@ -216,18 +217,11 @@ impl Page {
         };
         let admission = may_store(&asked, &response, exchange, policy).expect("it may be stored");
         let times = Times {
-            asked: Instant::now(),
+            asked: Epoch::default(),
             received: now,
         };
         let (_writer, growing) = Body::begin();
-        let entry = Entry::new(
-            admission,
-            Box::default(),
-            b"OK",
-            Content::Growing(growing),
-            times,
-            policy,
-        );
+        let entry = Entry::new(admission, b"OK", Content::Growing(growing), times, policy);
         let key = Key::of(&asked, SCOPE, policy);
         memory.store(&key, Arc::new(entry.whole(self.body)), policy);
     }

@@ -21,6 +21,7 @@ pub fn log_ready(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings
         upstreams = upstreams.join("; "),
         routes = plan.routes.len(),
         cache = cache(config, plan),
+        admin = admin(config),
         limits = "off",
         "ready"
     );
@@ -52,7 +53,15 @@ pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -
     line(&mut text, "slow", &slow);
     line(&mut text, "cache", &cache(config, plan));
     line(&mut text, "limits", "off");
+    line(&mut text, "admin", &admin(config));
     text
+}
+
+fn admin(config: &Config) -> String {
+    match &config.admin {
+        Some(admin) => format!("http://{}", *admin.listen),
+        None => "off".to_owned(),
+    }
 }
 
 fn cache(config: &Config, plan: &Plan) -> String {

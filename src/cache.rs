@@ -23,7 +23,9 @@
 //! Beside these functions, what they decide over:
 //!
 //! - `entry`: one stored response, ready to be sent, with its encoded `forms` and its `weight`; `body`: one that is still arriving
-//! - `memory`: the entries of this gateway; `groups`: which of them were declared outdated; `fill`: one question to the origin for many requests
+//! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
+//! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
+//! - `purger`: purges at this gateway, and by `replication` at the others
 //! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
@@ -41,9 +43,8 @@ pub mod entity;
 pub mod entry;
 pub mod fill;
 pub mod forms;
-mod frame;
+pub mod frame;
 pub mod freshness;
-pub mod groups;
 pub mod guard;
 pub mod invalidation;
 pub mod key;
@@ -53,14 +54,19 @@ pub mod partial;
 pub mod pattern;
 pub mod policy;
 pub mod preference;
+pub mod purger;
 pub mod query;
 pub mod range;
+pub mod redis;
+pub mod replication;
 pub mod reuse;
 pub mod revalidation;
+pub mod scope;
 pub mod status;
 pub mod stored;
 pub mod tags;
 pub mod targeted;
+pub mod tombstones;
 pub mod vary;
 mod weight;
 

@@ -8,11 +8,11 @@ use http::HeaderValue;
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
-/// The networks whose claims about the client are believed.
+/// Networks of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Box<[IpNet]>);
+pub struct Networks(Box<[IpNet]>);
 
-impl TrustedProxies {
+impl Networks {
     /// Networks in any order; overlapping ones are merged, and an IPv4-mapped IPv6 network
     /// (`::ffff:10.0.0.0/104`) is the IPv4 network it maps.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
@@ -26,7 +26,7 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Nobody is trusted.
+    /// No address is in one of them.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,7 +55,7 @@ fn unmap_network(network: IpNet) -> IpNet {
 /// trusted the leftmost one is the client. An untrusted `peer` is always the client itself.
 pub fn client_address<'a>(
     peer: IpAddr,
-    trusted: &TrustedProxies,
+    trusted: &Networks,
     forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> IpAddr {
     let mut client = peer.to_canonical();
@@ -261,8 +261,8 @@ mod tests {
 
     use super::*;
 
-    fn trusted(networks: &[&str]) -> TrustedProxies {
-        TrustedProxies::new(networks.iter().map(|text| text.parse().unwrap()))
+    fn trusted(networks: &[&str]) -> Networks {
+        Networks::new(networks.iter().map(|text| text.parse().unwrap()))
     }
 
     fn client(peer: &str, lines: &[&str]) -> String {
@@ -299,7 +299,7 @@ mod tests {
                 "{address}"
             );
         }
-        assert!(!TrustedProxies::default().contains("127.0.0.1".parse().unwrap()));
+        assert!(!Networks::default().contains("127.0.0.1".parse().unwrap()));
     }
 
     #[test]

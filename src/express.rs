@@ -8,6 +8,7 @@ mod cached;
 mod client;
 mod encoding;
 mod fetch;
+mod others;
 mod request;
 mod stored;
 
@@ -232,6 +233,7 @@ impl<'a> Lane<'a> {
                 entry::dress(&self.exchange, &mut answer.head);
                 self.answer(*answer).await.map_err(Unanswered::from)
             }
+            Ok(Entry::Purge(_)) => unreachable!("only GET and HEAD come here"),
             Err(refusal) => Err(Unanswered::Refused(refusal)),
         };
         let whole = match answered {

@@ -13,6 +13,8 @@ use crate::cache::counters;
 use crate::cache::fill::Fills;
 use crate::cache::guard::Guard;
 use crate::cache::memory::Memory;
+use crate::cache::purger::Purger;
+use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::plan::Plan;
@@ -26,22 +28,34 @@ pub struct Gateway {
     draining: AtomicBool,
     log: Log,
     memory: Memory,
+    shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
     guard: Guard,
     redis: Option<Arc<Redis>>,
+    purger: Purger,
 }
 
 impl Gateway {
-    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too.
-    pub fn new(plan: Arc<Plan>, log: Log, memory: Memory, redis: Option<Arc<Redis>>) -> Self {
+    /// `memory` holds what is stored, whatever plan is in force; `redis` is what other gateways have too,
+    /// with what is stored there, and `purger` tells them what is purged.
+    pub fn new(
+        plan: Arc<Plan>,
+        log: Log,
+        memory: Memory,
+        redis: Option<Arc<Redis>>,
+        shared_cache: Option<SharedCache>,
+        purger: Purger,
+    ) -> Self {
         Self {
             plan: ArcSwap::new(plan),
             draining: AtomicBool::new(false),
             log,
             memory,
+            shared_cache,
             fills: Arc::default(),
             guard: Guard::default(),
             redis,
+            purger,
         }
     }
 
@@ -75,9 +89,19 @@ impl Gateway {
         &self.memory
     }
 
+    /// Purges what is stored, here and at other gateways.
+    pub fn purger(&self) -> &Purger {
+        &self.purger
+    }
+
     /// What all gateways share, where there is such a thing.
     pub fn redis(&self) -> Option<&Arc<Redis>> {
         self.redis.as_ref()
+    }
+
+    /// What is stored for all gateways; `None` without a Redis.
+    pub fn shared_cache(&self) -> Option<&SharedCache> {
+        self.shared_cache.as_ref()
     }
 
     /// What is being asked to be stored.

@@ -43,12 +43,14 @@
 //! `headers::policy`; what may be stored → `cache::admission`; a refusal → a variant and its row in
 //! `refusal`.
 //!
-//! Beside the path of a request: `banner` (what an operator sees at the start), `explain` (what a
-//! request would meet), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
+//! Beside the path of a request: `admin` (the interface for administration), `token` (what opens it),
+//! `banner` (what an operator sees at the start), `explain` (what a
+//! request would meet), `purge` (what is named to be purged), `certs` (development certificates), `demo`, `upgrade` (sockets to the next
 //! process).
 
 pub mod accept;
 pub mod address;
+pub mod admin;
 pub mod banner;
 pub mod cache;
 pub mod certificates;
@@ -68,6 +70,7 @@ pub mod http1;
 pub mod listen;
 pub mod plan;
 pub mod proxy;
+pub mod purge;
 pub mod redis;
 pub mod refusal;
 pub mod reload;
@@ -77,6 +80,7 @@ mod short;
 mod stream;
 pub mod target;
 pub mod telemetry;
+pub mod token;
 pub mod upgrade;
 pub mod upstream;
 pub mod warm;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use tollgate::admin::command::{self, PurgeError, PurgeOptions};
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
@@ -79,6 +80,11 @@ enum Command {
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
     },
+    /// Change what the running gateway has stored.
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Have the running gateway hand its sockets to a new process of the binary on disk.
     Upgrade {
         #[command(flatten)]
@@ -93,6 +99,12 @@ enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Purge pages at every gateway; exit with 1 if one may still give them.
+    Purge(PurgeOptions),
 }
 
 #[derive(clap::Args)]
@@ -167,6 +179,9 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             let plan = server::check(&Source::File(file.config))?.plan;
             say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
         }
+        Command::Cache { command } => match command {
+            CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,
+        },
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;
             say(&format!("{upgraded}\n"))?;
@@ -204,15 +219,22 @@ fn is_operators(error: &anyhow::Error) -> bool {
         Some(ServeError::Configuration(_) | ServeError::NoPid)
     );
     let host = matches!(error.downcast_ref(), Some(CertsError::Host(_)));
-    serving || host || error.is::<Problems>() || error.is::<ExplainError>()
+    let purging = error.downcast_ref().is_some_and(PurgeError::is_operators);
+    serving || host || purging || error.is::<Problems>() || error.is::<ExplainError>()
 }
 
 /// Problems of the configuration speak for themselves, a line each; other errors name their causes.
 fn error_text(error: &anyhow::Error) -> String {
-    match (error.downcast_ref(), error.downcast_ref::<Problems>()) {
-        (Some(ServeError::Configuration(problems)), _) | (_, Some(problems)) => {
-            problems.to_string()
-        }
-        _ => format!("tollgate: {error:#}"),
+    let serving = error.downcast_ref().and_then(|error| match error {
+        ServeError::Configuration(problems) => Some(problems),
+        _ => None,
+    });
+    let purging = error.downcast_ref().and_then(|error| match error {
+        PurgeError::Configuration(problems) => Some(problems),
+        _ => None,
+    });
+    match serving.or(purging).or(error.downcast_ref()) {
+        Some(problems) => problems.to_string(),
+        None => format!("tollgate: {error:#}"),
     }
 }

@@ -3,6 +3,7 @@
 //! A plan is immutable and swapped whole. What it owns that lives on - the backends with their
 //! load and health - is handed from the plan before to the next one by name and address.
 
+mod admin;
 mod cache;
 mod compile;
 mod compression;
@@ -22,7 +23,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::cache::Policy;
 use crate::cache::admission::NotStored;
 use crate::cache::counters::Counters;
-use crate::client::TrustedProxies;
+use crate::cache::redis::Sharing;
+use crate::client::Networks;
 use crate::compression::Compression;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
@@ -33,6 +35,7 @@ use crate::route::{PathPrefix, Routes};
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
+pub use self::admin::{AdminSettings, admin_settings};
 pub use self::compile::{check_restart, limits, log_settings};
 pub use self::kinds::Kinds;
 pub use self::redis::redis_settings;
@@ -42,7 +45,10 @@ pub use self::warm::{Manner, Visits, WarmUp};
 pub struct Plan {
     pub routes: Routes<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
-    pub trusted: TrustedProxies,
+    /// Whose claims about the client are believed.
+    pub trusted: Networks,
+    /// Whose requests of the method `PURGE` purge.
+    pub purge_from: Networks,
     /// Also send RFC 7239 `Forwarded`.
     pub forwarded: bool,
     /// What a request may measure, and how its path is canonicalised.
@@ -113,9 +119,11 @@ pub struct Route {
 pub struct Caching {
     /// The name of the policy.
     pub name: Box<str>,
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Those of some of its responses.
     pub kinds: Kinds,
+    /// How they are shared with other gateways, where there is a Redis; `None` is not at all.
+    pub sharing: Option<Sharing>,
     /// The part of every key that stands for the route and the policy: what was stored by another
     /// policy is not found.
     pub scope: Box<str>,

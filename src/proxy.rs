@@ -109,6 +109,11 @@ impl ProxyHttp for FullLane {
                 entry::dress(exchange, &mut answer.head);
                 *answer
             }
+            Ok(Entry::Purge(purge)) => {
+                let mut answer = entry::purged(&self.0.purger().purge(purge).await);
+                entry::dress(exchange, &mut answer.head);
+                answer
+            }
             Err(refusal) => {
                 let answer = self.refusal_answer(session, exchange, &refusal);
                 exchange.refusal = Some(refusal);

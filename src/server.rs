@@ -14,15 +14,18 @@ use tokio::sync::{mpsc, watch};
 
 use crate::accept::Acceptor;
 use crate::accept::listener::Listener;
+use crate::admin::Admin;
 use crate::banner;
 use crate::cache::memory::Memory;
+use crate::cache::purger::{Name, Purger};
+use crate::cache::redis::{Bounds, SharedCache};
 use crate::config::problem::Problems;
 use crate::config::{self, Config, Draft, Source};
 use crate::demo::{self, Rhythm};
 use crate::descriptors;
 use crate::gateway::Gateway;
 use crate::listen::{ListenAddress, ListenerSettings};
-use crate::plan::{self, Plan};
+use crate::plan::{self, AdminSettings, Plan};
 use crate::proxy;
 use crate::redis::{self, Redis};
 use crate::reload::{self, Reloader};
@@ -37,6 +40,9 @@ const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 
 /// How long the start waits for Redis, so that the first requests find it. It starts without, too.
 const FIRST_ANSWER: Duration = Duration::from_millis(500);
+
+/// How long the end waits for what is still to be written to Redis.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Why the gateway does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +104,8 @@ pub struct Checked {
     pub config: Config,
     pub plan: Plan,
     pub listeners: Vec<Arc<ListenerSettings>>,
+    /// The interface for administration, where it is wanted.
+    pub admin: Option<AdminSettings>,
     /// How Redis is reached, where it is wanted.
     pub redis: Option<redis::Settings>,
 }
@@ -109,16 +117,18 @@ pub fn check(source: &Source) -> Result<Checked, Problems> {
 }
 
 pub(crate) fn compile(draft: Draft) -> Result<Checked, Problems> {
-    let (config, ((plan, listeners), redis)) = draft.make(|config, problems| {
+    let (config, ((plan, listeners), (redis, admin))) = draft.make(|config, problems| {
         let listeners = listening::listeners(config, problems);
         let redis = plan::redis_settings(config, problems);
         let plan = Plan::compile(config, None, problems);
-        plan.zip(listeners).map(|both| (both, redis))
+        let admin = plan::admin_settings(config, problems);
+        plan.zip(listeners).map(|both| (both, (redis, admin)))
     })?;
     Ok(Checked {
         config,
         plan,
         listeners,
+        admin,
         redis,
     })
 }
@@ -174,6 +184,7 @@ async fn serve(
         config,
         plan,
         listeners,
+        admin,
         redis,
     } = compile(Draft::right_already(config, &source.name()))?;
     let plan = Arc::new(plan);
@@ -182,6 +193,10 @@ async fn serve(
     for settings in &listeners {
         sockets.push(socket(&settings.address, inheritance)?);
     }
+    let admin = match admin {
+        Some(settings) => Some((socket(&settings.listen, inheritance)?, settings)),
+        None => None,
+    };
     plan.start(None);
     let redis = redis.map(Redis::open);
     plan.looked_up(FIRST_LOOKUP).await;
@@ -189,7 +204,29 @@ async fn serve(
         redis.settled(FIRST_ANSWER).await;
     }
     let memory = Memory::new(*config.cache.memory);
-    let gateway = Arc::new(Gateway::new(plan.clone(), log.clone(), memory, redis));
+    let shared_cache = redis.clone().map(|redis| {
+        let bounds = Bounds {
+            queued_writes: *config.cache.queued_writes,
+            queued_bytes: *config.cache.queued_bytes,
+        };
+        SharedCache::open(redis, &bounds)
+    });
+    let purger = Purger::new(
+        purger_name(&listeners),
+        memory.tombstones().clone(),
+        redis.clone(),
+        *config.cache.without_redis,
+    );
+    purger.ready().await;
+    let gateway = Gateway::new(
+        plan.clone(),
+        log.clone(),
+        memory,
+        redis,
+        shared_cache,
+        purger,
+    );
+    let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
@@ -201,17 +238,24 @@ async fn serve(
 
     let (shutdown, ending) = watch::channel(false);
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
-    let named: Vec<(String, RawFd)> = listeners
+    let public = listeners
         .iter()
-        .zip(&sockets)
-        .map(|(settings, socket)| (settings.address.to_string(), socket.as_raw_fd()))
+        .map(|settings| &settings.address)
+        .zip(&sockets);
+    let private = admin
+        .iter()
+        .map(|(socket, settings)| (&settings.listen, socket));
+    let bound: Vec<_> = public.chain(private).collect();
+    let addresses: Vec<_> = bound
+        .iter()
+        .map(|(address, _)| (*address).clone())
+        .collect();
+    let named: Vec<(String, RawFd)> = bound
+        .iter()
+        .map(|(address, socket)| (address.to_string(), socket.as_raw_fd()))
         .collect();
     for (settings, socket) in listeners.iter().zip(sockets) {
-        let listener =
-            Listener::from_fd(&settings.address, socket).map_err(|source| ServeError::Listen {
-                address: settings.address.clone(),
-                source,
-            })?;
+        let listener = listener(&settings.address, socket)?;
         let accepting =
             acceptor
                 .clone()
@@ -219,6 +263,11 @@ async fn serve(
         tokio::spawn(accepting);
     }
     drop(alive);
+    if let Some((socket, AdminSettings { listen, token })) = admin {
+        let gateway = gateway.clone();
+        let admin = Arc::new(Admin { gateway, token });
+        tokio::spawn(admin.run(listener(&listen, socket)?, ending.clone()));
+    }
 
     banner::print(&config, &plan, &listeners);
     let pid_file = config
@@ -251,7 +300,10 @@ async fn serve(
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Event::ReopenLog => log.reopen(),
-            Event::Status => gateway.plan().log_status(),
+            Event::Status => {
+                gateway.plan().log_status();
+                gateway.shared_cache().inspect(|shared| shared.log_status());
+            }
             Event::Upgrade => match upgrade::hand_over(&invocation, &named).await {
                 Ok(pid) => {
                     tracing::info!(pid, "a new process serves; draining");
@@ -277,7 +329,7 @@ async fn serve(
     drop(ending);
     if !handed_over {
         // Before the drain: a gateway that is started meanwhile has a file of its own there.
-        remove_socket_files(&listeners);
+        remove_socket_files(&addresses);
     }
     let drain = reloader.config().server.drain;
     tokio::select! {
@@ -292,14 +344,18 @@ async fn serve(
     if let Some(path) = pid_file.filter(|_| !handed_over) {
         upgrade::remove_pid_file(&path);
     }
+    if let Some(shared) = gateway.shared_cache() {
+        shared.written(LAST_WRITES).await;
+    }
+    gateway.purger().leave().await;
     tracing::info!("ended");
     Ok(())
 }
 
 /// Removes the files of the Unix sockets that nobody will accept from any more.
-fn remove_socket_files(listeners: &[Arc<ListenerSettings>]) {
-    for settings in listeners {
-        if let ListenAddress::Unix(path) = &settings.address {
+fn remove_socket_files(addresses: &[ListenAddress]) {
+    for address in addresses {
+        if let ListenAddress::Unix(path) = address {
             // A file that is gone already is as good.
             let _ = std::fs::remove_file(path);
         }
@@ -342,6 +398,22 @@ fn socket(address: &ListenAddress, inheritance: &mut Inheritance) -> Result<Owne
         address: address.clone(),
         source,
     })
+}
+
+fn listener(address: &ListenAddress, socket: OwnedFd) -> Result<Listener, ServeError> {
+    Listener::from_fd(address, socket).map_err(|source| ServeError::Listen {
+        address: address.clone(),
+        source,
+    })
+}
+
+/// What this gateway is called where several have one Redis: its machine and where it listens there.
+fn purger_name(listeners: &[Arc<ListenerSettings>]) -> Name {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let address = listeners
+        .first()
+        .map(|settings| settings.address.to_string());
+    Name::new(&format!("{}@{}", host.trim(), address.unwrap_or_default()))
 }
 
 /// Tells systemd, where there is one. Without it there is nobody to tell.

@@ -322,6 +322,7 @@ mod tests {
             user_agent: None,
             aborted: false,
             cache: None,
+            cache_tier: None,
             cache_detail: None,
             tunnel: false,
         }

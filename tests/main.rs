@@ -40,6 +40,7 @@ mod reload_test;
 mod response_test;
 mod retry_test;
 mod route_test;
+mod shared_cache_test;
 mod smuggling_test;
 mod stream_test;
 mod timeout_test;

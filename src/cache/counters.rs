@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::status::{Disposition, Tier};
 use crate::word::Choice;
 
-/// How often [`Counters::sample`] is to be called: the resolution of [`Counters::ratio`].
+/// How often [`Counters::sample`] is to be called: the resolution of [`Counters::lookups_since`].
 pub const EVERY: Duration = Duration::from_secs(10);
 /// The longest time that a ratio looks back.
 pub const LONGEST: Duration = Duration::from_secs(60 * 60);

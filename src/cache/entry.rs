@@ -3,7 +3,8 @@
 //! There are millions of them: what is rarely asked for is made of the text of the head when it is.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
@@ -13,11 +14,12 @@ use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
 use super::forms::{Form, Forms};
-use super::frame::Digest;
+use super::key::Key;
 use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
+use super::tombstones::{Epoch, Tombstones, Verdict};
 use super::weight;
 use crate::compression::Coding;
 use crate::http1::packed::line;
@@ -27,13 +29,14 @@ use crate::http1::{PackedHead, ResponseHead};
 pub struct Entry {
     pub facts: Facts,
     pub content: Content,
-    /// The groups that it is in, of [`super::groups::of`].
-    pub groups: Box<[Digest]>,
-    /// When the origin was asked: what was declared outdated later includes it.
-    pub asked: Instant,
+    /// What had been purged when the origin was asked: what was purged later may cover it.
+    pub asked: Epoch,
+    /// The number of the last purge at which it was found to be good.
+    judged: AtomicU64,
+    /// When its head had arrived.
+    pub received: SystemTime,
     /// When nothing can come of it any more.
     pub kept_until: SystemTime,
-    received: SystemTime,
     head: PackedHead,
     /// Of a whole body.
     forms: Forms,
@@ -47,10 +50,10 @@ pub enum Content {
     Growing(Arc<Body>),
 }
 
-/// When the origin was asked, and when its head had arrived.
+/// What had been purged when the origin was asked, and when its head had arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    pub asked: Instant,
+    pub asked: Epoch,
     pub received: SystemTime,
 }
 
@@ -58,7 +61,6 @@ impl Entry {
     /// `reason` is the phrase that came with the status.
     pub fn new(
         admission: Admission,
-        groups: Box<[Digest]>,
         reason: &[u8],
         content: Content,
         times: Times,
@@ -69,8 +71,8 @@ impl Entry {
             head: compose(admission.facts.status, reason, &admission.fields),
             facts: admission.facts,
             content,
-            groups,
             asked: times.asked,
+            judged: AtomicU64::new(times.asked.own()),
             received: times.received,
             forms: Forms::default(),
         }
@@ -114,10 +116,51 @@ impl Entry {
     fn with(&self, facts: Facts, head: PackedHead, body: Bytes) -> Self {
         Self {
             facts,
-            groups: self.groups.clone(),
             content: Content::Whole(body),
             head,
             forms: Forms::default(),
+            judged: AtomicU64::new(self.asked.own()),
+            ..*self
+        }
+    }
+
+    /// What purges have made of it since it was asked for.
+    pub fn judge(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
+        let judged = self.judged.load(Ordering::Relaxed);
+        let (verdict, now) = tombstones.judge(judged, key, &self.facts.tags);
+        if verdict == Verdict::Good && now > judged {
+            self.judged.store(now, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// The same response, that was good when `asked` was what had been purged.
+    pub fn judged_at(&self, asked: Epoch) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            content: self.content.clone(),
+            head: self.head.clone(),
+            forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
+            ..*self
+        }
+    }
+
+    /// The same response, stale since then, as a soft purge makes it. What was purged before `now` has
+    /// been judged.
+    pub fn stale_since(&self, since: SystemTime, now: Epoch) -> Self {
+        let asked = self.asked.at(now.own());
+        Self {
+            facts: Facts {
+                freshness: self.facts.freshness.ended(since),
+                ..self.facts.clone()
+            },
+            content: self.content.clone(),
+            head: self.head.clone(),
+            forms: self.forms.under_another_head(),
+            judged: AtomicU64::new(asked.own()),
+            asked,
             ..*self
         }
     }
@@ -183,7 +226,6 @@ impl Entry {
             + self.facts.weight()
             + weight::of_bytes(text)
             + weight::of_piece(lines)
-            + weight::of_piece(size_of_val(&*self.groups))
             + body
             + self.forms.weight()
     }
@@ -225,12 +267,11 @@ mod tests {
         let admission = may_store(&get(&[]).head(), &answered.head(), times, &anonymous()).unwrap();
         let (_, body) = Body::begin();
         let times = Times {
-            asked: Instant::now(),
+            asked: Epoch::default(),
             received: noon(),
         };
         Entry::new(
             admission,
-            Box::default(),
             b"Fine",
             Content::Growing(body),
             times,

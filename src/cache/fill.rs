@@ -4,7 +4,6 @@
 //! for one request only, or does not come, each follower has to see for itself.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,6 +11,8 @@ use tokio::sync::watch;
 
 use super::entry::Entry;
 use super::frame::Digest;
+use super::key::Key;
+use super::tombstones::{Epoch, Tombstones, Verdict};
 
 /// A key, and the variant where that is known before the response is.
 pub type Wanted = (Digest, Option<Digest>);
@@ -29,6 +30,8 @@ struct UnderWay {
 
 struct Question {
     number: u64,
+    /// When it was opened.
+    epoch: Epoch,
     stage: watch::Receiver<Stage>,
 }
 
@@ -51,34 +54,44 @@ pub enum Role {
 }
 
 impl Fills {
-    /// Joins the question for `wanted`, or opens it.
-    pub fn join(self: &Arc<Self>, wanted: Wanted) -> Role {
+    /// Joins the question for `wanted`, a variant of `key`, or opens it. What was asked before it was
+    /// purged is for those who wait already.
+    pub fn join(self: &Arc<Self>, wanted: Wanted, key: &Key, tombstones: &Tombstones) -> Role {
+        let epoch = tombstones.epoch();
         let mut under_way = self.0.lock();
         let number = under_way.count;
-        match under_way.questions.entry(wanted) {
-            Place::Occupied(place) => Role::Follower(Following(place.get().stage.clone())),
-            Place::Vacant(place) => {
-                let (stage, watched) = watch::channel(Stage::Asked);
-                place.insert(Question {
-                    number,
-                    stage: watched,
-                });
-                under_way.count += 1;
-                Role::Leader(Leading {
-                    listed: Some(Listed {
-                        fills: self.clone(),
-                        wanted,
-                        number,
-                    }),
-                    stage,
-                })
-            }
+        if let Some(question) = under_way.questions.get(&wanted)
+            && !question.is_purged(key, tombstones)
+        {
+            return Role::Follower(Following(question.stage.clone()));
         }
+        let (stage, watched) = watch::channel(Stage::Asked);
+        let question = Question {
+            number,
+            epoch,
+            stage: watched,
+        };
+        under_way.questions.insert(wanted, question);
+        under_way.count += 1;
+        Role::Leader(Leading {
+            listed: Some(Listed {
+                fills: self.clone(),
+                wanted,
+                number,
+            }),
+            stage,
+        })
     }
+}
 
-    /// Who asks for this key from now on asks anew: what is under way may be outdated.
-    pub fn outdate(&self, key: Digest) {
-        self.0.lock().questions.retain(|(of, _), _| *of != key);
+impl Question {
+    fn is_purged(&self, key: &Key, tombstones: &Tombstones) -> bool {
+        let verdict = match &*self.stage.borrow() {
+            Stage::Ready(entry) => entry.judge(tombstones, key),
+            // Its tags are not known yet.
+            _ => tombstones.judge(self.epoch.own(), key, &[]).0,
+        };
+        verdict != Verdict::Good
     }
 }
 
@@ -104,6 +117,11 @@ impl Leading {
         }
     }
 
+    /// What is asked for, if others may join.
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.listed.as_ref().map(|listed| listed.wanted)
+    }
+
     /// Gives this to all who wait, and to all who come.
     pub fn ready(&self, entry: Arc<Entry>) {
         self.stage.send_replace(Stage::Ready(entry));
@@ -122,7 +140,7 @@ impl Leading {
         };
         let mut under_way = listed.fills.0.lock();
         let question = under_way.questions.get(&listed.wanted);
-        // Unless it was outdated, and another one stands in its place.
+        // Unless it was purged, and another one stands in its place.
         if question.is_some_and(|question| question.number == listed.number) {
             under_way.questions.remove(&listed.wanted);
         }
@@ -159,24 +177,34 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::cache::key::Key;
+    use crate::cache::scope::Scope;
     use crate::cache::testing::{anonymous, get};
+    use crate::cache::tombstones::Purge;
 
-    fn wanted(path: &str) -> Wanted {
+    fn key(path: &str) -> Key {
         let mut asked = get(&[]);
         asked.path = path.to_owned();
-        (Key::of(&asked.head(), "", &anonymous()).digest(), None)
+        Key::of(&asked.head(), "", &anonymous())
     }
 
-    fn lead(fills: &Arc<Fills>) -> Leading {
-        match fills.join(wanted("/")) {
+    fn join(fills: &Arc<Fills>, path: &str, tombstones: &Tombstones) -> Role {
+        let key = key(path);
+        fills.join((key.digest(), None), &key, tombstones)
+    }
+
+    fn lead_after(fills: &Arc<Fills>, tombstones: &Tombstones) -> Leading {
+        match join(fills, "/", tombstones) {
             Role::Leader(leading) => leading,
             Role::Follower(_) => panic!("somebody leads already"),
         }
     }
 
+    fn lead(fills: &Arc<Fills>) -> Leading {
+        lead_after(fills, &Tombstones::default())
+    }
+
     fn follow(fills: &Arc<Fills>) -> Following {
-        match fills.join(wanted("/")) {
+        match join(fills, "/", &Tombstones::default()) {
             Role::Follower(following) => following,
             Role::Leader(_) => panic!("nobody leads"),
         }
@@ -186,7 +214,10 @@ mod tests {
     async fn the_first_leads_and_the_others_follow() {
         let fills = Arc::default();
         let mut leading = lead(&fills);
-        assert!(matches!(fills.join(wanted("/other")), Role::Leader(_)));
+        assert!(matches!(
+            join(&fills, "/other", &Tombstones::default()),
+            Role::Leader(_)
+        ));
         let (one, other) = (follow(&fills), follow(&fills));
         assert!(follow(&fills).outcome().now_or_never().is_none());
         leading.not_for_others();
@@ -206,12 +237,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_under_way_when_its_key_is_outdated_is_for_those_who_wait_already() {
+    async fn what_is_under_way_when_its_url_is_purged_is_for_those_who_wait_already() {
         let fills = Arc::default();
         let old = lead(&fills);
         let waiting = follow(&fills);
-        fills.outdate(wanted("/").0);
-        let new = lead(&fills);
+        let tombstones = Tombstones::default();
+        let host = Scope::Host("a.example");
+        tombstones.purge(&Purge::hard([host]));
+        let new = lead_after(&fills, &tombstones);
         drop(old);
         assert!(matches!(waiting.outcome().await, Stage::Failed));
         follow(&fills);

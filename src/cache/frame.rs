@@ -2,8 +2,10 @@
 //! digest of them. Knows nothing of what the parts are.
 
 use std::fmt;
+use std::str::FromStr;
 
 use smallvec::SmallVec;
+use thiserror::Error;
 
 /// 128 bits that stand for framed bytes: BLAKE3, cut.
 ///
@@ -26,6 +28,30 @@ impl Digest {
     }
 }
 
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    /// 32 hexadecimal digits, as it is displayed.
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let digits = text.as_bytes();
+        let nibble = |digit: u8| char::from(digit).to_digit(16).ok_or(NoDigest);
+        if digits.len() != 32 {
+            return Err(NoDigest);
+        }
+        let mut bytes = [0; 16];
+        for (byte, digits) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let value = nibble(digits[0])? * 16 + nibble(digits[1])?;
+            *byte = u8::try_from(value).expect("two digits are a byte");
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A text is no [`Digest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected 32 hexadecimal digits")]
+pub struct NoDigest;
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -39,7 +65,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-type Bytes = SmallVec<[u8; 256]>;
+pub(super) type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +75,14 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// `bytes` are what a frame has come to.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -100,10 +134,7 @@ impl Frame {
     }
 
     pub fn finish(self) -> Framed {
-        Framed {
-            digest: Digest::of(&self.bytes),
-            bytes: self.bytes,
-        }
+        Framed::of(self.bytes)
     }
 }
 
@@ -128,9 +159,17 @@ mod tests {
 
     #[test]
     fn a_digest_prints_as_32_hex_digits() {
-        let text = framed(&[(0, b"a".to_vec())]).digest().to_string();
+        let digest = framed(&[(0, b"a".to_vec())]).digest();
+        let text = digest.to_string();
         assert_eq!(text.len(), 32);
-        assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_eq!(text.parse(), Ok(digest));
+        for wrong in [
+            &text[1..],
+            &format!("{text}0"),
+            &text.replace(&text[..1], "g"),
+        ] {
+            assert_eq!(wrong.parse::<Digest>(), Err(NoDigest), "{wrong}");
+        }
     }
 
     proptest! {

@@ -60,13 +60,13 @@ pub struct NoLifetime;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
     /// When its age was zero.
-    born: SystemTime,
-    lifetime: Duration,
+    pub(super) born: SystemTime,
+    pub(super) lifetime: Duration,
     /// Equal to the end of its freshness where it must not be used stale.
-    while_revalidating: SystemTime,
-    on_error: SystemTime,
+    pub(super) while_revalidating: SystemTime,
+    pub(super) on_error: SystemTime,
     /// Whether no permission makes it usable when stale.
-    never_stale: bool,
+    pub(super) never_stale: bool,
 }
 
 impl Freshness {
@@ -102,6 +102,22 @@ impl Freshness {
         })
     }
 
+    /// The same response, had its freshness ended by then.
+    pub fn ended(self, by: SystemTime) -> Self {
+        let fresh = self.fresh_until();
+        let lifetime = by.duration_since(self.born).unwrap_or_default();
+        if lifetime >= self.lifetime {
+            return self;
+        }
+        let window = |end: SystemTime| after(by, end.duration_since(fresh).unwrap_or_default());
+        Self {
+            lifetime,
+            while_revalidating: window(self.while_revalidating),
+            on_error: window(self.on_error),
+            ..self
+        }
+    }
+
     /// RFC 9111 4.2.3; the `Age` field has it in whole seconds.
     pub fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.born).unwrap_or_default()
@@ -113,7 +129,12 @@ impl Freshness {
 
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         // Not by the age alone: a clock set back must not refresh what was never fresh.
-        !self.lifetime.is_zero() && now < self.fresh_until()
+        self.has_lifetime() && now < self.fresh_until()
+    }
+
+    /// Whether it ever was fresh, or is for nobody without a question to the origin.
+    pub fn has_lifetime(&self) -> bool {
+        !self.lifetime.is_zero()
     }
 
     /// How long it stays fresh; zero if it is not.

@@ -36,6 +36,21 @@ impl Key {
         Self(frame.finish())
     }
 
+    /// Where it is, for purges.
+    pub fn url(&self) -> Url<'_> {
+        let part = |wanted| {
+            let mut parts = self.0.parts();
+            let found = parts.find(|(tag, _)| *tag == wanted);
+            found.map(|(_, part)| std::str::from_utf8(part).expect("it was written from text"))
+        };
+        Url {
+            scheme: part(SCHEME).unwrap_or_default(),
+            host: name(part(HOST).unwrap_or_default()),
+            path: part(PATH).unwrap_or_default(),
+            query: part(QUERY),
+        }
+    }
+
     /// Stands for the key in memory and in Redis.
     pub fn digest(&self) -> Digest {
         self.0.digest()
@@ -45,6 +60,24 @@ impl Key {
     pub fn bytes(&self) -> &[u8] {
         self.0.bytes()
     }
+}
+
+/// The name in `host[:port]`.
+fn name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
+/// The parts of a key by which it can be purged. The host is without its port: a client may send the
+/// one that is meant anyway. The query is in its normal form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Url<'a> {
+    pub scheme: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
 }
 
 /// For humans: the URL, the route, and what else was chosen.
@@ -122,6 +155,24 @@ mod tests {
             Key::of(&head, "", &rfc9111())
         };
         assert_ne!(of("a", "/b/c"), of("a/b", "/c"));
+    }
+
+    #[test]
+    fn a_page_is_purged_by_the_name_of_its_host() {
+        let asked = get(&[]);
+        for (host, name) in [
+            ("a.example", "a.example"),
+            ("a.example:8443", "a.example"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+        ] {
+            let request = Request {
+                host,
+                ..asked.head()
+            };
+            let key = Key::of(&request, "", &rfc9111());
+            assert_eq!(key.url().host, name);
+        }
     }
 
     #[test]

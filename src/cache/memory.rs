@@ -15,17 +15,15 @@ use smallvec::SmallVec;
 use super::admission::NotStored;
 use super::entry::Entry;
 use super::frame::Digest;
-use super::groups::Groups;
 use super::key::Key;
 use super::policy::Policy;
 use super::reuse;
+use super::tombstones::{Tombstones, Verdict};
 use super::vary::{UnnamedCookie, Variant};
 use super::weight;
 
 /// How long the requests of a key whose response was not stored do not wait for one another.
 const ALONE: Duration = Duration::from_secs(60);
-/// How long it is known that a key was outdated: longer than a fill takes.
-const OUTDATED: Duration = Duration::from_secs(60 * 60);
 
 /// What moka needs for one key, in bytes: nodes of its queues and of its timer, its place in the table.
 const BYTES_OF_KEY: usize = 320;
@@ -34,7 +32,7 @@ const BYTES_OF_KEY: usize = 320;
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
-    groups: Groups,
+    tombstones: Arc<Tombstones>,
 }
 
 /// What stands under one key.
@@ -43,8 +41,6 @@ struct Slot {
     key: Box<[u8]>,
     /// All of one `Vary`, the latest.
     variants: SmallVec<[Arc<Entry>; 1]>,
-    /// What was asked of the origin before is not to be stored.
-    outdated: Option<Instant>,
     /// Until then it is probably not worth waiting for another request's response.
     alone_until: Option<Instant>,
 }
@@ -83,7 +79,7 @@ impl Memory {
         Self {
             slots,
             capacity,
-            groups: Groups::default(),
+            tombstones: Arc::default(),
         }
     }
 
@@ -98,7 +94,7 @@ impl Memory {
         };
         let vary = &first.facts.vary;
         if vary.is_empty() {
-            return self.unless_outdated(first);
+            return self.judged(key, first);
         }
         let variant = match vary.variant(request, policy) {
             Ok(variant) => variant,
@@ -115,21 +111,43 @@ impl Memory {
             })
         });
         match found {
-            Some(entry) => self.unless_outdated(entry),
+            Some(entry) => self.judged(key, entry),
             None => Found::OtherVariants(variant.digest()),
         }
     }
 
-    fn unless_outdated(&self, entry: &Arc<Entry>) -> Found {
-        match self.groups.are_outdated(&entry.groups, entry.asked) {
-            true => Found::Nothing,
-            false => Found::Entry(entry.clone()),
+    /// An entry as purges have left it.
+    fn judged(&self, key: &Key, entry: &Arc<Entry>) -> Found {
+        // What is purged from here on may be overlooked now, and is not later.
+        let now = self.tombstones.epoch();
+        match entry.judge(&self.tombstones, key) {
+            Verdict::Good => Found::Entry(entry.clone()),
+            Verdict::Stale(since) => {
+                let stale = Arc::new(entry.stale_since(since, now));
+                self.replace(key, entry, &stale);
+                Found::Entry(stale)
+            }
+            Verdict::Purged => Found::Nothing,
         }
     }
 
-    /// What applications declare outdated.
-    pub fn groups(&self) -> &Groups {
-        &self.groups
+    /// Puts an entry in the place of another one, if that is still there.
+    fn replace(&self, key: &Key, old: &Arc<Entry>, new: &Arc<Entry>) {
+        self.change(key, |slot| {
+            let mut variants = slot.variants.clone();
+            let place = variants.iter_mut().find(|entry| Arc::ptr_eq(entry, old))?;
+            *place = new.clone();
+            Some(Slot {
+                key: key.bytes().into(),
+                variants,
+                alone_until: slot.alone_until,
+            })
+        });
+    }
+
+    /// What was purged.
+    pub fn tombstones(&self) -> &Arc<Tombstones> {
+        &self.tombstones
     }
 
     /// Whether there is a place for this entry among those of its key.
@@ -138,35 +156,32 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Ok(());
         };
-        if slot.outdates(entry) {
+        if entry.judge(&self.tombstones, key) == Verdict::Purged {
             Err(NotStored::Outdated)
-        } else if slot.others(entry).count() >= policy.variants {
+        } else if self.others(key, &slot, entry).count() >= policy.variants {
             Err(NotStored::TooManyVariants)
         } else {
             Ok(())
         }
     }
 
-    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was declared
-    /// outdated meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
+    /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was purged
+    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
     /// is larger than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
         if entry.weight() as u64 > self.capacity {
             return false;
         }
         let stored = self.change(key, |slot| {
-            let mut variants: SmallVec<[_; 1]> = slot.others(&entry).cloned().collect();
-            if slot.outdates(&entry)
-                || slot.has_whole_of(&entry)
-                || variants.len() >= policy.variants
-            {
+            let is_purged = entry.judge(&self.tombstones, key) == Verdict::Purged;
+            let mut variants: SmallVec<[_; 1]> = self.others(key, slot, &entry).cloned().collect();
+            if is_purged || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
             variants.push(entry.clone());
             Some(Slot {
                 key: key.bytes().into(),
                 variants,
-                outdated: slot.outdated,
                 alone_until: None,
             })
         });
@@ -189,17 +204,6 @@ impl Memory {
         });
     }
 
-    /// Forgets what stands under a key, and refuses what was asked of the origin until now.
-    pub fn invalidate(&self, key: &Key) {
-        self.change(key, |_| {
-            Some(Slot {
-                key: key.bytes().into(),
-                outdated: Some(Instant::now()),
-                ..Slot::default()
-            })
-        });
-    }
-
     /// The response under this key was not stored, and the next ones probably will not be.
     pub fn expect_nothing(&self, key: &Key) {
         self.change(key, |slot| {
@@ -207,7 +211,6 @@ impl Memory {
             slot.variants.is_empty().then(|| Slot {
                 key: key.bytes().into(),
                 variants: SmallVec::new(),
-                outdated: slot.outdated,
                 alone_until: Some(Instant::now() + ALONE),
             })
         });
@@ -224,6 +227,22 @@ impl Memory {
     pub fn size(&self) -> (u64, u64) {
         self.slots.run_pending_tasks();
         (self.slots.entry_count(), self.slots.weighted_size())
+    }
+
+    /// What stays when `entry` comes: other variants by the same fields, of which something can come.
+    fn others<'a>(
+        &'a self,
+        key: &'a Key,
+        slot: &'a Slot,
+        entry: &'a Entry,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let now = SystemTime::now();
+        slot.variants.iter().filter(move |other| {
+            other.facts.vary == entry.facts.vary
+                && other.facts.variant.bytes() != entry.facts.variant.bytes()
+                && other.kept_until > now
+                && other.judge(&self.tombstones, key) != Verdict::Purged
+        })
     }
 
     /// Puts another slot in the place of a key's, in one step.
@@ -244,21 +263,6 @@ impl Memory {
 }
 
 impl Slot {
-    /// What stays when `entry` comes: other variants by the same fields, of which something can come.
-    fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Arc<Entry>> {
-        let now = SystemTime::now();
-        self.variants.iter().filter(move |other| {
-            other.facts.vary == entry.facts.vary
-                && other.facts.variant.bytes() != entry.facts.variant.bytes()
-                && other.kept_until > now
-        })
-    }
-
-    /// Whether `entry` was asked for before the key was declared outdated.
-    fn outdates(&self, entry: &Entry) -> bool {
-        self.outdated.is_some_and(|since| entry.asked <= since)
-    }
-
     /// Whether `entry` is a part of what is kept whole and fresh.
     fn has_whole_of(&self, entry: &Entry) -> bool {
         let now = SystemTime::now();
@@ -287,9 +291,8 @@ impl Slot {
     fn useful_for(&self) -> Duration {
         let kept = self.variants.iter().map(|entry| entry.kept_until).max();
         let kept = kept.and_then(|until| until.duration_since(SystemTime::now()).ok());
-        let outdated = self.outdated.map(|_| OUTDATED);
         let alone = self.alone_until.map(|_| ALONE);
-        [kept, outdated, alone]
+        [kept, alone]
             .into_iter()
             .flatten()
             .max()
@@ -324,7 +327,9 @@ mod tests {
     use crate::cache::Exchange;
     use crate::cache::admission::may_store;
     use crate::cache::entry::{Content, Times};
+    use crate::cache::scope::Scope;
     use crate::cache::testing::{Asked, anonymous, get, response};
+    use crate::cache::tombstones::{Epoch, Purge, Strength};
     use crate::compression::Coding;
 
     fn key(asked: &Asked) -> Key {
@@ -332,27 +337,42 @@ mod tests {
     }
 
     fn entry(asked: &Asked, lines: &[(&str, &str)], body: &'static str) -> Arc<Entry> {
-        let now = SystemTime::now();
-        let times = Exchange {
-            sent: now,
-            received: now,
+        let times = Times {
+            asked: Epoch::default(),
+            received: SystemTime::now(),
+        };
+        entry_at(times, asked, lines, body)
+    }
+
+    /// Asked for now, after all that was purged.
+    fn entry_after(
+        memory: &Memory,
+        asked: &Asked,
+        lines: &[(&str, &str)],
+        body: &'static str,
+    ) -> Arc<Entry> {
+        let times = Times {
+            asked: memory.tombstones().epoch(),
+            received: SystemTime::now(),
+        };
+        entry_at(times, asked, lines, body)
+    }
+
+    fn entry_at(
+        times: Times,
+        asked: &Asked,
+        lines: &[(&str, &str)],
+        body: &'static str,
+    ) -> Arc<Entry> {
+        let exchange = Exchange {
+            sent: times.received,
+            received: times.received,
         };
         let lines = [&[("cache-control", "max-age=60")], lines].concat();
         let answered = response(200, &lines);
-        let admission = may_store(&asked.head(), &answered.head(), times, &anonymous()).unwrap();
-        let times = Times {
-            asked: Instant::now(),
-            received: now,
-        };
+        let admission = may_store(&asked.head(), &answered.head(), exchange, &anonymous()).unwrap();
         let content = Content::Whole(Bytes::from_static(body.as_bytes()));
-        Arc::new(Entry::new(
-            admission,
-            Box::default(),
-            b"OK",
-            content,
-            times,
-            &anonymous(),
-        ))
+        Arc::new(Entry::new(admission, b"OK", content, times, &anonymous()))
     }
 
     fn found(memory: &Memory, asked: &Asked) -> Option<Bytes> {
@@ -414,14 +434,64 @@ mod tests {
     }
 
     #[test]
-    fn a_response_asked_for_before_its_url_was_outdated_is_not_stored() {
+    fn a_response_asked_for_before_its_url_was_purged_is_not_stored() {
         let memory = Memory::new(ROOM);
         let asked = get(&[]);
         let old = entry(&asked, &[], "old");
-        memory.invalidate(&key(&asked));
+        memory.tombstones().purge(&Purge::hard([Scope::Path {
+            host: "a.example",
+            path: "/page",
+        }]));
         assert!(!memory.store(&key(&asked), old, &anonymous()));
-        assert!(memory.store(&key(&asked), entry(&asked, &[], "new"), &anonymous()));
+        let new = entry_after(&memory, &asked, &[], "new");
+        assert!(memory.store(&key(&asked), new, &anonymous()));
         assert_eq!(found(&memory, &asked), Some("new".into()));
+    }
+
+    #[test]
+    fn what_is_purged_softly_is_stale_and_no_longer_than_what_is_purged_hard() {
+        let memory = Memory::new(ROOM);
+        let asked = get(&[]);
+        let swr = [("cache-control", "max-age=60, stale-while-revalidate=30")];
+        memory.store(&key(&asked), entry(&asked, &swr, "page"), &anonymous());
+        let find = || memory.find(&key(&asked), &asked.fields, &anonymous());
+        let purge = |strength| {
+            let scopes = vec![Scope::Everything.digest()];
+            memory.tombstones().purge(&Purge { scopes, strength });
+        };
+        purge(Strength::Soft);
+        for _ in 0..2 {
+            let Found::Entry(entry) = find() else {
+                panic!("it is still there");
+            };
+            let freshness = &entry.facts.freshness;
+            let now = SystemTime::now();
+            assert!(!freshness.is_fresh(now) && freshness.serves_while_revalidating(now));
+            assert!(!freshness.serves_while_revalidating(now + Duration::from_secs(31)));
+        }
+        purge(Strength::Hard);
+        assert!(matches!(find(), Found::Nothing));
+    }
+
+    #[test]
+    fn what_is_purged_takes_no_place_from_other_variants() {
+        let memory = Memory::new(ROOM);
+        let policy = Policy {
+            variants: 1,
+            ..anonymous()
+        };
+        let of = |value: &'static str| {
+            let asked = get(&[("x-a", value)]);
+            let vary = [("vary", "x-a")];
+            (key(&asked), entry_after(&memory, &asked, &vary, value))
+        };
+        let store = |value| {
+            let (key, entry) = of(value);
+            memory.store(&key, entry, &policy)
+        };
+        assert!(store("1") && !store("2"));
+        memory.tombstones().purge(&Purge::hard([Scope::Everything]));
+        assert!(store("2") && !store("1"));
     }
 
     #[test]

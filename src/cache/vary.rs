@@ -1,6 +1,8 @@
 //! Which requests one stored response answers (RFC 9111 4.1): the fields that `Vary` names, in a form
 //! in which equal meaning is equal bytes.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, COOKIE, HeaderName, VARY};
 
@@ -27,6 +29,11 @@ impl Variant {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The variant of these [`bytes`](Self::bytes).
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
 }
 
 /// The response depends on cookies, and the request has one of which nobody said that pages depend on
@@ -41,10 +48,25 @@ impl Vary {
         if list::members(response, VARY).any(|member| member == b"*") {
             return None;
         }
-        let mut names: Vec<_> = list::names(response, VARY).collect();
+        Some(Self::on(list::names(response, VARY)))
+    }
+
+    fn on(names: impl Iterator<Item = HeaderName>) -> Self {
+        let mut names: Vec<_> = names.collect();
         names.sort_by(|a: &HeaderName, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        Some(Self(names.into()))
+        Self(names.into())
+    }
+
+    /// What [`Vary`]'s text stands for; `None` if it is no such text.
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::default());
+        }
+        let names = text.split(|byte| *byte == b',');
+        let names = names.map(|name| HeaderName::from_bytes(name).ok());
+        let names: Option<Vec<_>> = names.collect();
+        Some(Self::on(names?.into_iter()))
     }
 
     /// Whether every request is answered by the same response.
@@ -111,6 +133,17 @@ impl Vary {
             }
         }
         Ok(Variant(frame.into_bytes()))
+    }
+}
+
+/// The names, with commas between them.
+impl fmt::Display for Vary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, name) in self.0.iter().enumerate() {
+            f.write_str(if at > 0 { "," } else { "" })?;
+            f.write_str(name.as_str())?;
+        }
+        Ok(())
     }
 }
 

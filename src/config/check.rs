@@ -4,6 +4,7 @@
 //! A wrong value has been replaced by its default before it comes here, and its table is not sound. Checks that would
 //! take that default for the operator's own words pass over such a table.
 
+mod admin;
 mod compression;
 mod files;
 mod headers;
@@ -22,8 +23,9 @@ use super::spec::Config;
 /// Everything that can be said from the text alone.
 pub fn tables(config: &Config, problems: &mut Problems) {
     let read_well = problems.is_empty();
-    listen::collisions(&config.server.listen, problems);
+    listen::collisions(config, problems);
     listen::contradictions(config, problems);
+    admin::token(config, problems);
     upstream::duplicates(config, problems);
     upstream::contradictions(config, problems);
     redis::contradictions(config, problems);
@@ -40,6 +42,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
 /// What is legal and probably not meant.
 pub fn warnings(config: &Config, warnings: &mut Problems) {
     route::unused(config, warnings);
+    admin::exposed(config, warnings);
 }
 
 fn sizes_and_times(config: &Config, problems: &mut Problems) {

@@ -1,5 +1,6 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
+mod admin;
 mod cache;
 mod compression;
 mod headers;
@@ -10,6 +11,7 @@ mod upstream;
 mod warm;
 
 pub use super::declare::Origin;
+pub use admin::AdminSpec;
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
@@ -28,6 +30,8 @@ spec! {
     pub struct Config in "the file" {
         /// Listeners, connections and what a request may look like.
         server: ServerSpec;
+        /// The interface for administration; without this table there is none.
+        admin: Option<AdminSpec>;
         /// Who is believed about whom.
         clients: ClientsSpec = {};
         /// Who is asked for the addresses of names.

@@ -2,6 +2,7 @@
 //! themselves; here is what an editor may know of each, and the few words that end in this module. Knows no key.
 
 mod address;
+mod admin;
 mod choice;
 mod http;
 mod policy;
@@ -13,7 +14,7 @@ pub use address::parse_cidr;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use policy::HeaderFields;
-pub use quantity::{HttpsPort, Percent, Size, StatusSet, parse_duration};
+pub use quantity::{HttpsPort, Percent, ServeFor, Size, StatusSet, parse_duration};
 pub use table::{FinalStatus, Keyed};
 
 use std::fmt::Display;

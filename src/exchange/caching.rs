@@ -1,14 +1,18 @@
 //! A request in the words of the cache: how it is looked up, and what its change outdates.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method};
 
 use super::{Asked, Exchange, entry};
-use crate::cache::groups;
-use crate::cache::invalidation::{self, Place};
-use crate::cache::key::Key;
+use crate::cache::frame::Digest;
+use crate::cache::invalidation;
+use crate::cache::scope::Scope;
 use crate::cache::tags::TooManyTags;
+use crate::cache::tombstones::{Purge, Strength};
 use crate::cache::{Request, Response};
 use crate::gateway::Gateway;
+use crate::plan::Plan;
 use crate::target::Host;
 
 /// A request that was let in, as the policy reads it.
@@ -59,34 +63,43 @@ pub fn invalidate(
         return;
     }
     let described = Described::of(exchange, method, fields);
-    let outdated = gateway.memory().groups();
-    match invalidation::groups(&described.request(), response) {
-        Ok(named) => outdated.outdate(&groups::of(&described.request(), &named)),
-        Err(TooManyTags) => outdated.outdate_everything(),
-    }
-    for place in invalidation::places(&described.request(), response) {
-        if let Some(key) = key_of(&place, &described) {
-            gateway.memory().invalidate(&key);
-            gateway.fills().outdate(key.digest());
+    let request = described.request();
+    let asked_host = exchange.asked.as_ref().and_then(|asked| asked.host.clone());
+    let (scheme, host) = (request.scheme, asked_host.as_ref().map_or("", Host::name));
+    let mut scopes = match invalidation::groups(&request, response) {
+        Ok(groups) => {
+            let scopes = groups.iter().map(|tag| Scope::of_tag(tag, scheme, host));
+            scopes.map(|scope| scope.digest()).collect()
         }
+        Err(TooManyTags) => vec![Scope::Host(host).digest()],
+    };
+    for place in invalidation::places(&request, response) {
+        let asked = Asked {
+            host: asked_host.clone(),
+            path: place.path.into(),
+            query: place.query.map(Into::into),
+        };
+        scopes.push(url_scope(&exchange.plan, &asked));
+    }
+    if !scopes.is_empty() {
+        gateway.purger().purge_soon(Purge {
+            scopes,
+            strength: Strength::Hard,
+        });
     }
 }
 
-/// The key under which a GET of the place is stored, if it is.
-fn key_of(place: &Place, described: &Described<'_>) -> Option<Key> {
-    let exchange = described.exchange;
-    let asked = Asked {
-        host: exchange.asked.as_ref()?.host.clone(),
-        path: place.path.as_str().into(),
-        query: place.query.as_deref().map(Into::into),
+/// The scope of every response to a GET of this URL, whatever it is stored by beside.
+pub fn url_scope(plan: &Plan, asked: &Asked) -> Digest {
+    let host = asked.host.as_ref().map_or("", Host::name);
+    let query = asked.query.as_deref();
+    let route = entry::find(plan, asked, &Method::GET).ok();
+    let caching = route.as_ref().and_then(|route| route.cache.as_deref());
+    let normal = match caching {
+        Some(caching) => caching.policy.query.normal(query),
+        None => query.map(Cow::Borrowed),
     };
-    let route = entry::find(&exchange.plan, &asked, &Method::GET).ok()?;
-    let caching = route.cache.as_deref()?;
-    let request = Request {
-        method: &Method::GET,
-        path: &asked.path,
-        query: asked.query.as_deref(),
-        ..described.request()
-    };
-    Some(Key::of(&request, &caching.scope, &caching.policy))
+    let path = &asked.path;
+    let query = normal.as_deref();
+    Scope::Url { host, path, query }.digest()
 }

@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::compressing::Wish;
 use super::ingress::{self, Malformed, Parsed};
-use super::{Asked, Exchange};
+use super::{Asked, Exchange, caching};
+use crate::cache::purger::Purged;
 use crate::cache::status::Forward;
+use crate::cache::tombstones::{Purge, Strength};
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
 use crate::headers::cache::Told;
@@ -29,6 +31,8 @@ pub enum Entry {
     Forward,
     /// The gateway answers it.
     Answer(Box<Answer>),
+    /// The gateway purges what it has stored, and answers with what became of that.
+    Purge(Purge),
 }
 
 /// Decides over one request. Everything it learns stays in `exchange`.
@@ -46,7 +50,11 @@ pub fn enter(
     if let Some(host) = &asked.host {
         check_authority(downstream, host)?;
     }
-    let asked = exchange.asked.insert(asked);
+    exchange.asked = Some(asked);
+    if request.method.as_str() == "PURGE" && !exchange.plan.purge_from.is_empty() {
+        return purge(request.headers, exchange).map(Entry::Purge);
+    }
+    let asked = exchange.asked.as_ref().expect("set above");
     if let Some(port) = downstream.listener.redirect_https {
         let host = asked
             .host
@@ -88,6 +96,38 @@ pub fn enter(
             Entry::Answer(Box::new(answer))
         }
     })
+}
+
+/// What a request of the method `PURGE` purges: all that is stored of its URL.
+fn purge(fields: &HeaderMap, exchange: &Exchange) -> Result<Purge, Refusal> {
+    let Exchange { plan, asked, .. } = exchange;
+    if !plan.purge_from.contains(exchange.client) {
+        return Err(Refusal::Forbidden);
+    }
+    let says = |name: &str, word: &str| {
+        let value = fields.get(name).map(HeaderValue::as_bytes);
+        value.is_some_and(|value| value.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let strength = match says("tollgate-purge", "soft") || says("fastly-soft-purge", "1") {
+        true => Strength::Soft,
+        false => Strength::Hard,
+    };
+    let asked = asked.as_ref().expect("it was read");
+    Ok(Purge {
+        scopes: vec![caching::url_scope(plan, asked)],
+        strength,
+    })
+}
+
+/// What became of a purge, as its client is told: 202 if some gateway may not have heard of it.
+pub fn purged(purged: &Purged) -> Answer {
+    let status = match purged.is_everywhere() {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    let json = HeaderValue::from_static("application/json");
+    let body = serde_json::to_vec(purged).expect("it is JSON");
+    Answer::fixed(status, &json, body.into(), false)
 }
 
 /// The fields of a request that go no further than this gateway, whatever the application is.

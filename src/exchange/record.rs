@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use http::{HeaderValue, Method, Version};
 
 use super::Exchange;
+use crate::cache::status::Tier;
 use crate::downstream::Downstream;
 use crate::target::Host;
 use crate::telemetry::Log;
@@ -69,6 +70,11 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
             .cache
             .as_ref()
             .map(|told| told.disposition().as_str()),
+        cache_tier: exchange
+            .cache
+            .as_ref()
+            .and_then(|told| told.tier)
+            .map(Tier::as_str),
         cache_detail: exchange.cache.as_ref().and_then(|told| told.detail),
         user_agent: served.user_agent.and_then(|agent| agent.to_str().ok()),
         tunnel: served.tunnel,
@@ -118,6 +124,7 @@ fn of_connection<'a>(exchange: &'a Exchange, downstream: &'a Downstream) -> Reco
         first_byte: None,
         reason: exchange.reason(),
         cache: None,
+        cache_tier: None,
         cache_detail: None,
         user_agent: None,
         aborted: exchange.aborted,

@@ -2,7 +2,7 @@
 //! origin for all who ask meanwhile.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use http::header::RANGE;
 use http::{Method, StatusCode};
@@ -20,9 +20,11 @@ use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::guard;
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
+use crate::cache::redis::Look;
 use crate::cache::reuse::{self, Reuse, reuse};
 use crate::cache::revalidation;
-use crate::cache::status::{Forward as Why, Outcome};
+use crate::cache::status::{Forward as Why, Outcome, Tier};
+use crate::cache::tombstones::Verdict;
 use crate::cache::{self, Policy};
 use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
@@ -35,6 +37,15 @@ const MOST_TRIES: usize = 3;
 
 /// Why a stale response is given, for trusted clients and the record.
 const STALE_IF_ERROR: &str = "stale_if_error";
+
+/// What a look into Redis has come to.
+enum Further {
+    /// More than stands in memory.
+    Better(Found),
+    Nothing,
+    /// It does not answer.
+    Away,
+}
 
 impl Lane<'_> {
     /// Answers from memory, or asks the origin.
@@ -67,14 +78,26 @@ impl Lane<'_> {
         let mut wanted: Wanted = (key.digest(), None);
         let mut leading = None;
         let mut tries = 0;
+        let mut has_looked = false;
+        let mut awaits_others = true;
         loop {
             let memory = self.gateway.memory();
-            let found = memory.find(&key, &self.request.fields, policy);
-            let for_reuse = match &found {
-                Found::Entry(entry) if !self.has_wanted(entry) => reuse::Found::AnotherPart,
-                found => found.for_reuse(),
-            };
-            let why = match reuse(for_reuse, &directives, SystemTime::now()) {
+            let mut found = memory.find(&key, &self.request.fields, policy);
+            let mut tier = Tier::Memory;
+            let mut given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
+            if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
+                has_looked = true;
+                match self.look_further(caching, &key, &found).await? {
+                    Further::Better(better) => {
+                        found = better;
+                        tier = Tier::Redis;
+                        given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
+                    }
+                    Further::Nothing => {}
+                    Further::Away => awaits_others = false,
+                }
+            }
+            let why = match given {
                 Reuse::Ask(why) => why,
                 Reuse::NotCached => return Err(Unanswered::Refused(Refusal::NotCached)),
                 given => {
@@ -84,7 +107,7 @@ impl Lane<'_> {
                     if given == Reuse::WhileRevalidating {
                         self.refresh(caching, &key, &entry);
                     }
-                    return self.hit(forward, caching, &entry, None).await;
+                    return self.hit(forward, caching, &entry, None, tier).await;
                 }
             };
             let stored = match found {
@@ -119,16 +142,17 @@ impl Lane<'_> {
                 }
                 _ => {}
             }
-            if let Some(leading) = leading.take() {
-                return self.lead(forward, caching, key, stored, leading, why).await;
-            }
             // A part is for whom it was asked for, and for who comes when it is stored.
-            if wants_part || !memory.expects_something(&key) {
-                let alone = Leading::alone();
-                return self.lead(forward, caching, key, stored, alone, why).await;
+            let is_alone = wants_part || !memory.expects_something(&key);
+            if let Some(leading) = leading.take().or_else(|| is_alone.then(Leading::alone)) {
+                let mut fetch = self.fetch(caching, key, stored, leading);
+                // Who wants a newer answer than is stored does not wait for what others store.
+                fetch.awaits_others &= awaits_others && why != Why::Request;
+                return self.lead(forward, caching, fetch, why).await;
             }
             tries += 1;
-            let following = match self.gateway.fills().join(wanted) {
+            let fills = self.gateway.fills();
+            let following = match fills.join(wanted, &key, memory.tombstones()) {
                 Role::Leader(role) => {
                     // Once more to memory: the question before this one may have ended just now.
                     leading = Some(role);
@@ -138,6 +162,9 @@ impl Lane<'_> {
             };
             let outcome = watched(&mut self.client, following.outcome()).await;
             match self.present(outcome)? {
+                // It was purged by a tag that nobody knew before its head was there.
+                Stage::Ready(entry)
+                    if entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
@@ -206,8 +233,8 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
         let about = Stored::Stale(stored.clone());
-        let fetch = self.fetch(caching, key, about, Leading::alone(), None);
-        let asked = Instant::now();
+        let mut fetch = self.fetch(caching, key, about, Leading::alone());
+        let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (origin, head) = self.reach(forward).await?;
         let times = cache::Exchange {
@@ -216,6 +243,53 @@ impl Lane<'_> {
         };
         fetch.learn(&stored, &head, times, asked);
         self.deliver(origin, head).await
+    }
+
+    /// In the words of the policy, for this request.
+    fn for_reuse<'f>(&self, found: &'f Found) -> reuse::Found<'f> {
+        match found {
+            Found::Entry(entry) if !self.has_wanted(entry) => reuse::Found::AnotherPart,
+            found => found.for_reuse(),
+        }
+    }
+
+    /// What all gateways keep, where that is more than what stands in memory; there it stands then too.
+    async fn look_further(
+        &mut self,
+        caching: &Caching,
+        key: &Key,
+        found: &Found,
+    ) -> Result<Further, Unanswered> {
+        let memory = self.gateway.memory();
+        let (Some(shared), Some(_)) = (self.gateway.shared_cache(), caching.sharing) else {
+            return Ok(Further::Nothing);
+        };
+        if !memory.expects_something(key) {
+            return Ok(Further::Nothing);
+        }
+        let (fields, policy) = (&self.request.fields, &caching.policy);
+        let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
+        let elsewhere = watched(&mut self.client, look).await;
+        let Ok(elsewhere) = self.present(elsewhere)? else {
+            return Ok(Further::Away);
+        };
+        let is_better = match (&elsewhere, found) {
+            (Found::Entry(entry), Found::Entry(own)) => {
+                own.facts.part.is_some() || entry.received > own.received
+            }
+            (Found::Entry(_), _) => true,
+            (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,
+            _ => false,
+        };
+        if let Found::Entry(entry) = &elsewhere
+            && is_better
+        {
+            memory.store(key, entry.clone(), policy);
+        }
+        Ok(match is_better {
+            true => Further::Better(elsewhere),
+            false => Further::Nothing,
+        })
     }
 
     /// Whether a stored response has what is wanted of it.
@@ -231,10 +305,19 @@ impl Lane<'_> {
         caching: &Caching,
         entry: &Arc<Entry>,
         detail: Option<&'static str>,
+        tier: Tier,
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
         let told = Told::given(Outcome::Hit, freshness, SystemTime::now());
-        self.tell(caching, Told { detail, ..told });
+        let tier = Some(tier);
+        self.tell(
+            caching,
+            Told {
+                detail,
+                tier,
+                ..told
+            },
+        );
         self.give(forward, caching, entry, None).await
     }
 
@@ -249,7 +332,7 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
             return self
-                .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                 .await;
         }
         let reader = match &entry.content {
@@ -275,18 +358,15 @@ impl Lane<'_> {
     async fn lead(
         &mut self,
         forward: &Forward,
-        caching: &Arc<Caching>,
-        key: Key,
-        stored: Stored,
-        leading: Leading,
+        caching: &Caching,
+        mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
         let (progress, mut told) = mpsc::unbounded_channel();
-        let leader = Leader {
+        fetch.leader = Some(Leader {
             progress,
             takes_interim: self.client.takes_interim(),
-        };
-        let fetch = self.fetch(caching, key, stored, leading, Some(leader));
+        });
         tokio::spawn(fetch.run());
         let fetched = loop {
             let progress = watched(&mut self.client, told.recv()).await;
@@ -341,8 +421,11 @@ impl Lane<'_> {
         let (status, stored) = match &source {
             Source::StaleIfError => {
                 return self
-                    .hit(forward, caching, entry, Some(STALE_IF_ERROR))
+                    .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
                     .await;
+            }
+            Source::Redis => {
+                return self.hit(forward, caching, entry, None, Tier::Redis).await;
             }
             Source::Origin { .. } => (None, true),
             Source::Validated { stored } => (Some(StatusCode::NOT_MODIFIED), *stored),
@@ -380,21 +463,15 @@ impl Lane<'_> {
     /// Asks the origin about a stale response that has been given, unless somebody does.
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
-        if let Role::Leader(leading) = self.gateway.fills().join(wanted) {
+        let tombstones = self.gateway.memory().tombstones();
+        if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
             let stale = Stored::Stale(entry.clone());
-            let fetch = self.fetch(caching, key.clone(), stale, leading, None);
+            let fetch = self.fetch(caching, key.clone(), stale, leading);
             tokio::spawn(fetch.refresh());
         }
     }
 
-    fn fetch(
-        &self,
-        caching: &Arc<Caching>,
-        key: Key,
-        stored: Stored,
-        leading: Leading,
-        leader: Option<Leader>,
-    ) -> Fetch {
+    fn fetch(&self, caching: &Arc<Caching>, key: Key, stored: Stored, leading: Leading) -> Fetch {
         let mut exchange = self.exchange.question();
         if let Some(asked) = &mut exchange.asked {
             // What does not count is not asked either: the answer is for those who send something else.
@@ -408,6 +485,11 @@ impl Lane<'_> {
         if caching.policy.is_guarded() {
             guard::fields::remove_believed(&mut request.fields, &caching.policy);
         }
+        // What is stale at once, others have to ask for too.
+        let is_ever_fresh = match &stored {
+            Stored::Stale(stale) => stale.facts.freshness.has_lifetime(),
+            Stored::Part(..) | Stored::Nothing => true,
+        };
         Fetch {
             gateway: self.gateway.clone(),
             downstream: self.downstream.clone(),
@@ -416,8 +498,11 @@ impl Lane<'_> {
             caching: caching.clone(),
             key,
             stored,
+            awaits_others: is_ever_fresh && leading.wanted().is_some(),
+            variant: leading.wanted().and_then(|(_, variant)| variant),
+            held: None,
             leading,
-            leader,
+            leader: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! the client leaves who caused it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::client::{Client, Question};
+use super::others::Others;
 use super::request::Request;
 use super::{Lane, Unanswered, fault};
 use crate::cache::admission::{self, Admission, NotStored};
@@ -17,13 +18,16 @@ use crate::cache::body::{Body, Reader, Writer};
 use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
+use crate::cache::frame::Digest;
 use crate::cache::freshness::Failure;
-use crate::cache::groups;
 use crate::cache::guard::{self, Suspicion};
-use crate::cache::key::Key;
+use crate::cache::key::{Key, Url};
 use crate::cache::partial::Part;
+use crate::cache::redis::Held;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
+use crate::cache::scope::Scope;
 use crate::cache::status::Forward as Why;
+use crate::cache::tombstones::{Epoch, Purge};
 use crate::cache::{self, Policy, Response};
 use crate::client::RequestId;
 use crate::downstream::Downstream;
@@ -55,6 +59,12 @@ pub(super) struct Fetch {
     pub leading: Leading,
     /// Whose request caused it; `None` is a client who has had an answer.
     pub leader: Option<Leader>,
+    /// What another gateway asks for meanwhile will do.
+    pub awaits_others: bool,
+    /// Of the request, where it is known.
+    pub variant: Option<Digest>,
+    /// The other gateways wait for this one.
+    pub held: Option<Held>,
 }
 
 /// What is stored already of what is asked for.
@@ -117,6 +127,8 @@ pub(super) enum Source {
     Validated { stored: bool },
     /// The origin failed, and the stored one stands in.
     StaleIfError,
+    /// Another gateway has asked.
+    Redis,
 }
 
 /// What the origin said, and when.
@@ -126,7 +138,7 @@ struct Answered {
     fields: HeaderMap,
     /// What comes before the body.
     beginning: Bytes,
-    asked: Instant,
+    asked: Epoch,
     exchange: cache::Exchange,
 }
 
@@ -181,6 +193,10 @@ impl Fetch {
         self.exchange.is_own = true;
         self.exchange.cache = Some(Told::forwarded(Why::Stale, Some(REFRESH)));
         self.fetch().await;
+        // What another gateway asks is in its records.
+        if self.exchange.status == 0 {
+            return;
+        }
         let served = Served {
             method: &self.request.method,
             version: Version::HTTP_11,
@@ -200,6 +216,11 @@ impl Fetch {
 
     /// Asks, tells everybody, and stores what may be stored.
     async fn fetch(&mut self) {
+        match self.await_others().await {
+            Others::None => {}
+            Others::Asking => return,
+            Others::Stored(entry) => return self.share(entry, Source::Redis),
+        }
         match self.stored.clone() {
             Stored::Stale(stale) => self.revalidate(stale).await,
             Stored::Part(held, part) if !self.wants_part() => self.complete(&held, part).await,
@@ -308,7 +329,7 @@ impl Fetch {
             encoder: None,
             sent: 0,
         };
-        let asked = Instant::now();
+        let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (_, forward) = forwarding(&lane.exchange);
         let reached = lane.reach(&forward).await;
@@ -334,7 +355,7 @@ impl Fetch {
 
     /// What a 304 makes of the stored response, and whether that is stored.
     fn validate(
-        &self,
+        &mut self,
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
@@ -346,11 +367,11 @@ impl Fetch {
 
     /// What the response to a HEAD makes of the stored response to GET.
     pub fn learn(
-        &self,
+        &mut self,
         stored: &Arc<Entry>,
         head: &ResponseHead,
         times: cache::Exchange,
-        asked: Instant,
+        asked: Epoch,
     ) {
         let Content::Whole(body) = &stored.content else {
             return;
@@ -368,7 +389,7 @@ impl Fetch {
                 self.renew(stored, fields, times, asked);
             }
             AfterHead::Outdated if facts.freshness.is_fresh(received) => {
-                self.gateway.memory().invalidate(&self.key);
+                self.gateway.purger().purge_soon(self.purge());
             }
             // What is stale is asked about before it is given.
             AfterHead::Outdated | AfterHead::Unrelated => {}
@@ -377,11 +398,11 @@ impl Fetch {
 
     /// Stores what is stored with other fields; `false` where these forbid it.
     fn renew(
-        &self,
+        &mut self,
         stale: &Arc<Entry>,
         fields: HeaderMap,
         exchange: cache::Exchange,
-        asked: Instant,
+        asked: Epoch,
     ) -> (Arc<Entry>, bool) {
         let response = Response {
             status: stale.facts.status,
@@ -394,12 +415,9 @@ impl Fetch {
             validators: stale.validators(),
             fields: fields.clone(),
         });
-        let described = self.described();
-        let groups = groups::of(&described.request(), &admission.facts.tags);
         let policy = self.policy_of(&admission.fields);
         let entry = Entry::new(
             admission,
-            groups,
             stale.reason(),
             stale.content.clone(),
             Times {
@@ -409,8 +427,7 @@ impl Fetch {
             policy,
         );
         let entry = Arc::new(entry.with_forms_of(stale));
-        let memory = self.gateway.memory();
-        let is_stored = is_admitted && memory.store(&self.key, entry.clone(), policy);
+        let is_stored = is_admitted && self.keep(&entry, true);
         (entry, is_stored)
     }
 
@@ -429,7 +446,7 @@ impl Fetch {
     }
 
     /// The policy by which a response with these fields was admitted.
-    fn policy_of(&self, fields: &HeaderMap) -> &Policy {
+    pub(super) fn policy_of(&self, fields: &HeaderMap) -> &Policy {
         self.caching
             .policy_of(fields)
             .unwrap_or(&self.caching.policy)
@@ -451,14 +468,12 @@ impl Fetch {
                 Err(suspicion.into())
             }
         });
-        let described = self.described();
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
             let content = Content::Growing(body.clone());
-            let groups = groups::of(&described.request(), &admission.facts.tags);
             let times = answered.times();
-            let entry = Entry::new(admission, groups, reason, content, times, policy);
+            let entry = Entry::new(admission, reason, content, times, policy);
             let memory = self.gateway.memory();
             memory.check_room(&self.key, &entry, policy)?;
             Ok(Arc::new(entry))
@@ -480,6 +495,7 @@ impl Fetch {
                     self.leading.ready(entry.clone());
                 } else {
                     self.leading.not_for_others();
+                    self.held = None;
                 }
                 let source = Source::Origin {
                     head: Box::new(head),
@@ -532,6 +548,7 @@ impl Fetch {
             if is_kept && arrived > largest {
                 is_kept = false;
                 self.leading.close();
+                self.held = None;
                 writer.let_go();
             }
             if is_kept && origin.is_over() {
@@ -554,7 +571,7 @@ impl Fetch {
     }
 
     /// Stores a response whose body is what has been written and `last`.
-    fn store(&self, entry: &Entry, writer: &Writer, last: &[u8]) {
+    fn store(&mut self, entry: &Entry, writer: &Writer, last: &[u8]) {
         let Some(body) = writer.whole(last) else {
             return;
         };
@@ -572,9 +589,7 @@ impl Fetch {
             // Not the bytes that it said it is.
             Some(_) => return,
         };
-        let memory = self.gateway.memory();
-        let policy = self.policy_of(&entry.fields());
-        memory.store(&self.key, Arc::new(entry), policy);
+        self.keep(&Arc::new(entry), false);
     }
 
     /// What gives the response away by its head.
@@ -598,13 +613,21 @@ impl Fetch {
         is_compared.then(|| guard::page::compare(&entry.fields(), old, body))?
     }
 
+    /// Of all that is stored of this URL.
+    fn purge(&self) -> Purge {
+        let Url {
+            host, path, query, ..
+        } = self.key.url();
+        Purge::hard([Scope::Url { host, path, query }])
+    }
+
     /// Keeps the page out of the cache from here on, and what is stored of it.
     fn quarantine(&self, suspicion: Suspicion) {
         let gateway = &self.gateway;
         gateway
             .guard()
             .hold(&self.key, suspicion, self.caching.policy.quarantine);
-        gateway.memory().invalidate(&self.key);
+        gateway.purger().purge_soon(self.purge());
     }
 
     /// A new part, with what is held of the same bytes where that joins it.
@@ -621,14 +644,13 @@ impl Fetch {
 
     /// Gives a stored response to everybody.
     fn share(&mut self, entry: Arc<Entry>, source: Source) {
-        let for_others = match source {
-            Source::StaleIfError => true,
-            _ => entry.facts.freshness.is_fresh(SystemTime::now()),
-        };
-        if for_others {
-            self.leading.ready(entry.clone());
-        } else {
-            self.leading.not_for_others();
+        let is_fresh = entry.facts.freshness.is_fresh(SystemTime::now());
+        match source {
+            // Who waits finds it in memory.
+            Source::Redis => {}
+            Source::StaleIfError => self.leading.ready(entry.clone()),
+            _ if is_fresh => self.leading.ready(entry.clone()),
+            _ => self.leading.not_for_others(),
         }
         let attempt = self.exchange.attempt.seen();
         self.tell(Fetched::Shared(Box::new(Shared {

@@ -7,6 +7,7 @@ use super::Caching;
 use super::kinds::{Kinds, OfType};
 use crate::cache::counters::Counters;
 use crate::cache::policy::{Heuristic, Honoured};
+use crate::cache::redis::Sharing;
 use crate::cache::{Audience, Policy};
 use crate::compression::media_type::MediaType;
 use crate::config::Config;
@@ -22,16 +23,22 @@ pub(super) fn caching(
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
 ) -> Option<Caching> {
     let policies = &config.cache.policies;
-    let policy = policy_of(policies.get(name)?);
-    let kinds = kinds(route, policies.get(name)?, &policy, policies)?;
+    let spec = policies.get(name)?;
+    let policy = policy_of(spec);
+    let kinds = kinds(route, spec, &policy, policies)?;
     // Stands for all that the policies say: a stored page is as good as the rules it was stored by.
     let mark = blake3::hash(format!("{policy:?}{kinds:?}").as_bytes()).to_hex();
     Some(Caching {
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
-        policy,
         kinds,
         counters: counters.get(&*route.label())?.clone(),
+        policy: Arc::new(policy),
+        sharing: spec.redis.then_some(Sharing {
+            compress_above: config.cache.compress_above,
+            compression_level: i32::from(config.cache.compression_level),
+            fill_lock: config.cache.fill_lock,
+        }),
     })
 }
 

@@ -10,7 +10,7 @@ use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
 use super::warm::WarmUp;
 use crate::cache::counters::Counters;
-use crate::client::TrustedProxies;
+use crate::client::Networks;
 use crate::config::Config;
 use crate::config::problem::{Positioned, Problems, why};
 use crate::config::spec::{HeadersSpec, RouteSpec};
@@ -57,7 +57,8 @@ impl Plan {
                 .map(|spec| Arc::new(WarmUp::of(spec))),
             caches: config.routes.iter().any(|route| route.cache.is_some()),
             routes: Routes::new(routes),
-            trusted: TrustedProxies::new(config.clients.trusted_proxies.iter().copied()),
+            trusted: Networks::new(config.clients.trusted_proxies.iter().copied()),
+            purge_from: Networks::new(config.cache.purge_from.iter().copied()),
             forwarded: config.clients.forwarded,
             limits: limits(config),
             drop_unsafe_fields: config.server.drop_unsafe_headers,
@@ -88,29 +89,45 @@ impl Plan {
 
 /// Says what differs between two configurations that a reload cannot change.
 pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems) {
-    if wanted.server.origin.sound && running.server != wanted.server {
-        problems.note(
-            &wanted.server,
-            "[server] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
+    let mut note = |place: &dyn Positioned, what: &str| {
+        let message = format!(
+            "{what} differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection"
         );
+        problems.note(&place.place(), message);
+    };
+    if wanted.server.origin.sound && running.server != wanted.server {
+        note(&wanted.server, "[server]");
     }
     if redis_differs(running, wanted) {
-        let place = wanted
-            .redis
-            .as_ref()
-            .map_or(wanted.place(), Positioned::place);
-        problems.note(
-            &place,
-            "[redis] differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
-        );
+        match &wanted.redis {
+            Some(redis) => note(redis, "[redis]"),
+            None => note(wanted, "[redis]"),
+        }
     }
-    let memory = &wanted.cache.memory;
-    if wanted.cache.origin.sound && running.cache.memory.value != memory.value {
-        problems.note(
-            memory,
-            "cache.memory differs from the running one, which needs a restart; `tollgate upgrade` restarts without refusing a connection",
-        );
+    if admin_differs(running, wanted) {
+        match &wanted.admin {
+            Some(admin) => note(admin, "[admin]"),
+            None => note(wanted, "[admin]"),
+        }
     }
+    let (before, after) = (&running.cache, &wanted.cache);
+    if after.origin.sound && before.memory != after.memory {
+        note(&after.memory, "cache.memory");
+    }
+    if after.origin.sound && before.without_redis != after.without_redis {
+        note(&after.without_redis, "cache.without_redis");
+    }
+    if after.origin.sound && before.queued_writes != after.queued_writes {
+        note(&after.queued_writes, "cache.queued_writes");
+    }
+    if after.origin.sound && before.queued_bytes != after.queued_bytes {
+        note(&after.queued_bytes, "cache.queued_bytes");
+    }
+}
+
+fn admin_differs(running: &Config, wanted: &Config) -> bool {
+    let sound = wanted.admin.as_ref().is_none_or(|admin| admin.origin.sound);
+    sound && running.admin != wanted.admin
 }
 
 fn redis_differs(running: &Config, wanted: &Config) -> bool {

@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
     /// What the cache had to do with the answer, on a route that has one: a stable word.
     pub cache: Option<&'a str>,
+    /// Where the stored response stood that was given: a stable word.
+    pub cache_tier: Option<&'a str>,
     /// Why it is not stored, or what else there is to say: a stable word.
     pub cache_detail: Option<&'a str>,
     pub user_agent: Option<&'a str>,
@@ -296,6 +298,9 @@ impl Record<'_> {
         self.cache
             .into_iter()
             .for_each(|word| fact("cache", text(word)));
+        self.cache_tier
+            .into_iter()
+            .for_each(|word| fact("cache_tier", text(word)));
         self.cache_detail
             .into_iter()
             .for_each(|word| fact("cache_detail", text(word)));
@@ -344,6 +349,7 @@ mod tests {
             user_agent: Some("curl/8 \"x\""),
             aborted: true,
             cache: None,
+            cache_tier: None,
             cache_detail: None,
             tunnel: false,
         }

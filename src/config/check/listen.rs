@@ -3,17 +3,24 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::problem::Problems;
-use crate::config::spec::{Config, ListenSpec};
+use crate::config::spec::Config;
 use crate::listen::ListenAddress;
 
 /// Each address can be bound once, and a wildcard takes every address of its family on that port.
-pub fn collisions(listeners: &[ListenSpec], problems: &mut Problems) {
-    for (index, later) in listeners.iter().enumerate() {
-        let earlier = listeners[..index]
+pub fn collisions(config: &Config, problems: &mut Problems) {
+    let admin = config.admin.as_ref().map(|admin| &admin.listen);
+    let public = config
+        .server
+        .listen
+        .iter()
+        .map(|listener| &listener.address);
+    let addresses: Vec<_> = public.chain(admin).collect();
+    for (index, later) in addresses.iter().enumerate() {
+        let earlier = addresses[..index]
             .iter()
-            .find(|earlier| overlap(&earlier.address, &later.address));
+            .find(|earlier| overlap(earlier, later));
         let Some(earlier) = earlier else { continue };
-        let (later, earlier) = (&later.address, &earlier.address);
+        let (later, earlier) = (*later, *earlier);
         let message = match later.value == earlier.value {
             true => format!("duplicate listener {}; expected each address once", **later),
             false => format!(

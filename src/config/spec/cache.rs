@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::WarmSpec;
 use crate::cache::Audience;
 use crate::cache::pattern::Pattern;
 use crate::cache::tags::Tag;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{FinalStatus, Keyed, Percent, Size};
+use crate::config::word::{FinalStatus, Keyed, Percent, ServeFor, Size};
 use crate::headers::policy::FieldName;
 
 spec! {
@@ -17,6 +19,20 @@ spec! {
     pub struct CacheSpec in "[cache]" {
         /// Memory for stored responses with their heads and keys, 1 MiB to 1024 GiB. A change needs a restart.
         memory: Located<u64> as Located<Size> = "256 MiB", within "1 MiB"..="1024 GiB";
+        /// Bodies of more bytes are compressed in Redis, 0 B to 1 GiB.
+        compress_above: u64 as Size = "1 KiB", within "0 B"..="1 GiB";
+        /// How hard zstd tries there, 1 to 19: from fast to small.
+        compression_level: u16 = 3, within 1..=19;
+        /// How long the other gateways wait for a gateway that fetches a page and says nothing more, 100ms to 5m.
+        fill_lock: Duration = "5s", within "100ms"..="5m";
+        /// Stored responses that may wait to be written to Redis, 1 to 1,000,000; more are dropped. A change needs a restart.
+        queued_writes: Located<usize> = 10_000, within 1..=1_000_000;
+        /// Bytes of their bodies, 1 MiB to 64 GiB. A change needs a restart.
+        queued_bytes: Located<u64> as Located<Size> = "64 MiB", within "1 MiB"..="64 GiB";
+        /// How long what is stored is given while Redis cannot tell of purges: "serve" is for ever, or 0s to 30d. A change needs a restart.
+        without_redis: Located<Option<Duration>> as Located<ServeFor> = "serve";
+        /// Networks of clients that may purge a URL by requests of the method PURGE, 0 to 64; with none that is a method like any other.
+        purge_from: Vec<IpNet> = [], entries 0..=64;
         /// What is asked for before visitors come.
         warm: Option<WarmSpec>;
         /// Cache policies by name, for routes to name.
@@ -67,6 +83,8 @@ spec! {
         largest_object: u64 as Size = "8 MiB", within "1 KiB"..="1 GiB";
         /// Responses side by side under one key, 1 to 1000.
         variants: usize = 32, within 1..=1000;
+        /// Whether responses are kept in Redis too, where there is a [redis].
+        redis: bool = true;
         /// How long a page that looks personal is kept out, 0s to 365d; "0s" turns the guard off; otherwise 1h for anonymous, off for rfc9111.
         quarantine: Option<Duration>, within "0s"..="365d";
         /// Also send X-Cache-Hits and X-Cache-Misses.

@@ -166,6 +166,41 @@ impl Word for Percent {
     }
 }
 
+/// How long something is still served: `serve` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeFor(Option<Duration>);
+
+impl Yields<Option<Duration>> for ServeFor {
+    fn yields(self) -> Option<Duration> {
+        self.0
+    }
+}
+
+impl FromStr for ServeFor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+        match text {
+            "serve" => Ok(Self(None)),
+            _ => match parse_duration(text) {
+                Ok(duration) if duration <= LONGEST => Ok(Self(Some(duration))),
+                _ => Err(format!(
+                    r#"{text:?} is neither "serve" nor a duration; expected "serve" or 0s to 30d"#
+                )),
+            },
+        }
+    }
+}
+
+impl Word for ServeFor {
+    const EXPECTS: &'static str = r#""serve" or a duration such as "10s""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^(serve|([0-9]+(ms|s|m|h|d))+)$" })
+    }
+}
+
 /// Response statuses: `200-399`, `200,204,301-308`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet(Vec<RangeInclusive<u16>>);

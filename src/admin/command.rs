@@ -1,0 +1,133 @@
+//! `tollgate cache purge`: an order on the command line, and what the running gateway makes of it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::client::{self, ClientError};
+use crate::cache::purger::Purged;
+use crate::config::Source;
+use crate::config::problem::Problems;
+use crate::listen::ListenAddress;
+use crate::plan::{AdminSettings, admin_settings};
+use crate::purge::Order;
+use crate::token::{BadToken, Token};
+
+/// Where the token is when no file has it.
+const VARIABLE: &str = "TOLLGATE_ADMIN_TOKEN";
+
+/// What to purge, and of which gateway.
+#[derive(Debug, clap::Args)]
+pub struct PurgeOptions {
+    /// An absolute URL, with all that is stored of it.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    url: Vec<String>,
+    /// A value of Surrogate-Key or Cache-Tag.
+    #[arg(long, value_name = "TAG", num_args = 1..)]
+    tag: Vec<String>,
+    /// An absolute URL that others lie below.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    prefix: Vec<String>,
+    #[arg(long, value_name = "HOST", num_args = 1..)]
+    host: Vec<String>,
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+    /// Give it as stale while it is fetched anew, where its policy allows that.
+    #[arg(long)]
+    soft: bool,
+    /// URLs with whatever query.
+    #[arg(long)]
+    any_query: bool,
+    #[command(flatten)]
+    gateway: Running,
+}
+
+/// The running gateway.
+#[derive(Debug, clap::Args)]
+struct Running {
+    /// The configuration file, whose [admin] says where it listens and what opens it.
+    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+    /// Where it listens, in place of the file.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "config")]
+    admin: Option<ListenAddress>,
+    /// A file that holds the token for --admin; otherwise TOLLGATE_ADMIN_TOKEN does.
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    token_file: Option<PathBuf>,
+}
+
+/// Why nothing was purged, or not everywhere.
+#[derive(Debug, Error)]
+pub enum PurgeError {
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+    #[error("{0} has no [admin]; the gateway can be asked nothing")]
+    NoAdmin(String),
+    #[error("no token; expected it in {VARIABLE}, or --token-file")]
+    NoToken,
+    #[error(transparent)]
+    Token(#[from] BadToken),
+    #[error("cannot read the token file {path}", path = path.display())]
+    TokenFile { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    NotEverywhere(Purged),
+}
+
+impl PurgeError {
+    /// Whether what an operator wrote is at fault.
+    pub fn is_operators(&self) -> bool {
+        !matches!(self, Self::Client(_) | Self::NotEverywhere(_))
+    }
+}
+
+/// Has it purged everywhere.
+pub fn purge(options: PurgeOptions) -> Result<Purged, PurgeError> {
+    let PurgeOptions {
+        url,
+        tag,
+        prefix,
+        host,
+        all: everything,
+        soft,
+        any_query,
+        gateway,
+    } = options;
+    let order = Order {
+        url,
+        tag,
+        prefix,
+        host,
+        everything,
+        soft,
+        any_query,
+    };
+    let purged = client::purge(&gateway.settings()?, &order)?;
+    match purged.is_everywhere() {
+        true => Ok(purged),
+        false => Err(PurgeError::NotEverywhere(purged)),
+    }
+}
+
+impl Running {
+    fn settings(self) -> Result<AdminSettings, PurgeError> {
+        let Some(listen) = self.admin else {
+            let source = Source::File(self.config);
+            let draft = source.draft();
+            let (_, settings) =
+                draft.make(|config, problems| Some(admin_settings(config, problems)))?;
+            return settings.ok_or_else(|| PurgeError::NoAdmin(source.name()));
+        };
+        let text = match self.token_file {
+            Some(path) => fs::read_to_string(&path)
+                .map_err(|source| PurgeError::TokenFile { path, source })?,
+            None => std::env::var(VARIABLE).map_err(|_| PurgeError::NoToken)?,
+        };
+        let token: Token = text.trim_end().parse()?;
+        Ok(AdminSettings { listen, token })
+    }
+}

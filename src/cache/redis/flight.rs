@@ -1,0 +1,111 @@
+//! Work that several ask for at once and that is done once. Knows nothing of what is asked.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+
+/// What is under way, by name.
+pub(super) struct Flights<T: Clone>(Mutex<HashMap<Box<str>, Joined<T>>>);
+
+/// What everybody waits for who has asked for the same.
+type Joined<T> = Shared<BoxFuture<'static, Option<T>>>;
+
+impl<T: Clone> Default for Flights<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    /// Does `work`, or waits for the same work of somebody else. It goes on when those who wait leave.
+    /// `None`: it has panicked.
+    pub async fn join(
+        self: &Arc<Self>,
+        name: &str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let joined = {
+            let mut under_way = self.0.lock();
+            match under_way.get(name) {
+                Some(joined) => joined.clone(),
+                None => {
+                    // Removes its name however it ends, and not before it stands there.
+                    let listed = Listed {
+                        flights: self.clone(),
+                        name: name.into(),
+                    };
+                    let task = tokio::spawn(async move {
+                        let _listed = listed;
+                        work.await
+                    });
+                    let joined = task.map(Result::ok).boxed().shared();
+                    under_way.insert(name.into(), joined.clone());
+                    joined
+                }
+            }
+        };
+        joined.await
+    }
+}
+
+struct Listed<T: Clone> {
+    flights: Arc<Flights<T>>,
+    name: Box<str>,
+}
+
+impl<T: Clone> Drop for Listed<T> {
+    fn drop(&mut self) {
+        self.flights.0.lock().remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_ask_and_the_work_is_done_once() {
+        let flights = Arc::new(Flights::default());
+        let count = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = oneshot::channel::<()>();
+        let gate = gate.shared();
+        let work = || {
+            let (count, gate) = (count.clone(), gate.clone());
+            async move {
+                let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+                let _ = gate.await;
+                number
+            }
+        };
+        let (one, other) = (flights.join("a", work()), flights.join("a", work()));
+        let opening = async {
+            tokio::task::yield_now().await;
+            open.send(()).unwrap();
+        };
+        let (one, other, ()) = tokio::join!(one, other, opening);
+        assert_eq!((one, other), (Some(1), Some(1)));
+        assert_eq!(
+            flights.join("a", work()).await,
+            Some(2),
+            "the next asks anew"
+        );
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_none_and_can_be_done_again() {
+        let flights = Arc::new(Flights::default());
+        assert_eq!(
+            flights.join("a", async { panic!("on purpose") }).await,
+            None::<()>
+        );
+        assert_eq!(flights.join("a", async {}).await, Some(()));
+    }
+}

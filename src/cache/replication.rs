@@ -1,0 +1,476 @@
+//! Purges among gateways that share a Redis. Redis gives each its number, keeps the last ones and tells everybody; each
+//! gateway says that it lives, reads what it has missed, and acknowledges what it has heard.
+//!
+//! Nothing that is served waits for this. While Redis is away a purge holds here and is sent when it is back.
+
+mod acknowledgements;
+mod outbox;
+mod script;
+mod wire;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
+
+use self::acknowledgements::Acknowledgements;
+use self::outbox::Outbox;
+use self::wire::{Acknowledgement, Member, News};
+use super::frame::Digest;
+use super::purger::{Name, Purged};
+use super::tombstones::{Purge, Strength, Tombstones};
+use crate::redis::{Away, Event, LONGEST_PIPELINE, Lane, Redis};
+
+/// How long a purge may take that somebody waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a gateway says that it lives, and looks whether it has missed anything.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// For what comes back from Redis, which may be all that it knows.
+const READING: Duration = Duration::from_secs(5);
+/// A gateway that has been silent for so long is not waited for.
+const SILENT: Duration = Duration::from_secs(3);
+/// One that has been silent for so long is gone.
+const GONE: Duration = Duration::from_secs(60 * 60);
+/// Scopes whose purges Redis keeps.
+const MOST_KEPT: usize = 65_536;
+/// Scopes of one message.
+const MOST_SENT: usize = 500;
+/// Acknowledgements that wait to be sent; further ones are not, and their gateway is named as missing.
+const WAITING: usize = 4096;
+
+/// This gateway among those that share a Redis.
+pub struct Replication {
+    redis: Arc<Redis>,
+    tombstones: Arc<Tombstones>,
+    own: Member,
+    outbox: Outbox,
+    awaited: Acknowledgements,
+    standing: Mutex<Standing>,
+    /// There may be something to be read.
+    read: Notify,
+}
+
+/// How this gateway stands to the others.
+struct Standing {
+    is_subscribed: bool,
+    /// Changes with every gap in what is heard.
+    gaps: u64,
+    /// How many gaps there were when everything was last read and messages came; `None` before.
+    read_at: Option<u64>,
+    /// What was heard since the last gap, before everything was read: the number before, and the last one.
+    ahead: Option<(u64, u64)>,
+    /// Every purge above this number, up to the last one heard, is known here.
+    floor: u64,
+    /// Who else there is, with how long each had been silent.
+    peers: Vec<(Member, Duration)>,
+    /// When everything was last read or heard.
+    vouched: Instant,
+}
+
+impl Standing {
+    fn new() -> Self {
+        Self {
+            is_subscribed: false,
+            gaps: 0,
+            read_at: None,
+            ahead: None,
+            floor: 0,
+            peers: Vec::new(),
+            vouched: Instant::now(),
+        }
+    }
+
+    /// Whether nothing can have been missed since everything was read.
+    fn is_continuous(&self) -> bool {
+        self.read_at == Some(self.gaps)
+    }
+
+    /// From here on messages are missing, or come again.
+    fn gap(&mut self, is_subscribed: bool) {
+        self.is_subscribed = is_subscribed;
+        self.gaps += 1;
+        self.ahead = None;
+    }
+
+    /// Takes note of a number that was heard. The one up to which everything is known now, if that is sure.
+    fn hear(&mut self, before: u64, number: u64, known: u64) -> Option<u64> {
+        if self.is_continuous() && before <= known {
+            self.vouched = Instant::now();
+            return Some(number);
+        }
+        if self.is_continuous() {
+            self.gap(true);
+        }
+        let begin = self.ahead.filter(|(_, last)| before <= *last);
+        self.ahead = Some((begin.map_or(before, |(begin, _)| begin), number));
+        None
+    }
+
+    /// Takes note that everything up to `last` was read, when there were so many gaps. The number up to which
+    /// everything is known now.
+    fn read(&mut self, gaps: u64, last: u64) -> u64 {
+        self.vouched = Instant::now();
+        let is_whole = self.is_subscribed && gaps == self.gaps;
+        let ahead = self.ahead.take().filter(|(begin, _)| *begin <= last);
+        if !is_whole {
+            return last;
+        }
+        self.read_at = Some(gaps);
+        ahead.map_or(last, |(_, number)| number.max(last))
+    }
+}
+
+impl Replication {
+    /// Begins to listen and to say that this gateway lives. `patience` is how long it serves what it cannot vouch for.
+    /// To be called in a runtime.
+    pub fn open(
+        redis: Arc<Redis>,
+        tombstones: Arc<Tombstones>,
+        name: Name,
+        patience: Option<Duration>,
+    ) -> Arc<Self> {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let replication = Arc::new(Self {
+            own: Member {
+                name,
+                instance: random(),
+                patience_ms: patience.map(milliseconds),
+            },
+            redis,
+            tombstones,
+            outbox: Outbox::default(),
+            awaited: Acknowledgements::default(),
+            standing: Mutex::new(Standing::new()),
+            read: Notify::new(),
+        });
+        let (acknowledge, acknowledged) = mpsc::channel(WAITING);
+        tokio::spawn(replication.clone().listen(acknowledge));
+        tokio::spawn(replication.clone().acknowledge(acknowledged));
+        tokio::spawn(replication.clone().live(patience));
+        tokio::spawn(replication.clone().send());
+        replication
+    }
+
+    /// Purges here and at every gateway, and waits for those that are there.
+    pub async fn purge(&self, purge: Purge) -> Purged {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        self.tombstones.purge(&purge);
+        let mut awaited = self.awaited.expect();
+        let peers = match self.announce(&purge, awaited.token()).await {
+            Ok((number, peers)) => {
+                let all = peers.iter().filter(|(_, silent)| *silent < SILENT);
+                let all = all.map(|(member, _)| member.instance);
+                // Who does not answer in time is named.
+                let _ = timeout_at(deadline, awaited.all(all.collect())).await;
+                (Some(number), peers)
+            }
+            Err(away) => {
+                tracing::warn!(%away, "a purge is known to this gateway only, until Redis is back");
+                self.outbox.put(&purge);
+                (None, self.standing.lock().peers.clone())
+            }
+        };
+        let (number, peers) = peers;
+        let (mut acknowledged, mut missing) = (vec![self.own.name.clone()], Vec::new());
+        for (peer, silent) in peers {
+            match awaited.has(peer.instance) {
+                true => acknowledged.push(peer.name),
+                false if serves(&peer, silent) => missing.push(peer.name),
+                false => {}
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        acknowledged.retain(|name| !missing.contains(name));
+        acknowledged.sort();
+        acknowledged.dedup();
+        Purged {
+            number,
+            acknowledged,
+            missing,
+        }
+    }
+
+    /// Has the other gateways purge what is purged here already, without waiting.
+    pub fn send_soon(&self, purge: &Purge) {
+        self.outbox.put(purge);
+    }
+
+    /// Reads all that there is to know, and says that this gateway lives.
+    pub async fn read(&self) {
+        if let Err(away) = self.say_alive().await {
+            tracing::warn!(%away, "purges of other gateways are not known yet");
+        }
+    }
+
+    /// Nobody is to wait for this gateway any more.
+    pub async fn leave(&self) {
+        let mut remove = cmd("ZREM");
+        remove.arg(self.gateways()).arg(self.own.text());
+        // Without an answer the others find out by themselves.
+        let _ = self.redis.ask::<u64>(Lane::Control, &remove).await;
+    }
+
+    /// Has Redis give a purge its number and tell everybody; the number, and who else is there.
+    async fn announce(
+        &self,
+        purge: &Purge,
+        token: u64,
+    ) -> Result<(u64, Vec<(Member, Duration)>), Away> {
+        let known = self.tombstones.epoch().shared();
+        let script = &*script::PURGE;
+        let mut call = script.prepare_invoke();
+        call.key(self.history()).key(self.gateways());
+        call.arg(self.news()).arg(known).arg(MOST_KEPT);
+        call.arg(self.own.instance).arg(token);
+        for scope in &purge.scopes {
+            call.arg(wire::scope_text(purge.strength, scope));
+        }
+        let (number, now, there): (u64, u64, Vec<(String, f64)>) =
+            self.run(PATIENCE, &call).await?;
+        self.tombstones.learn(purge, number, time_of(number));
+        Ok((number, self.peers(now, there)))
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        deadline: Duration,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, Away> {
+        self.redis.run(Lane::Control, deadline, call).await
+    }
+
+    /// Hears what the others say.
+    async fn listen(self: Arc<Self>, acknowledge: mpsc::Sender<(u64, u64)>) {
+        let acknowledgements = self.acknowledgements_of(self.own.instance);
+        let news = self.news();
+        let mut events = self.redis.subscribe(vec![news.clone(), acknowledgements]);
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Subscribed | Event::Lost => {
+                    self.standing.lock().gap(event == Event::Subscribed);
+                    self.read.notify_one();
+                }
+                Event::Message { channel, payload } if channel == news => {
+                    match News::parse(&payload) {
+                        Some(news) => self.hear(&news, &acknowledge),
+                        None => tracing::warn!("a message about a purge that cannot be read"),
+                    }
+                }
+                Event::Message { payload, .. } => {
+                    if let Some(heard) = Acknowledgement::parse(&payload) {
+                        self.awaited.hear(&heard);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&self, news: &News, acknowledge: &mpsc::Sender<(u64, u64)>) {
+        self.tombstones
+            .learn(&news.purge, news.number, time_of(news.number));
+        let known = self.tombstones.epoch().shared();
+        let now_known = self.standing.lock().hear(news.before, news.number, known);
+        match now_known {
+            Some(number) => self.tombstones.heard(number),
+            None => self.read.notify_one(),
+        }
+        if news.purger != self.own.instance {
+            // Full: whoever waits is told that this gateway is missing, which nobody can rule out.
+            let _ = acknowledge.try_send((news.purger, news.token));
+        }
+    }
+
+    /// Says to each purger what has been heard.
+    async fn acknowledge(self: Arc<Self>, mut heard: mpsc::Receiver<(u64, u64)>) {
+        let mut all = Vec::new();
+        while heard.recv_many(&mut all, LONGEST_PIPELINE).await > 0 {
+            all.sort_unstable();
+            let of_purgers = all.chunk_by(|(one, _), (other, _)| one == other);
+            let messages: Vec<Cmd> = of_purgers
+                .map(|heard| {
+                    let acknowledgement = Acknowledgement {
+                        instance: self.own.instance,
+                        tokens: heard.iter().map(|(_, token)| *token).collect(),
+                    };
+                    let mut publish = cmd("PUBLISH");
+                    publish.arg(self.acknowledgements_of(heard[0].0));
+                    publish.arg(acknowledgement.text());
+                    publish
+                })
+                .collect();
+            if let Err(away) = self
+                .redis
+                .ask_each(Lane::Control, PATIENCE, &messages)
+                .await
+            {
+                tracing::debug!(%away, "purges could not be acknowledged");
+            }
+            all.clear();
+        }
+    }
+
+    /// Says that this gateway lives, and reads what it has missed.
+    async fn live(self: Arc<Self>, patience: Option<Duration>) {
+        let mut turns = interval(LIVE_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut doubted = false;
+        loop {
+            tokio::select! {
+                _ = turns.tick() => {}
+                () = self.read.notified() => {}
+            }
+            if let Err(away) = self.say_alive().await {
+                tracing::debug!(%away, "purges of other gateways are not read");
+            }
+            let vouched = self.standing.lock().vouched.elapsed();
+            let doubts = patience.is_some_and(|patience| vouched > patience + LIVE_EVERY);
+            if doubts != doubted {
+                doubted = doubts;
+                self.tombstones.doubt(doubts);
+                match doubts {
+                    true => tracing::warn!(
+                        "nothing is known of purges any more: what is stored is not given"
+                    ),
+                    false => tracing::info!("purges are known again: what is stored is given"),
+                }
+            }
+        }
+    }
+
+    async fn say_alive(&self) -> Result<(), Away> {
+        let heard = self.tombstones.epoch().shared();
+        let (gaps, is_continuous) = {
+            let standing = self.standing.lock();
+            (standing.gaps, standing.is_continuous())
+        };
+        let script = &*script::LIVE;
+        let mut call = script.prepare_invoke();
+        call.key(self.history()).key(self.gateways());
+        call.arg(heard).arg(self.own.text());
+        call.arg(SILENT.as_micros() as u64)
+            .arg(GONE.as_micros() as u64);
+        call.arg(u8::from(is_continuous));
+        let read: Read = self.run(READING, &call).await?;
+        let (last, floor, count, now, there, missed) = read;
+        for (scope, number) in missed {
+            if let Some((strength, scope)) = wire::parse_scope(&scope) {
+                let scopes = vec![scope];
+                self.tombstones
+                    .learn(&Purge { scopes, strength }, number, time_of(number));
+            }
+        }
+        let has_forgotten = {
+            let mut standing = self.standing.lock();
+            if !is_continuous && heard < floor {
+                self.tombstones.missed(floor);
+                standing.floor = floor;
+            }
+            let known = standing.read(gaps, last);
+            self.tombstones.heard(known);
+            standing.peers = self.peers(now, there);
+            is_continuous && standing.floor < floor && count < MOST_KEPT / 2
+        };
+        if has_forgotten {
+            self.restore(last).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells Redis what it knew before it forgot.
+    async fn restore(&self, last: u64) -> Result<(), Away> {
+        let (known, forgotten) = self.tombstones.numbered();
+        let floor = {
+            let mut standing = self.standing.lock();
+            standing.floor = standing.floor.max(forgotten);
+            standing.floor
+        };
+        tracing::info!(
+            purges = known.len(),
+            "Redis has forgotten purges; it is told again"
+        );
+        for piece in known.chunks(MOST_SENT) {
+            self.write_back(last, last, piece).await?;
+        }
+        // After all of them: before, some are missing.
+        self.write_back(last, floor, &[]).await
+    }
+
+    async fn write_back(
+        &self,
+        last: u64,
+        floor: u64,
+        purges: &[(u64, Strength, Digest)],
+    ) -> Result<(), Away> {
+        let script = &*script::RESTORE;
+        let mut call = script.prepare_invoke();
+        call.key(self.history()).arg(last).arg(floor);
+        for (number, strength, scope) in purges {
+            call.arg(*number).arg(wire::scope_text(*strength, scope));
+        }
+        self.run(PATIENCE, &call).await
+    }
+
+    /// Sends what nobody waits for.
+    async fn send(self: Arc<Self>) {
+        loop {
+            let purge = self.outbox.take(MOST_SENT).await;
+            let token = random();
+            if let Err(away) = self.announce(&purge, token).await {
+                tracing::debug!(%away, "purges wait for Redis");
+                self.outbox.put(&purge);
+                sleep(LIVE_EVERY).await;
+            }
+        }
+    }
+
+    /// The others among these, with how long each has been silent.
+    fn peers(&self, now: u64, there: Vec<(String, f64)>) -> Vec<(Member, Duration)> {
+        let members = there.into_iter().filter_map(|(member, at)| {
+            let silent = Duration::from_micros(now.saturating_sub(at as u64));
+            Some((Member::parse(&member)?, silent))
+        });
+        members
+            .filter(|(member, _)| member.instance != self.own.instance)
+            .collect()
+    }
+
+    fn history(&self) -> String {
+        self.redis.key("{purge}:history")
+    }
+
+    fn gateways(&self) -> String {
+        self.redis.key("{purge}:gateways")
+    }
+
+    fn news(&self) -> String {
+        self.redis.key("{purge}:news")
+    }
+
+    fn acknowledgements_of(&self, instance: u64) -> String {
+        self.redis.key(&format!("{{purge}}:heard:{instance}"))
+    }
+}
+
+/// Last number, floor, count, now, who is there, what was missed.
+type Read = (u64, u64, usize, u64, Vec<(String, f64)>, Vec<(String, u64)>);
+
+/// Whether a gateway that has been silent for so long may still give what it has not heard to be purged.
+fn serves(peer: &Member, silent: Duration) -> bool {
+    let patience = peer.patience_ms.map(Duration::from_millis);
+    patience.is_none_or(|patience| silent < patience + SILENT)
+}
+
+/// Numbers are microseconds, but for those that had to be put off.
+fn time_of(number: u64) -> SystemTime {
+    let time = UNIX_EPOCH + Duration::from_micros(number);
+    time.min(SystemTime::now())
+}
+
+/// Of this process and moment.
+fn random() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}

@@ -1,0 +1,539 @@
+//! What was purged, and in which order with the questions to the origin: an entry is good if its
+//! question was sent after every purge that covers it was heard of. Nothing is searched for, no
+//! clock is compared, and what is being fetched is covered too.
+//!
+//! Each purge has a number here, in the order in which this gateway heard of them. One that all
+//! gateways share has another one, of the store they share, that says the same to all of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+
+use super::frame::Digest;
+use super::key::{Key, Url};
+use super::scope::{self, Scope};
+use super::tags::Tag;
+
+/// Purged scopes that are remembered. When there are more the oldest go, and whatever is as old as
+/// they were counts as purged.
+const MOST: usize = 65_536;
+
+/// What becomes of what is purged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strength {
+    /// It is as if it had never been stored.
+    #[default]
+    Hard,
+    /// It is stale from then on: given while it is fetched anew, where its policy allows that.
+    Soft,
+}
+
+/// Scopes, to be purged together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    pub scopes: Vec<Digest>,
+    pub strength: Strength,
+}
+
+impl Purge {
+    pub fn hard<'a>(scopes: impl IntoIterator<Item = Scope<'a>>) -> Self {
+        Self {
+            scopes: scopes.into_iter().map(|scope| scope.digest()).collect(),
+            strength: Strength::Hard,
+        }
+    }
+}
+
+/// The purges that a gateway had heard of at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// The number of the last one, here.
+    own: u64,
+    /// The highest number up to which it had heard of every one that gateways share.
+    shared: u64,
+}
+
+impl Epoch {
+    /// Of an entry that another gateway stored, before it is judged here.
+    pub(super) fn of_others(shared: u64) -> Self {
+        Self { own: 0, shared }
+    }
+
+    /// The same for all gateways, of this one all purges up to this number.
+    pub(super) fn at(self, own: u64) -> Self {
+        Self { own, ..self }
+    }
+
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// What other gateways can judge an entry by.
+    pub fn shared(&self) -> u64 {
+        self.shared
+    }
+}
+
+/// What purges have made of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// Nobody is to be given it as fresh; since then.
+    Stale(SystemTime),
+    /// Nobody is to be given it.
+    Purged,
+}
+
+/// The purges that this gateway has heard of.
+#[derive(Default)]
+pub struct Tombstones {
+    /// Of the last purge. What was asked for after it needs no further look.
+    last: AtomicU64,
+    shared: AtomicU64,
+    /// Whether there may be purges that nobody could tell us of.
+    doubted: AtomicBool,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    graves: HashMap<Digest, Grave>,
+    /// What had heard of less is purged: it may be covered by what is no longer remembered.
+    floor: Epoch,
+}
+
+/// The last purge of one scope, of each strength.
+#[derive(Clone, Copy, Debug, Default)]
+struct Grave {
+    hard: Option<Mark>,
+    soft: Option<Mark>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    own: u64,
+    /// The number for all gateways; it may have none yet.
+    shared: Option<u64>,
+    at: SystemTime,
+}
+
+impl Tombstones {
+    /// To be read before the origin is asked.
+    pub fn epoch(&self) -> Epoch {
+        Epoch {
+            shared: self.shared.load(Ordering::Acquire),
+            own: self.last.load(Ordering::Acquire),
+        }
+    }
+
+    /// Purges what was asked for until now. Returns the number of this purge here.
+    pub fn purge(&self, purge: &Purge) -> u64 {
+        let mut known = self.known.write();
+        let mark = Mark {
+            own: self.last.load(Ordering::Relaxed) + 1,
+            shared: None,
+            at: SystemTime::now(),
+        };
+        for scope in &purge.scopes {
+            known.bury(*scope, purge.strength, mark, self.epoch());
+        }
+        // Whoever reads it waits for the lock, and then sees the graves.
+        self.last.store(mark.own, Ordering::Release);
+        mark.own
+    }
+
+    /// Purges by a number that all gateways share, `at` a time that does. Whatever was asked for until
+    /// now is purged, even what was asked for after another gateway had heard of it. Nothing happens if
+    /// it was heard of before.
+    pub fn learn(&self, purge: &Purge, number: u64, at: SystemTime) {
+        let mut known = self.known.write();
+        let mark = Mark {
+            own: self.last.load(Ordering::Relaxed) + 1,
+            shared: Some(number),
+            at,
+        };
+        for scope in &purge.scopes {
+            if !known.has(scope, purge.strength, number) {
+                known.bury(*scope, purge.strength, mark, self.epoch());
+                self.last.store(mark.own, Ordering::Release);
+            }
+        }
+    }
+
+    /// Every purge of all gateways up to this number has been learnt.
+    pub fn heard(&self, number: u64) {
+        self.shared.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Purges up to this number may not be known here: what was asked for until now is purged.
+    pub fn missed(&self, number: u64) {
+        let mut known = self.known.write();
+        let own = self.last.load(Ordering::Relaxed) + 1;
+        known.floor.own = own;
+        known.floor.shared = known.floor.shared.max(number);
+        self.last.store(own, Ordering::Release);
+    }
+
+    /// While there is doubt, everything counts as purged: there may be purges that nobody could tell
+    /// of. What was good before and still is then is good again when the doubt ends.
+    pub fn doubt(&self, is_doubted: bool) {
+        self.doubted.store(is_doubted, Ordering::Relaxed);
+    }
+
+    /// Every scope whose last purge has a number for all, with that number; and the number up to which
+    /// some may be forgotten.
+    pub fn numbered(&self) -> (Vec<(u64, Strength, Digest)>, u64) {
+        let known = self.known.read();
+        let mut all = Vec::new();
+        for (scope, grave) in &known.graves {
+            let marks = [(Strength::Hard, grave.hard), (Strength::Soft, grave.soft)];
+            let numbered = marks.into_iter().filter_map(|(strength, mark)| {
+                let number = mark?.shared?;
+                Some((number, strength, *scope))
+            });
+            all.extend(numbered);
+        }
+        (all, known.floor.shared)
+    }
+
+    /// What became of an entry that was good when `own` was the number of the last purge, and what that
+    /// number is now.
+    pub fn judge(&self, own: u64, key: &Key, tags: &[Tag]) -> (Verdict, u64) {
+        if self.doubted.load(Ordering::Relaxed) {
+            return (Verdict::Purged, own);
+        }
+        if own >= self.last.load(Ordering::Acquire) {
+            return (Verdict::Good, own);
+        }
+        let known = self.known.read();
+        let verdict = match own < known.floor.own {
+            true => Verdict::Purged,
+            false => known.verdict(&key.url(), tags, |mark| mark.own > own),
+        };
+        (verdict, self.last.load(Ordering::Acquire))
+    }
+
+    /// What became of an entry that another gateway stored, when `shared` was the number of its
+    /// [`Epoch::shared`]; and the epoch to judge it by from now on.
+    pub fn adopt(&self, shared: u64, key: &Key, tags: &[Tag]) -> (Verdict, Epoch) {
+        let known = self.known.read();
+        let verdict = match shared < known.floor.shared {
+            true => Verdict::Purged,
+            false => known.verdict(&key.url(), tags, |mark| {
+                mark.shared.is_none_or(|number| number > shared)
+            }),
+        };
+        let own = self.last.load(Ordering::Acquire);
+        (verdict, Epoch { own, shared })
+    }
+}
+
+impl Known {
+    fn verdict(&self, url: &Url<'_>, tags: &[Tag], is_after: impl Fn(&Mark) -> bool) -> Verdict {
+        let scopes = scope::covering(url, tags).chain(scope::prefixes(url));
+        let graves = scopes.filter_map(|scope| self.graves.get(&scope.digest()));
+        let mut stale: Option<SystemTime> = None;
+        for grave in graves {
+            if grave.hard.as_ref().is_some_and(&is_after) {
+                return Verdict::Purged;
+            }
+            let soft = grave.soft.as_ref().filter(|mark| is_after(mark));
+            stale = [stale, soft.map(|mark| mark.at)]
+                .into_iter()
+                .flatten()
+                .min();
+        }
+        stale.map_or(Verdict::Good, Verdict::Stale)
+    }
+
+    fn has(&self, scope: &Digest, strength: Strength, number: u64) -> bool {
+        let grave = self.graves.get(scope).copied().unwrap_or_default();
+        let mark = match strength {
+            Strength::Hard => grave.hard,
+            Strength::Soft => grave.soft,
+        };
+        mark.and_then(|mark| mark.shared)
+            .is_some_and(|known| known >= number)
+    }
+
+    fn bury(&mut self, scope: Digest, strength: Strength, mark: Mark, now: Epoch) {
+        if self.graves.len() >= MOST && !self.graves.contains_key(&scope) {
+            self.forget_oldest(now);
+        }
+        let grave = self.graves.entry(scope).or_default();
+        match strength {
+            Strength::Hard => grave.hard = Some(mark),
+            Strength::Soft => grave.soft = Some(mark),
+        }
+    }
+
+    /// Forgets the older eighth.
+    fn forget_oldest(&mut self, now: Epoch) {
+        let mut numbers: Vec<_> = self.graves.values().map(Grave::own).collect();
+        let (_, &mut last, _) = numbers.select_nth_unstable(MOST / 8);
+        let floor = &mut self.floor;
+        self.graves.retain(|_, grave| {
+            let stays = grave.own() > last;
+            if !stays {
+                for mark in grave.marks() {
+                    floor.own = floor.own.max(mark.own);
+                    // What has no number yet will have a higher one than was ever heard.
+                    let shared = mark.shared.unwrap_or(now.shared + 1);
+                    floor.shared = floor.shared.max(shared);
+                }
+            }
+            stays
+        });
+    }
+}
+
+impl Grave {
+    fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.hard.iter().chain(&self.soft)
+    }
+
+    fn own(&self) -> u64 {
+        self.marks().map(|mark| mark.own).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::testing::{anonymous, at, get};
+
+    const HOST: &str = "a.example";
+
+    fn key(path: &str) -> Key {
+        let mut asked = get(&[]);
+        asked.path = path.to_owned();
+        Key::of(&asked.head(), "", &anonymous())
+    }
+
+    fn tags(names: &[&str]) -> Box<[Tag]> {
+        names.iter().map(|name| Tag::Key((*name).into())).collect()
+    }
+
+    fn judge(tombstones: &Tombstones, epoch: Epoch, path: &str, tags: &[Tag]) -> Verdict {
+        tombstones.judge(epoch.own, &key(path), tags).0
+    }
+
+    #[test]
+    fn only_what_a_purge_covers_is_purged() {
+        let news = tags(&["news"]);
+        for (scope, covers) in [
+            (Scope::Everything, true),
+            (Scope::Host(HOST), true),
+            (Scope::Host("b.example"), false),
+            (
+                Scope::Prefix {
+                    host: HOST,
+                    path: "/a",
+                },
+                true,
+            ),
+            (
+                Scope::Prefix {
+                    host: HOST,
+                    path: "/a/c",
+                },
+                false,
+            ),
+            (
+                Scope::Path {
+                    host: HOST,
+                    path: "/a/b",
+                },
+                true,
+            ),
+            (
+                Scope::Path {
+                    host: HOST,
+                    path: "/a",
+                },
+                false,
+            ),
+            (
+                Scope::Url {
+                    host: HOST,
+                    path: "/a/b",
+                    query: None,
+                },
+                true,
+            ),
+            (
+                Scope::Url {
+                    host: HOST,
+                    path: "/a/b",
+                    query: Some(""),
+                },
+                false,
+            ),
+            (Scope::Tag("news"), true),
+            (Scope::Tag("shop"), false),
+            (
+                Scope::Group {
+                    scheme: "https",
+                    host: HOST,
+                    name: "news",
+                },
+                false,
+            ),
+        ] {
+            let tombstones = Tombstones::default();
+            let before = tombstones.epoch();
+            tombstones.purge(&Purge::hard([scope]));
+            let purged = judge(&tombstones, before, "/a/b", &news) == Verdict::Purged;
+            assert_eq!(purged, covers, "{scope:?}");
+            let after = judge(&tombstones, tombstones.epoch(), "/a/b", &news);
+            assert_eq!(after, Verdict::Good, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn a_soft_purge_makes_stale_and_a_hard_one_goes_before_it() {
+        let tombstones = Tombstones::default();
+        let before = tombstones.epoch();
+        let soft = |noon| {
+            let purge = Purge {
+                strength: Strength::Soft,
+                ..Purge::hard([Scope::Host(HOST)])
+            };
+            tombstones.learn(&purge, noon, at(0));
+        };
+        soft(1);
+        assert_eq!(judge(&tombstones, before, "/", &[]), Verdict::Stale(at(0)));
+        tombstones.purge(&Purge::hard([Scope::Everything]));
+        soft(2);
+        assert_eq!(judge(&tombstones, before, "/", &[]), Verdict::Purged);
+    }
+
+    #[test]
+    fn what_another_gateway_stored_before_it_heard_of_a_purge_is_not_taken() {
+        let tombstones = Tombstones::default();
+        let purge = Purge::hard([Scope::Tag("news")]);
+        let (key, news) = (key("/"), tags(&["news"]));
+        let adopted = |shared| tombstones.adopt(shared, &key, &news).0;
+        tombstones.learn(&purge, 100, at(0));
+        assert_eq!(adopted(99), Verdict::Purged);
+        assert_eq!(adopted(100), Verdict::Good);
+        // Nobody else has heard of one that has no number yet.
+        tombstones.purge(&purge);
+        assert_eq!(adopted(u64::MAX), Verdict::Purged);
+        tombstones.learn(&purge, 200, at(0));
+        assert_eq!(adopted(200), Verdict::Good);
+        // What was taken is judged by what comes after it.
+        let (_, epoch) = tombstones.adopt(200, &key, &news);
+        tombstones.purge(&purge);
+        assert_eq!(judge(&tombstones, epoch, "/", &news), Verdict::Purged);
+    }
+
+    #[test]
+    fn a_purge_that_is_heard_of_late_covers_what_was_asked_for_until_then() {
+        let tombstones = Tombstones::default();
+        tombstones.learn(&Purge::hard([Scope::Tag("shop")]), 500, at(0));
+        tombstones.heard(500);
+        let epoch = tombstones.epoch();
+        assert_eq!(epoch.shared(), 500);
+        let news = Purge::hard([Scope::Tag("news")]);
+        tombstones.learn(&news, 400, at(0));
+        let verdict = |epoch| judge(&tombstones, epoch, "/", &tags(&["news"]));
+        assert_eq!(verdict(epoch), Verdict::Purged);
+        let after = tombstones.epoch();
+        tombstones.learn(&news, 400, at(0));
+        assert_eq!(verdict(after), Verdict::Good, "it was heard of before");
+    }
+
+    #[test]
+    fn more_purges_than_are_remembered_purge_what_is_as_old() {
+        let tombstones = Tombstones::default();
+        let news = tags(&["news"]);
+        let before = tombstones.epoch();
+        tombstones.purge(&Purge::hard([Scope::Tag("news")]));
+        let between = tombstones.epoch();
+        for number in 0..MOST as u64 {
+            let name = number.to_string();
+            tombstones.learn(&Purge::hard([Scope::Tag(&name)]), number, at(0));
+        }
+        assert!(tombstones.known.read().graves.len() <= MOST);
+        for epoch in [before, between] {
+            assert_eq!(judge(&tombstones, epoch, "/", &news), Verdict::Purged);
+        }
+        let adopted = |shared| tombstones.adopt(shared, &key("/"), &news).0;
+        assert_eq!(adopted(0), Verdict::Purged);
+        let after = tombstones.epoch();
+        assert_eq!(judge(&tombstones, after, "/", &news), Verdict::Good);
+        assert_eq!(adopted(MOST as u64), Verdict::Good);
+    }
+
+    /// Pages of one to three segments, and scopes that often cover them.
+    fn any_scope() -> impl Strategy<Value = Scope<'static>> {
+        let host = HOST;
+        let path = prop::sample::select(&["/a", "/a/b", "/b", "/b/", "/"][..]);
+        prop_oneof![
+            1 => Just(Scope::Everything),
+            1 => prop::sample::select(&[HOST, "b.example"][..]).prop_map(Scope::Host),
+            3 => path.clone().prop_map(move |path| Scope::Prefix { host, path }),
+            3 => path.clone().prop_map(move |path| Scope::Path { host, path }),
+            3 => path.prop_map(move |path| Scope::Url { host, path, query: None }),
+            3 => prop::sample::select(&["x", "y"][..]).prop_map(Scope::Tag),
+        ]
+    }
+
+    fn is_covered(scope: Scope<'_>, path: &str, tags: &[Tag]) -> bool {
+        match scope {
+            Scope::Everything => true,
+            Scope::Host(host) => host == HOST,
+            Scope::Prefix { path: prefix, .. } => {
+                let rest = path.strip_prefix(prefix);
+                rest.is_some_and(|rest| {
+                    prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/')
+                })
+            }
+            Scope::Path { path: purged, .. } | Scope::Url { path: purged, .. } => path == purged,
+            Scope::Tag(name) => tags.contains(&Tag::Key(name.into())),
+            Scope::Group { .. } => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_is_given_if_no_purge_since_its_question_covers_it(
+            purges in vec((any_scope(), any::<bool>()), 0..12),
+            asked_after in 0usize..12,
+            path in prop::sample::select(&["/a", "/a/b", "/b", "/b/", "/a/b/c"][..]),
+            names in prop::sample::subsequence(&["x", "y"][..], 0..=2),
+            looks in vec(any::<bool>(), 12),
+        ) {
+            let (tombstones, tags) = (Tombstones::default(), tags(&names));
+            let mut good_at = None;
+            let mut is_good = true;
+            for (number, (scope, is_hard)) in purges.iter().enumerate() {
+                if number == asked_after {
+                    good_at = Some(tombstones.epoch().own);
+                }
+                let strength = if *is_hard { Strength::Hard } else { Strength::Soft };
+                tombstones.purge(&Purge { strength, ..Purge::hard([*scope]) });
+                let Some(own) = &mut good_at else { continue };
+                is_good &= !is_covered(*scope, path, &tags);
+                // Looked at in between or not, the outcome is one.
+                if looks[number] {
+                    let (verdict, now) = tombstones.judge(*own, &key(path), &tags);
+                    prop_assert_eq!(verdict == Verdict::Good, is_good);
+                    if is_good {
+                        *own = now;
+                    }
+                }
+            }
+            if let Some(own) = good_at {
+                let (verdict, _) = tombstones.judge(own, &key(path), &tags);
+                prop_assert_eq!(verdict == Verdict::Good, is_good);
+            }
+        }
+    }
+}
