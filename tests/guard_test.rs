@@ -2,6 +2,7 @@
 
 use crate::cache_test::{MINUTE, ask, configured, get, in_front_of, page, told};
 use crate::harness::apps::{App, Gunicorn, Uvicorn};
+use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Received, Reply};
 
@@ -210,4 +211,35 @@ fn an_error_in_place_of_a_file_is_no_deception() {
             (word, "gone".to_owned())
         );
     }
+}
+
+#[test]
+fn an_operator_sees_what_is_kept_out_and_lets_it_in_again() {
+    let origin = Origin::always(page(&format!("X-User-ID: 17\r\n{MINUTE}"), "page"));
+    let token = "a-token-of-the-test-0123456789abcdef";
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{token}\"");
+    let gateway = configured(&origin, "", &admin);
+    get(&gateway, "/");
+    let call = |line: &str, body: &str| {
+        let address = *gateway.addresses().last().expect("the admin listener");
+        let mut client = Connection::open(address);
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        client.send(request.as_bytes()).expect("it reads");
+        client.response().expect("an answer").json()
+    };
+    let listed = call("GET /cache/quarantine", "");
+    let one = &listed["quarantined"][0];
+    assert_eq!(one["reason"], "personal_field");
+    let key = one["key"].as_str().expect("a text").to_owned();
+    assert!(key.contains("http://a.example/"), "{key}");
+    let order = serde_json::json!({ "key": key }).to_string();
+    assert_eq!(call("POST /cache/release", &order)["released"], 1);
+    assert_eq!(
+        call("GET /cache/quarantine", "")["quarantined"][0],
+        serde_json::Value::Null
+    );
+    assert_eq!(told(&get(&gateway, "/")).0, "MISS");
 }
