@@ -5,6 +5,7 @@ mod client;
 pub mod command;
 mod health;
 mod purge;
+mod quarantine;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 2] = [
+const ENDPOINTS: [Endpoint; 4] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -68,6 +69,18 @@ const ENDPOINTS: [Endpoint; 2] = [
         path: "/cache/purge",
         is_open: false,
         call: |admin, body| Box::pin(purge::purge(admin, body)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/cache/quarantine",
+        is_open: false,
+        call: |admin, _| Box::pin(quarantine::list(admin)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/cache/release",
+        is_open: false,
+        call: |admin, body| Box::pin(quarantine::release(admin, body)),
     },
 ];
 

@@ -17,6 +17,7 @@
 //! - `entity`, `conditional`, `range`, `partial`: 304, 206 and 416 from what is stored
 //! - `revalidation`: what the origin is asked about a stale entry, and how its 304 merges
 //! - `invalidation`: what a change made through us removes
+//! - `guard`: which pages are not for everybody although they say so
 //! - `status`: how all this is told (RFC 9211)
 //!
 //! Beside these functions, what they decide over:
@@ -44,6 +45,7 @@ pub mod fill;
 pub mod forms;
 pub mod frame;
 pub mod freshness;
+pub mod guard;
 pub mod invalidation;
 pub mod key;
 mod list;

@@ -43,6 +43,8 @@ pub struct Exchange {
     /// The answer is ours, for this reason.
     pub refusal: Option<Refusal>,
     pub request_body_bytes: u64,
+    /// Nobody asked but we: no client is answered by it.
+    pub is_own: bool,
     /// Status sent to the client; 0 while none was.
     pub status: u16,
     /// The client left before its answer was whole.
@@ -117,6 +119,7 @@ impl Exchange {
             varies: false,
             refusal: None,
             request_body_bytes: 0,
+            is_own: false,
             status: 0,
             aborted: false,
             truncated: false,

@@ -126,6 +126,10 @@ fn describe_cache(text: &mut String, caching: &Caching, described: &Described<'_
     let policy = &caching.policy;
     let name = format!("{} for {}", caching.name, policy.audience);
     line(text, "cache", &name);
+    for of_type in &caching.kinds.types {
+        let (media, name) = &of_type.said;
+        line(text, "", &format!("{media} by {name}"));
+    }
     match admission::may_look_up(&described.request(), policy) {
         Ok(_) => {
             let key = Key::of(&described.request(), &caching.scope, policy);

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::cache::counters;
 use crate::cache::fill::Fills;
+use crate::cache::guard::Guard;
 use crate::cache::memory::Memory;
 use crate::cache::purger::Purger;
 use crate::cache::redis::SharedCache;
@@ -29,6 +30,7 @@ pub struct Gateway {
     memory: Memory,
     shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
+    guard: Guard,
     redis: Option<Arc<Redis>>,
     purger: Purger,
 }
@@ -51,6 +53,7 @@ impl Gateway {
             memory,
             shared_cache,
             fills: Arc::default(),
+            guard: Guard::default(),
             redis,
             purger,
         }
@@ -104,6 +107,11 @@ impl Gateway {
     /// What is being asked to be stored.
     pub fn fills(&self) -> &Arc<Fills> {
         &self.fills
+    }
+
+    /// What is kept out of it.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Lets the counters of every route remember where they stand, for as long as the process lives.

@@ -7,6 +7,7 @@ mod admin;
 mod cache;
 mod compile;
 mod compression;
+mod kinds;
 mod redis;
 mod routes;
 mod upstreams;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cache::Policy;
+use crate::cache::admission::NotStored;
 use crate::cache::counters::Counters;
 use crate::cache::redis::Sharing;
 use crate::client::Networks;
@@ -35,6 +37,7 @@ use crate::upstream::{DnsSettings, Transport, Upstream};
 
 pub use self::admin::{AdminSettings, admin_settings};
 pub use self::compile::{check_restart, limits, log_settings};
+pub use self::kinds::Kinds;
 pub use self::redis::redis_settings;
 pub use self::warm::{Manner, Visits, WarmUp};
 
@@ -117,6 +120,8 @@ pub struct Caching {
     /// The name of the policy.
     pub name: Box<str>,
     pub policy: Arc<Policy>,
+    /// Those of some of its responses.
+    pub kinds: Kinds,
     /// How they are shared with other gateways, where there is a Redis; `None` is not at all.
     pub sharing: Option<Sharing>,
     /// The part of every key that stands for the route and the policy: what was stored by another
@@ -124,6 +129,13 @@ pub struct Caching {
     pub scope: Box<str>,
     /// Those of the route, in every plan.
     pub counters: Arc<Counters>,
+}
+
+impl Caching {
+    /// The policy for a response with these fields.
+    pub fn policy_of(&self, response: &HeaderMap) -> Result<&Policy, NotStored> {
+        self.kinds.of(response, &self.policy)
+    }
 }
 
 /// What becomes of a request.

@@ -223,6 +223,9 @@ impl ProxyHttp for FullLane {
             &request.headers,
             &answered,
         );
+        if exchange.cache.is_some() {
+            attempt::strip_what_is_for_us(response);
+        }
         Ok(())
     }
 

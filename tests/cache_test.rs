@@ -4,14 +4,12 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 
-use crate::harness::apps::{Gunicorn, PASSWORD};
 use crate::harness::client::Connection;
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
 use crate::harness::origin::{Origin, Received, Reply};
 use crate::harness::process::Signal;
 use crate::harness::response::{Broken, Response};
-use crate::harness::visitor::Visitor;
 use crate::harness::wait_for;
 
 /// One route with a policy of these keys, on a listener of HTTP/1.1 and one of HTTP/2.
@@ -622,64 +620,6 @@ fn a_reload_keeps_what_is_stored_by_the_same_policy() {
         "[cache.policy.pages]\npersonal_cookies = [\"who\"]",
     ));
     assert_eq!(told(&get(&gateway, "/")), ("MISS", "page 2".to_owned()));
-}
-
-#[test]
-fn no_visitor_of_the_django_site_is_shown_the_page_of_another() {
-    let site = Gunicorn::start("alpha", &[]);
-    let gateway = Gateway::start(&format!(
-        r#"
-        [server]
-        listen = ["127.0.0.1:0"]
-        [upstream.app]
-        backends = ["{}"]
-        [cache.policy.pages]
-        ttl = "60s"
-        [[route]]
-        upstream = "app"
-        cache = "pages"
-        "#,
-        site.address()
-    ));
-    let mut users: Vec<_> = (0..4)
-        .map(|number| {
-            let name = format!("user{number}");
-            let mut visitor = Visitor::new(gateway.address(), "test.example");
-            visitor.log_in(&name, PASSWORD);
-            (name, visitor)
-        })
-        .collect();
-    let (mut hits, mut asked) = (0, 0);
-    for round in 0..25 {
-        let article = format!("/articles/article-{}", round % 2);
-        for path in ["/", &article] {
-            for visitor in 0..5 {
-                let fields = format!("Cookie: _ga=GA1.{visitor}.{round}; _gid=x\r\n");
-                let page = ask(&gateway, "GET", path, &fields);
-                asked += 1;
-                hits += usize::from(page.field("x-cache") == Some("HIT"));
-                assert!(!page.text().contains("Hello user"), "{path}");
-            }
-        }
-        for (name, visitor) in &mut users {
-            let own = visitor.get("/me");
-            assert_eq!(own.field("x-cache"), Some("BYPASS"));
-            assert!(own.text().contains(&format!("Hello {name}")), "{name}");
-            for path in ["/", &article] {
-                let page = visitor.get(path);
-                assert_eq!(page.field("x-cache"), Some("BYPASS"), "{path}");
-                let text = page.text();
-                let greeted: Vec<_> = text.match_indices("Hello user").collect();
-                assert!(
-                    greeted
-                        .iter()
-                        .all(|(at, _)| text[*at..].starts_with(&format!("Hello {name}"))),
-                    "{path} greets another than {name}"
-                );
-            }
-        }
-    }
-    assert!(hits * 100 >= asked * 95, "{hits} hits of {asked}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::directives::{RequestDirectives, Scope};
 use super::entity::Validators;
 use super::freshness::{Failure, Freshness, Said};
+use super::guard::Suspicion;
 use super::invalidation::Place;
 use super::partial::Part;
 use super::policy::Policy;
@@ -33,6 +34,10 @@ choice! {
         RequestNoStore = "request_no_store",
         Authorization = "authorization",
         PersonalCookie = "personal_cookie",
+        /// A trusted proxy names another host than the one that is part of the key.
+        ForwardedHost = "forwarded_host",
+        /// Its page looked personal a while ago.
+        Quarantined = "quarantined",
     }
 }
 
@@ -82,6 +87,30 @@ choice! {
         Incomplete = "incomplete",
         /// As many variants as the policy allows are stored.
         TooManyVariants = "too_many_variants",
+        ForwardedHost = "forwarded_host",
+        /// A response field names the visitor.
+        PersonalField = "personal_field",
+        /// It is no file of the type that its path names.
+        ContentType = "content_type",
+        /// A file's name behind a delimiter, and no such file.
+        DeceptivePath = "deceptive_path",
+        /// Its page looked personal a while ago, or now.
+        Quarantined = "quarantined",
+        /// It was declared outdated while it was fetched.
+        Outdated = "outdated",
+        /// The application names a policy that there is not, or not for this route.
+        UnknownPolicy = "unknown_policy",
+    }
+}
+
+impl From<Suspicion> for NotStored {
+    fn from(suspicion: Suspicion) -> Self {
+        match suspicion {
+            Suspicion::PersonalField => Self::PersonalField,
+            Suspicion::ContentType => Self::ContentType,
+            Suspicion::DeceptivePath => Self::DeceptivePath,
+            Suspicion::Token | Suspicion::MailAddress | Suspicion::Greeting => Self::Quarantined,
+        }
     }
 }
 
@@ -94,6 +123,8 @@ impl From<Bypass> for NotStored {
             Bypass::RequestNoStore => Self::RequestNoStore,
             Bypass::Authorization => Self::Authorization,
             Bypass::PersonalCookie => Self::PersonalCookie,
+            Bypass::ForwardedHost => Self::ForwardedHost,
+            Bypass::Quarantined => Self::Quarantined,
         }
     }
 }
@@ -211,7 +242,7 @@ pub fn may_store(
     let variant = vary
         .variant(request.fields, policy)
         .map_err(|UnnamedCookie| NotStored::VaryCookie)?;
-    let tags = tags::of(response.fields).map_err(|_| NotStored::TooManyTags)?;
+    let tags = tags::of(response.fields, &policy.tags).map_err(|_| NotStored::TooManyTags)?;
     let freshness =
         Freshness::of(response, &said, exchange, policy).map_err(|_| NotStored::NoLifetime)?;
     let validators = Validators::of(response.fields, exchange.received);

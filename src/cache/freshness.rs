@@ -148,9 +148,15 @@ impl Freshness {
         self.age(now).saturating_sub(self.lifetime)
     }
 
-    /// Whole seconds that it stays fresh, negative since it is stale: the `ttl` of `Cache-Status`.
+    /// Seconds that it stays fresh, negative since it is stale, each begun one as a whole: the `ttl` of
+    /// `Cache-Status`.
     pub fn ttl(&self, now: SystemTime) -> i64 {
-        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let seconds = |duration: Duration| {
+            let begun = duration
+                .as_secs()
+                .saturating_add(u64::from(duration.subsec_nanos() > 0));
+            i64::try_from(begun).unwrap_or(i64::MAX)
+        };
         match self.is_fresh(now) {
             true => seconds(self.remaining(now)),
             // Begun seconds count: zero would be fresh.

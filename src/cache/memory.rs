@@ -169,9 +169,12 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Ok(());
         };
-        match self.others(key, &slot, entry).count() < policy.variants {
-            true => Ok(()),
-            false => Err(NotStored::TooManyVariants),
+        if entry.judge(&self.tombstones, key) == Verdict::Purged {
+            Err(NotStored::Outdated)
+        } else if self.others(key, &slot, entry).count() >= policy.variants {
+            Err(NotStored::TooManyVariants)
+        } else {
+            Ok(())
         }
     }
 

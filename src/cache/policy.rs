@@ -11,6 +11,7 @@ use super::Request;
 use super::cookies::CookieRules;
 use super::pattern::{Pattern, known};
 use super::query::QueryRules;
+use super::tags::Tag;
 use crate::word::choice;
 
 choice! {
@@ -43,6 +44,8 @@ pub struct Policy {
     /// How long an entry with a validator is kept behind its stale life, to be revalidated. Up to a
     /// year; an hour by default.
     pub keep_for_validation: Duration,
+    /// Tags of all that is stored by it.
+    pub tags: Vec<Tag>,
     pub query: QueryRules,
     /// Request fields that are part of the key, in this order; at most 16.
     pub key_headers: Vec<HeaderName>,
@@ -59,6 +62,9 @@ pub struct Policy {
     pub largest_object: u64,
     /// Responses side by side under one key. 1 to 1000; 32 by default.
     pub variants: usize,
+    /// How long a page that looks personal is kept out, by [`super::guard`]. Up to a year; an hour by
+    /// default for anonymous visitors; zero: nobody looks.
+    pub quarantine: Duration,
     /// Whether clients are told more than `Cache-Status`: `X-Cache-Hits`, `X-Cache-Misses`.
     pub debug: bool,
 }
@@ -69,6 +75,7 @@ impl Policy {
         Self {
             audience: Audience::Anonymous,
             honoured: Honoured::NONE,
+            quarantine: Duration::from_secs(60 * 60),
             query: QueryRules {
                 ignore: known(&["utm_*", "fbclid", "gclid"]),
                 ..QueryRules::default()
@@ -88,6 +95,7 @@ impl Policy {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(10 * 60),
             keep_for_validation: Duration::from_secs(60 * 60),
+            tags: Vec::new(),
             query: QueryRules::default(),
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
@@ -96,6 +104,7 @@ impl Policy {
             honoured: Honoured::ALL,
             largest_object: 8 << 20,
             variants: 32,
+            quarantine: Duration::ZERO,
             debug: false,
         }
     }
@@ -107,6 +116,26 @@ impl Policy {
     /// Whether the URL alone does not make the key.
     pub fn has_key_of_its_own(&self) -> bool {
         !self.key_headers.is_empty() || !self.key_cookies.is_empty()
+    }
+
+    /// This policy for responses on a route whose own is `route`: what a request is looked up by, and who
+    /// may be, is the route's.
+    pub fn on_route(self, route: &Self) -> Self {
+        Self {
+            query: route.query.clone(),
+            key_headers: route.key_headers.clone(),
+            key_cookies: route.key_cookies.clone(),
+            vary_cookies: route.vary_cookies.clone(),
+            cookies: route.cookies.clone(),
+            honoured: route.honoured,
+            debug: route.debug,
+            ..self
+        }
+    }
+
+    /// Whether pages that look personal are watched for.
+    pub fn is_guarded(&self) -> bool {
+        self.is_anonymous() && !self.quarantine.is_zero()
     }
 
     /// Which directives of this request are obeyed.

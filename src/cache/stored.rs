@@ -13,6 +13,9 @@ use super::policy::Policy;
 use super::tags::{CACHE_TAG, SURROGATE_KEY};
 use super::targeted::TOLLGATE_CACHE_CONTROL;
 
+/// Names the policy by which a response is stored, in place of its route's.
+pub const TOLLGATE_CACHE_POLICY: HeaderName = HeaderName::from_static("tollgate-cache-policy");
+
 /// The fields to store, with a `Date` if there was none: the time of receipt (RFC 9110 6.6.1).
 ///
 /// Left out: what belongs to the connection, what `Connection` names, what `no-cache` or `private`
@@ -48,8 +51,13 @@ pub fn kept(
 /// Fields that the origin says only to a cache such as ours. They are kept, for a 304 may leave them
 /// out, and not sent.
 pub fn is_for_us(name: &HeaderName) -> bool {
-    [TOLLGATE_CACHE_CONTROL, SURROGATE_KEY, CACHE_TAG].contains(name)
-        || name.as_str() == "surrogate-control"
+    const NAMES: [HeaderName; 4] = [
+        TOLLGATE_CACHE_CONTROL,
+        TOLLGATE_CACHE_POLICY,
+        SURROGATE_KEY,
+        CACHE_TAG,
+    ];
+    NAMES.contains(name) || name.as_str() == "surrogate-control"
 }
 
 /// What belongs to one hop.

@@ -1,9 +1,12 @@
 //! What an entry can be purged by: `Surrogate-Key`, `Cache-Tag`, and the `Cache-Groups` of RFC 9875.
 //! Bounded, so that no response can make purging dear.
 
+use std::str::FromStr;
+
 use http::HeaderMap;
 use http::header::HeaderName;
 use sfv::{List, ListEntry, Parser};
+use thiserror::Error;
 
 use super::list;
 
@@ -39,8 +42,26 @@ impl Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTags;
 
-/// The tags of a response, each once, in order.
-pub fn of(response: &HeaderMap) -> Result<Box<[Tag]>, TooManyTags> {
+/// Why a text is no [`Tag::Key`] that a field could have.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is no tag; expected 1 to {LONGEST} visible ASCII characters without comma")]
+pub struct BadTag(String);
+
+impl FromStr for Tag {
+    type Err = BadTag;
+
+    fn from_str(text: &str) -> Result<Self, BadTag> {
+        let is_of_tag = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+        let is_tag = (1..=LONGEST).contains(&text.len()) && text.bytes().all(is_of_tag);
+        match is_tag {
+            true => Ok(Self::Key(text.into())),
+            false => Err(BadTag(text.to_owned())),
+        }
+    }
+}
+
+/// The tags of a response, each once, in order; `given` are those that all of its kind have.
+pub fn of(response: &HeaderMap, given: &[Tag]) -> Result<Box<[Tag]>, TooManyTags> {
     let words = response
         .get_all(SURROGATE_KEY)
         .iter()
@@ -50,7 +71,8 @@ pub fn of(response: &HeaderMap) -> Result<Box<[Tag]>, TooManyTags> {
         .chain(members)
         .filter(|tag| !tag.is_empty())
         .map(|tag| Tag::Key(String::from_utf8_lossy(tag).into()));
-    bounded(keys.chain(groups(response, &CACHE_GROUPS)))
+    let given = given.iter().cloned();
+    bounded(keys.chain(groups(response, &CACHE_GROUPS)).chain(given))
 }
 
 /// The groups that the response to an unsafe request declares outdated (RFC 9875 3). With
@@ -117,14 +139,17 @@ mod tests {
             group("news"),
             group("shop"),
         ];
-        assert_eq!(of(&response).unwrap()[..], expected);
-        assert!(of(&HeaderMap::new()).unwrap().is_empty());
+        assert_eq!(of(&response, &[]).unwrap()[..], expected);
+        assert!(of(&HeaderMap::new(), &[]).unwrap().is_empty());
+        let given = [key("list"), key("shop")];
+        assert_eq!(of(&response, &given).unwrap().len(), expected.len() + 1);
+        assert_eq!(of(&HeaderMap::new(), &given).unwrap()[..], given);
     }
 
     #[test]
     fn a_list_of_groups_that_is_none_says_nothing() {
         let response = fields(&[("cache-groups", "\"a\", \"b")]);
-        assert!(of(&response).unwrap().is_empty());
+        assert!(of(&response, &[]).unwrap().is_empty());
     }
 
     #[test]
@@ -136,7 +161,7 @@ mod tests {
     #[test]
     fn more_or_longer_tags_than_fit_are_not_cut() {
         let words = |count| vec!["x"; count].join(" ");
-        let of = |value: String| of(&fields(&[("surrogate-key", value)]));
+        let of = |value: String| of(&fields(&[("surrogate-key", value)]), &[]);
         assert!(of(words(MOST)).is_ok());
         assert_eq!(of(words(MOST + 1)), Err(TooManyTags));
         assert!(of("x".repeat(LONGEST)).is_ok());

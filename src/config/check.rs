@@ -54,6 +54,14 @@ fn sizes_and_times(config: &Config, problems: &mut Problems) {
         );
         problems.note(&server.max_request_line, message);
     }
+    let longest = Duration::from_secs(365 * 24 * 60 * 60);
+    for policy in config.cache.policies.values() {
+        for (_, ttl) in &policy.ttl_by_status.0 {
+            if ttl.value > longest {
+                problems.note(ttl, "ttl is above its bound; expected 0s to 365d");
+            }
+        }
+    }
     let retry_after = &config.errors.retry_after;
     if retry_after.subsec_nanos() != 0 {
         let seconds = Duration::from_secs(retry_after.as_secs() + 1);

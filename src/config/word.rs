@@ -8,12 +8,14 @@ mod http;
 mod policy;
 mod quantity;
 mod redis;
+mod table;
 
 pub use address::parse_cidr;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use policy::HeaderFields;
 pub use quantity::{HttpsPort, Percent, ServeFor, Size, StatusSet, parse_duration};
+pub use table::{FinalStatus, Keyed};
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -33,7 +33,8 @@ pub struct Served<'a> {
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
     let route = exchange.route.as_deref();
     let caching = route.and_then(|route| route.cache.as_deref());
-    if let (Some(caching), Some(told)) = (caching, &exchange.cache) {
+    let told = exchange.cache.as_ref().filter(|_| !exchange.is_own);
+    if let (Some(caching), Some(told)) = (caching, told) {
         let counters = &caching.counters;
         counters.count(told.disposition(), told.tier, told.detail);
     }

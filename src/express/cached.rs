@@ -12,10 +12,12 @@ use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source, Stored};
 use super::request::Request;
 use super::stored::strip_what_is_for_us;
 use super::{Lane, Unanswered, watched};
+use crate::cache::admission::{self, Bypass};
 use crate::cache::conditional::Condition;
 use crate::cache::counters::Lookups;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::fill::{Leading, Role, Stage, Wanted};
+use crate::cache::guard;
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
 use crate::cache::redis::Look;
@@ -23,8 +25,7 @@ use crate::cache::reuse::{self, Reuse, reuse};
 use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome, Tier};
 use crate::cache::tombstones::Verdict;
-use crate::cache::{self, admission};
-use crate::client::RequestId;
+use crate::cache::{self, Policy};
 use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
@@ -58,11 +59,11 @@ impl Lane<'_> {
         let request = described.request();
         let directives = match admission::may_look_up(&request, policy) {
             Ok(directives) => directives,
-            Err(bypass) => {
-                let told = Told::forwarded(bypass.forward(), Some(bypass.as_str()));
-                return self.pass(forward, caching, told).await;
-            }
+            Err(bypass) => return self.bypass(forward, caching, bypass).await,
         };
+        if policy.is_guarded() && self.names_another_host(&request, policy) {
+            return self.bypass(forward, caching, Bypass::ForwardedHost).await;
+        }
         let key = Key::of(&request, &caching.scope, policy);
         let is_trusted = request.is_trusted;
         if is_trusted {
@@ -70,6 +71,9 @@ impl Lane<'_> {
                 key: Some(key.to_string().into()),
                 ..Told::forwarded(Why::Miss, None)
             });
+        }
+        if self.gateway.guard().held(&key).is_some() {
+            return self.bypass(forward, caching, Bypass::Quarantined).await;
         }
         let mut wanted: Wanted = (key.digest(), None);
         let mut leading = None;
@@ -177,6 +181,24 @@ impl Lane<'_> {
                 Stage::Asked | Stage::Failed => {}
             }
         }
+    }
+
+    /// Forwards the request without a look at what is stored.
+    async fn bypass(
+        &mut self,
+        forward: &Forward,
+        caching: &Caching,
+        bypass: Bypass,
+    ) -> Result<(), Unanswered> {
+        let told = Told::forwarded(bypass.forward(), Some(bypass.as_str()));
+        self.pass(forward, caching, told).await
+    }
+
+    /// Whether the application would be told of another host than the one in the key.
+    fn names_another_host(&self, request: &cache::Request<'_>, policy: &Policy) -> bool {
+        let trusted = &self.exchange.plan.trusted;
+        trusted.contains(self.downstream.peer_ip())
+            && guard::fields::names_another_host(request.fields, request.host, policy)
     }
 
     /// Forwards the request as it is.
@@ -446,9 +468,8 @@ impl Lane<'_> {
         let tombstones = self.gateway.memory().tombstones();
         if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
             let stale = Stored::Stale(entry.clone());
-            let mut fetch = self.fetch(caching, key.clone(), stale, leading);
-            fetch.exchange.request_id = RequestId::make();
-            tokio::spawn(fetch.run());
+            let fetch = self.fetch(caching, key.clone(), stale, leading);
+            tokio::spawn(fetch.refresh());
         }
     }
 
@@ -459,6 +480,13 @@ impl Lane<'_> {
             let query = caching.policy.query.normal(asked.query.as_deref());
             asked.query = query.map(Into::into);
         }
+        let mut request = Request {
+            method: Method::GET,
+            ..self.request.clone()
+        };
+        if caching.policy.is_guarded() {
+            guard::fields::remove_believed(&mut request.fields, &caching.policy);
+        }
         // What is stale at once, others have to ask for too.
         let is_ever_fresh = match &stored {
             Stored::Stale(stale) => stale.facts.freshness.has_lifetime(),
@@ -468,10 +496,7 @@ impl Lane<'_> {
             gateway: self.gateway.clone(),
             downstream: self.downstream.clone(),
             exchange,
-            request: Request {
-                method: Method::GET,
-                ..self.request.clone()
-            },
+            request,
             caching: caching.clone(),
             key,
             stored,

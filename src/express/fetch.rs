@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::client::{Client, Question};
@@ -20,23 +20,31 @@ use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::fill::Leading;
 use crate::cache::frame::Digest;
 use crate::cache::freshness::Failure;
+use crate::cache::guard::{self, Suspicion};
 use crate::cache::key::{Key, Url};
 use crate::cache::partial::Part;
 use crate::cache::redis::Held;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
 use crate::cache::scope::Scope;
+use crate::cache::status::Forward as Why;
 use crate::cache::tombstones::{Epoch, Purge};
-use crate::cache::{self, Response};
+use crate::cache::{self, Policy, Response};
+use crate::client::RequestId;
 use crate::downstream::Downstream;
 use crate::exchange::attempt::{self, forwarding};
 use crate::exchange::caching::Described;
+use crate::exchange::record::{self, Served};
 use crate::exchange::{Attempt, Exchange};
 use crate::gateway::Gateway;
+use crate::headers::cache::Told;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::ResponseHead;
 use crate::plan::Caching;
 use crate::refusal::Refusal;
 use crate::upstream::Origin;
+
+/// What the record of a question in nobody's name says of it.
+const REFRESH: &str = "refresh";
 
 /// What is to be fetched, and for whom.
 pub(super) struct Fetch {
@@ -174,8 +182,40 @@ impl Answered {
 }
 
 impl Fetch {
-    /// Asks, tells everybody, and stores what may be stored.
+    /// Asks for a client.
     pub async fn run(mut self) {
+        self.fetch().await;
+    }
+
+    /// Asks in nobody's name, as a client has been answered with what is stale. Leaves a record of its own.
+    pub async fn refresh(mut self) {
+        self.exchange.request_id = RequestId::make();
+        self.exchange.is_own = true;
+        self.exchange.cache = Some(Told::forwarded(Why::Stale, Some(REFRESH)));
+        self.fetch().await;
+        // What another gateway asks is in its records.
+        if self.exchange.status == 0 {
+            return;
+        }
+        let served = Served {
+            method: &self.request.method,
+            version: Version::HTTP_11,
+            target: &self.request.target,
+            user_agent: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            tunnel: false,
+        };
+        record::finish(
+            self.gateway.log(),
+            &self.exchange,
+            &self.downstream,
+            &served,
+        );
+    }
+
+    /// Asks, tells everybody, and stores what may be stored.
+    async fn fetch(&mut self) {
         match self.await_others().await {
             Others::None => {}
             Others::Asking => return,
@@ -201,7 +241,7 @@ impl Fetch {
     }
 
     /// Asks whether what is stored is still right.
-    async fn revalidate(mut self, stale: Arc<Entry>) {
+    async fn revalidate(&mut self, stale: Arc<Entry>) {
         let validators = Some(stale.validators()).filter(Validators::exist);
         let fields = match &validators {
             Some(validators) => revalidation::question(&self.request.fields, validators),
@@ -232,7 +272,7 @@ impl Fetch {
     }
 
     /// Asks for the rest of what is held, or for all of it.
-    async fn complete(mut self, held: &Entry, part: Part) {
+    async fn complete(&mut self, held: &Entry, part: Part) {
         let answered = match part.completion(&held.validators()) {
             None => self.ask_for_all().await,
             Some(rest) => {
@@ -257,10 +297,12 @@ impl Fetch {
         self.ask(fields).await
     }
 
-    async fn conclude(mut self, answered: Result<Answered, Refusal>) {
+    async fn conclude(&mut self, answered: Result<Answered, Refusal>) {
         match answered {
             Ok(answered) => self.take(answered).await,
             Err(refusal) => {
+                self.exchange.status = refusal.status().as_u16();
+                self.exchange.refusal = Some(refusal.clone());
                 let attempt = self.exchange.attempt.seen();
                 self.tell(Fetched::Refused { refusal, attempt });
             }
@@ -296,6 +338,7 @@ impl Fetch {
             Unanswered::Refused(refusal) => refusal,
             Unanswered::Broken => Refusal::Internal,
         })?;
+        self.exchange.status = head.status().as_u16();
         strip_response_hop_by_hop(&mut head, false);
         Ok(Answered {
             origin,
@@ -346,11 +389,7 @@ impl Fetch {
                 self.renew(stored, fields, times, asked);
             }
             AfterHead::Outdated if stored.facts.freshness.is_fresh(received) => {
-                let Url {
-                    host, path, query, ..
-                } = self.key.url();
-                let outdated = Purge::hard([Scope::Url { host, path, query }]);
-                self.gateway.purger().purge_soon(outdated);
+                self.gateway.purger().purge_soon(self.purge());
             }
             // What is stale is asked about before it is given.
             AfterHead::Outdated | AfterHead::Unrelated => {}
@@ -376,6 +415,7 @@ impl Fetch {
             validators: stale.validators(),
             fields: fields.clone(),
         });
+        let policy = self.policy_of(&admission.fields);
         let entry = Entry::new(
             admission,
             stale.reason(),
@@ -384,7 +424,7 @@ impl Fetch {
                 asked,
                 received: exchange.received,
             },
-            &self.caching.policy,
+            policy,
         );
         let entry = Arc::new(entry.with_forms_of(stale));
         let is_stored = is_admitted && self.keep(&entry, true);
@@ -401,18 +441,33 @@ impl Fetch {
         times: cache::Exchange,
     ) -> Result<Admission, NotStored> {
         let described = self.described();
-        admission::may_store(&described.request(), response, times, &self.caching.policy)
+        let policy = self.caching.policy_of(response.fields)?;
+        admission::may_store(&described.request(), response, times, policy)
+    }
+
+    /// The policy by which a response with these fields was admitted.
+    pub(super) fn policy_of(&self, fields: &HeaderMap) -> &Policy {
+        self.caching
+            .policy_of(fields)
+            .unwrap_or(&self.caching.policy)
     }
 
     /// A new response: for all, or for the one who caused it.
-    async fn take(mut self, answered: Answered) {
-        let policy = &self.caching.policy;
+    async fn take(&mut self, answered: Answered) {
+        let policy = self.policy_of(&answered.fields);
         let is_unasked_part =
             answered.head.status() == StatusCode::PARTIAL_CONTENT && !self.wants_part();
         let admitted = match is_unasked_part {
             true => Err(NotStored::Partial),
             false => self.admit(&answered.response(), answered.exchange),
         };
+        let admitted = admitted.and_then(|admission| match self.suspicion(&answered) {
+            None => Ok(admission),
+            Some(suspicion) => {
+                self.quarantine(suspicion);
+                Err(suspicion.into())
+            }
+        });
         let (writer, body) = Body::begin();
         let admitted = admitted.and_then(|admission| {
             let reason = answered.head.reason();
@@ -475,7 +530,8 @@ impl Fetch {
     }
 
     /// Reads the body for its readers, and to be stored.
-    async fn fill(mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
+    async fn fill(&mut self, mut origin: Origin, entry: &Entry, writer: Writer) {
+        let largest = self.policy_of(&entry.fields()).largest_object;
         // What has no body was stored before anybody had its head.
         let mut is_kept = !origin.is_over();
         let mut arrived = writer.arrived();
@@ -489,7 +545,7 @@ impl Fetch {
                 }
             };
             arrived += piece.len() as u64;
-            if is_kept && arrived > self.caching.policy.largest_object {
+            if is_kept && arrived > largest {
                 is_kept = false;
                 self.leading.close();
                 self.held = None;
@@ -519,6 +575,12 @@ impl Fetch {
         let Some(body) = writer.whole(last) else {
             return;
         };
+        if let Some(suspicion) = self.suspicion_beside_stored(entry, &body) {
+            return self.quarantine(suspicion);
+        }
+        if self.gateway.guard().held(&self.key).is_some() {
+            return;
+        }
         let entry = match entry.part() {
             None => entry.whole(body),
             Some(part) if part.span.length() == body.len() as u64 => {
@@ -530,12 +592,50 @@ impl Fetch {
         self.keep(&Arc::new(entry), false);
     }
 
+    /// What gives the response away by its head.
+    fn suspicion(&self, answered: &Answered) -> Option<Suspicion> {
+        let by_head = || guard::by_head(&self.described().request(), &answered.response());
+        let policy = self.policy_of(&answered.fields);
+        policy.is_guarded().then(by_head)?
+    }
+
+    /// What gives it away beside the page that was stored before it.
+    fn suspicion_beside_stored(&self, entry: &Entry, body: &[u8]) -> Option<Suspicion> {
+        let Stored::Stale(before) = &self.stored else {
+            return None;
+        };
+        let Content::Whole(old) = &before.content else {
+            return None;
+        };
+        let is_compared = self.policy_of(&entry.fields()).is_guarded()
+            && before.facts.status == entry.facts.status
+            && before.facts.variant.bytes() == entry.facts.variant.bytes();
+        is_compared.then(|| guard::page::compare(&entry.fields(), old, body))?
+    }
+
+    /// Of all that is stored of this URL.
+    fn purge(&self) -> Purge {
+        let Url {
+            host, path, query, ..
+        } = self.key.url();
+        Purge::hard([Scope::Url { host, path, query }])
+    }
+
+    /// Keeps the page out of the cache from here on, and what is stored of it.
+    fn quarantine(&self, suspicion: Suspicion) {
+        let gateway = &self.gateway;
+        gateway
+            .guard()
+            .hold(&self.key, suspicion, self.caching.policy.quarantine);
+        gateway.purger().purge_soon(self.purge());
+    }
+
     /// A new part, with what is held of the same bytes where that joins it.
     fn beside_what_is_held(&self, entry: &Entry, part: Part, body: Bytes) -> Entry {
         if let Stored::Part(held, other) = &self.stored
             && let Content::Whole(others) = &held.content
             && let Some(both) = part.combined(&entry.validators(), other, &held.validators())
-            && both.span.length() <= self.caching.policy.largest_object
+            && both.span.length() <= self.policy_of(&entry.fields()).largest_object
         {
             return entry.with_part(both, part.joined(&body, other, others));
         }
@@ -543,7 +643,7 @@ impl Fetch {
     }
 
     /// Gives a stored response to everybody.
-    fn share(mut self, entry: Arc<Entry>, source: Source) {
+    fn share(&mut self, entry: Arc<Entry>, source: Source) {
         let is_fresh = entry.facts.freshness.is_fresh(SystemTime::now());
         match source {
             // Who waits finds it in memory.

@@ -71,7 +71,8 @@ impl Fetch {
         let is_fresh = entry.facts.freshness.is_fresh(SystemTime::now());
         let held = self.held.take().filter(|_| is_fresh);
         let memory = self.gateway.memory();
-        let is_stored = memory.store(&self.key, entry.clone(), &self.caching.policy);
+        let policy = self.policy_of(&entry.fields());
+        let is_stored = memory.store(&self.key, entry.clone(), policy);
         let shared = self.gateway.shared_cache().zip(self.caching.sharing);
         // A part there would stand where the whole could.
         let is_shared = is_stored && entry.facts.part.is_none();

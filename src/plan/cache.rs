@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Caching;
+use super::kinds::{Kinds, OfType};
 use crate::cache::counters::Counters;
 use crate::cache::policy::{Heuristic, Honoured};
 use crate::cache::redis::Sharing;
 use crate::cache::{Audience, Policy};
+use crate::compression::media_type::MediaType;
 use crate::config::Config;
+use crate::config::problem::Located;
 use crate::config::spec::{CachePolicySpec, RouteSpec};
 use crate::headers::policy::FieldName;
 
@@ -19,13 +22,16 @@ pub(super) fn caching(
     config: &Config,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
 ) -> Option<Caching> {
-    let spec = config.cache.policies.get(name)?;
-    let policy = policy(spec);
-    // Stands for all that the policy says: a stored page is as good as the rules it was stored by.
-    let mark = blake3::hash(format!("{policy:?}").as_bytes()).to_hex();
+    let policies = &config.cache.policies;
+    let spec = policies.get(name)?;
+    let policy = policy_of(spec);
+    let kinds = kinds(route, spec, &policy, policies)?;
+    // Stands for all that the policies say: a stored page is as good as the rules it was stored by.
+    let mark = blake3::hash(format!("{policy:?}{kinds:?}").as_bytes()).to_hex();
     Some(Caching {
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
+        kinds,
         counters: counters.get(&*route.label())?.clone(),
         policy: Arc::new(policy),
         sharing: spec.redis.then_some(Sharing {
@@ -36,7 +42,35 @@ pub(super) fn caching(
     })
 }
 
-fn policy(spec: &CachePolicySpec) -> Policy {
+/// `None` when one is missing or contradicts, of which a problem tells already.
+fn kinds(
+    route: &RouteSpec,
+    own: &CachePolicySpec,
+    policy: &Policy,
+    policies: &BTreeMap<String, CachePolicySpec>,
+) -> Option<Kinds> {
+    let beside = |spec: &CachePolicySpec| policy_of(spec).on_route(policy);
+    let of_type = |(media, name): &(MediaType, Located<String>)| {
+        let spec = policies.get(&name.value)?;
+        Some(OfType::new(media, name, beside(spec)))
+    };
+    let fitting = policies
+        .iter()
+        .filter(|(_, spec)| spec.contradicts(own).is_none());
+    Some(Kinds {
+        types: route
+            .cache_types
+            .0
+            .iter()
+            .map(of_type)
+            .collect::<Option<_>>()?,
+        named: fitting
+            .map(|(name, spec)| (name.as_str().into(), beside(spec)))
+            .collect(),
+    })
+}
+
+fn policy_of(spec: &CachePolicySpec) -> Policy {
     let basis = match spec.audience {
         Audience::Anonymous => Policy::anonymous(),
         Audience::Rfc9111 => Policy::rfc9111(),
@@ -50,9 +84,16 @@ fn policy(spec: &CachePolicySpec) -> Policy {
     let percent = u32::from(spec.heuristic.percent());
     Policy {
         ttl: spec.ttl,
-        heuristic: (percent > 0).then(|| Heuristic {
+        ttl_by_status: spec
+            .ttl_by_status
+            .0
+            .iter()
+            .map(|(status, ttl)| (status.0, ttl.value))
+            .collect(),
+        tags: spec.tags.clone(),
+        heuristic: (percent > 0).then_some(Heuristic {
             percent,
-            ..Heuristic::default()
+            longest: spec.heuristic_longest,
         }),
         stale_while_revalidate: spec.stale_while_revalidate,
         stale_if_error: spec.stale_if_error,
@@ -78,6 +119,7 @@ fn policy(spec: &CachePolicySpec) -> Policy {
         },
         largest_object: spec.largest_object,
         variants: spec.variants,
+        quarantine: spec.quarantine.unwrap_or(basis.quarantine),
         debug: spec.debug,
         ..basis
     }

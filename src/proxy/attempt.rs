@@ -11,6 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::downstream;
+use crate::cache::stored::is_for_us;
 use crate::exchange::Exchange;
 use crate::exchange::attempt::{self, forwarding};
 use crate::headers::forwarded::strip_response_hop_by_hop;
@@ -95,6 +96,15 @@ pub fn answered(
     }
     strip_response_hop_by_hop(response, switching);
     Ok(())
+}
+
+/// Takes from a response what an application says only to a cache such as ours.
+pub fn strip_what_is_for_us(response: &mut ResponseHeader) {
+    let names = response.headers.keys().filter(|name| is_for_us(name));
+    let for_us: Vec<_> = names.cloned().collect();
+    for name in &for_us {
+        response.remove_header(name);
+    }
 }
 
 /// What a codec of HTTP/2 passes; HTTP/1.1 is judged byte by byte before.

@@ -57,8 +57,8 @@ def parse_wrk(output: str) -> Throughput:
         if found := re.search(trouble, output):
             raise ProgramFailed(f"wrk: {found[0]}")
     total = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", output)
-    half = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
-    most = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    half = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s|m) *$", output, re.MULTILINE)
+    most = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s|m) *$", output, re.MULTILINE)
     if not (total and half and most) or total[1] == "0":
         raise ProgramFailed(f"wrk: cannot read its output:\n{output}")
     return Throughput(

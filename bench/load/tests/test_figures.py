@@ -55,6 +55,10 @@ class Reading(unittest.TestCase):
         self.assertEqual((load.requests, load.p50_us, load.p99_us), (252_550, 1150.0, 980.0))
         self.assertAlmostEqual(load.per_second, 50_510)
 
+    def test_wrk_pads_what_is_measured_in_seconds(self):
+        load = parse_wrk(WRK.replace("980.00us", "1.29s "))
+        self.assertEqual(load.p99_us, 1_290_000.0)
+
     def test_a_run_with_failed_requests_gives_no_figure(self):
         for trouble in ("  Non-2xx or 3xx responses: 3\n", "  Socket errors: connect 0, read 1, write 0, timeout 0\n"):
             with self.assertRaisesRegex(ProgramFailed, trouble.strip()):

@@ -28,6 +28,7 @@ pub fn references(config: &Config, problems: &mut Problems) {
         if let Some(name) = &route.cache {
             cache(route, name, config, problems);
         }
+        cache_types(route, config, problems);
         if let Some(prefix) = route
             .replace_prefix
             .as_ref()
@@ -73,6 +74,34 @@ fn cache(route: &RouteSpec, name: &Located<String>, config: &Config, problems: &
             *upstream.protocol
         );
         problems.note(name, message);
+    }
+}
+
+fn cache_types(route: &RouteSpec, config: &Config, problems: &mut Problems) {
+    let policies = &config.cache.policies;
+    let defined: Vec<&str> = policies.keys().map(String::as_str).collect();
+    for (_, name) in &route.cache_types.0 {
+        let Some(own) = &route.cache else {
+            problems.note(
+                name,
+                "cache_types on a route without cache; expected it beside cache",
+            );
+            continue;
+        };
+        let (Some(spec), Some(of_route)) = (policies.get(&name.value), policies.get(&own.value))
+        else {
+            if !policies.contains_key(&name.value) {
+                problems.note(name, unknown("cache policy", name, "defined", &defined));
+            }
+            continue;
+        };
+        if let Some(key) = spec.contradicts(of_route) {
+            let message = format!(
+                "cache policy {:?} has its own {key}; expected that of {:?}, by which requests are looked up",
+                name.value, own.value
+            );
+            problems.note(name, message);
+        }
     }
 }
 
@@ -137,6 +166,7 @@ pub fn unused(config: &Config, warnings: &mut Problems) {
     for route in &config.routes {
         policies.insert(route.headers.as_str());
         caches.extend(route.cache.as_ref().map(|name| name.as_str()));
+        caches.extend(route.cache_types.0.iter().map(|(_, name)| name.as_str()));
         if let ActionSpec::Upstream(name) = &route.action {
             upstreams.insert(name.as_str());
         }

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use super::WarmSpec;
 use crate::cache::Audience;
 use crate::cache::pattern::Pattern;
+use crate::cache::tags::Tag;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{Percent, ServeFor, Size};
+use crate::config::word::{FinalStatus, Keyed, Percent, ServeFor, Size};
 use crate::headers::policy::FieldName;
 
 spec! {
@@ -44,6 +45,8 @@ spec! {
         audience: Audience = "anonymous";
         /// Lifetime of pages to which the application gives none, 1ms to 365d.
         ttl: Option<Duration>, within "1ms"..="365d";
+        /// The same for single statuses, each 0s to 365d; "0s": not stored.
+        ttl_by_status: Keyed<FinalStatus, Located<Duration>> = {};
         /// How long a stale response answers while it is fetched anew, 0s to 365d, where the application does not say.
         stale_while_revalidate: Duration = "0s", within "0s"..="365d";
         /// How long a stale response answers when the application fails, 0s to 365d, where the application does not say.
@@ -52,6 +55,10 @@ spec! {
         keep_for_validation: Duration = "1h", within "0s"..="365d";
         /// Lifetime of a response without one, as a part of its age since Last-Modified; "0%" is off.
         heuristic: Percent = "0%";
+        /// The longest lifetime by heuristic, 1s to 365d.
+        heuristic_longest: Duration = "1d", within "1s"..="365d";
+        /// Tags of all that is stored by it, to be purged by, 0 to 16.
+        tags: Vec<Tag> = [], entries 0..=16;
         /// Query parameters that do not count, 0 to 64; otherwise utm_*, fbclid and gclid for anonymous, none for rfc9111.
         ignore_query: Option<Vec<Pattern>>, entries 0..=64;
         /// The only query parameters that count, 0 to 64; otherwise all.
@@ -78,7 +85,67 @@ spec! {
         variants: usize = 32, within 1..=1000;
         /// Whether responses are kept in Redis too, where there is a [redis].
         redis: bool = true;
+        /// How long a page that looks personal is kept out, 0s to 365d; "0s" turns the guard off; otherwise 1h for anonymous, off for rfc9111.
+        quarantine: Option<Duration>, within "0s"..="365d";
         /// Also send X-Cache-Hits and X-Cache-Misses.
         debug: bool = false;
+    }
+}
+
+impl CachePolicySpec {
+    /// The key by which this policy cannot be one for a kind of responses on a route whose own policy is
+    /// `route`: it says something else of the request, which has been looked up by then.
+    pub fn contradicts(&self, route: &Self) -> Option<&'static str> {
+        fn differs<T: PartialEq>(one: &T, other: &T, unsaid: T) -> bool {
+            *one != unsaid && one != other
+        }
+        let differing = [
+            (
+                "audience",
+                differs(&self.audience, &route.audience, Audience::Anonymous),
+            ),
+            (
+                "ignore_query",
+                differs(&self.ignore_query, &route.ignore_query, None),
+            ),
+            (
+                "keep_query",
+                differs(&self.keep_query, &route.keep_query, None),
+            ),
+            (
+                "sort_query",
+                differs(&self.sort_query, &route.sort_query, false),
+            ),
+            (
+                "honour_request",
+                differs(&self.honour_request, &route.honour_request, None),
+            ),
+            (
+                "key_headers",
+                differs(&self.key_headers, &route.key_headers, Vec::new()),
+            ),
+        ];
+        let lists = [
+            ("vary_cookies", &self.vary_cookies, &route.vary_cookies),
+            ("key_cookies", &self.key_cookies, &route.key_cookies),
+            (
+                "personal_cookies",
+                &self.personal_cookies,
+                &route.personal_cookies,
+            ),
+            (
+                "impersonal_cookies",
+                &self.impersonal_cookies,
+                &route.impersonal_cookies,
+            ),
+            (
+                "analytics_cookies",
+                &self.analytics_cookies,
+                &route.analytics_cookies,
+            ),
+        ];
+        let lists = lists.map(|(key, one, other)| (key, differs(one, other, Vec::new())));
+        let mut all = differing.into_iter().chain(lists);
+        all.find_map(|(key, differs)| differs.then_some(key))
     }
 }

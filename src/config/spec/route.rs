@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::compression::media_type::MediaType;
 use crate::config::declare::{Group, spec};
 use crate::config::problem::{Located, Place};
 use crate::config::read::{Fields, Reader};
 use crate::config::schema::Key;
-use crate::config::word::{RedirectStatus, RouteName, Size};
+use crate::config::word::{Keyed, RedirectStatus, RouteName, Size};
 use crate::route::rewrite::Template;
 use crate::route::{HostPattern, PathPrefix};
 use crate::telemetry::access::AccessMode;
@@ -38,6 +39,8 @@ spec! {
         cache: Option<Located<String>>;
         /// Whether its responses are compressed, in place of compression.enabled.
         compress: Option<Located<bool>>;
+        /// Cache policies for single media types of responses, the first that fits: { "image/*" = "assets" }.
+        cache_types: Keyed<MediaType, Located<String>> = {};
         /// In place of log.access.
         access_log: Option<AccessMode>;
         /// In place of log.slow_after, 1ms to 1d.

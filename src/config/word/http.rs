@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Word, or_variable};
 use crate::cache::pattern::Pattern;
+use crate::cache::tags::Tag;
 use crate::compression::media_type::MediaType;
 use crate::config::declare::Yields;
 use crate::config::read::{Node, Reader, Value};
@@ -156,6 +157,14 @@ impl Word for Pattern {
 
     fn form() -> Json {
         json!({ "type": "string", "pattern": "^[!-%'-+.-:<>-~-]{1,256}$" })
+    }
+}
+
+impl Word for Tag {
+    const EXPECTS: &'static str = r#"a tag such as "news""#;
+
+    fn form() -> Json {
+        json!({ "type": "string", "pattern": "^[!-+.-~-]{1,256}$" })
     }
 }
 

@@ -1,0 +1,203 @@
+//! Keeps pages out of the cache that are said to be for everybody and are not: a visitor's own page
+//! that an application has marked as cacheable, or that somebody has dressed up as a static file.
+//!
+//! `path`, `fields` and `page` say what gives such a page away. Its key is quarantined: what is
+//! stored under it goes, and until the quarantine ends nothing is looked up or stored. For
+//! anonymous visitors only.
+
+pub mod fields;
+pub mod page;
+pub mod path;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::frame::Digest;
+use super::key::Key;
+use super::{Request, Response};
+use crate::word::choice;
+
+/// The most keys that are quarantined at once.
+const MOST: usize = 1000;
+
+choice! {
+    /// What gave a page away.
+    pub enum Suspicion: "suspicion" {
+        /// A response field that says something of the visitor.
+        PersonalField = "personal_field",
+        /// The content is of another type than the name of the file.
+        ContentType = "content_type",
+        /// The name of a file behind a delimiter that applications take for the end of the path.
+        DeceptivePath = "deceptive_path",
+        /// Two fills had different tokens, such as those of forms.
+        Token = "token",
+        /// Two fills had different mail addresses.
+        MailAddress = "mail_address",
+        /// Two fills greeted different visitors.
+        Greeting = "greeting",
+    }
+}
+
+impl Suspicion {
+    /// Whether every response shows it again, so that nothing is lost if the key is not listed.
+    fn shows_each_time(self) -> bool {
+        matches!(
+            self,
+            Self::PersonalField | Self::ContentType | Self::DeceptivePath
+        )
+    }
+}
+
+/// What gives a response away by its head.
+pub fn by_head(request: &Request<'_>, response: &Response<'_>) -> Option<Suspicion> {
+    match fields::is_personal(response.fields) {
+        true => Some(Suspicion::PersonalField),
+        false => path::check(request, response),
+    }
+}
+
+/// The keys in quarantine.
+#[derive(Default)]
+pub struct Guard {
+    held: Mutex<HashMap<Digest, Held>>,
+    /// How many `held` has: most requests need to know no more.
+    listed: AtomicUsize,
+    count: AtomicU64,
+}
+
+/// A key in quarantine.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// As [`Key`] displays itself.
+    pub key: Box<str>,
+    pub why: Suspicion,
+    pub since: SystemTime,
+    until: Instant,
+}
+
+impl Guard {
+    /// Quarantines a key for `duration`, and logs it unless it is known already. Where the list is full
+    /// the oldest key goes, but not for a new one that shows itself each time.
+    pub fn hold(&self, key: &Key, why: Suspicion, duration: Duration) {
+        let now = Instant::now();
+        let mut held = self.held.lock();
+        held.retain(|_, one| one.until > now);
+        let is_new = !held.contains_key(&key.digest());
+        if is_new && held.len() >= MOST {
+            if why.shows_each_time() {
+                return;
+            }
+            let oldest = held.iter().min_by_key(|(_, one)| {
+                // Who fills the list by inventing paths drives out no other.
+                (!one.why.shows_each_time(), one.since)
+            });
+            let oldest = oldest.map(|(digest, _)| *digest);
+            oldest.map(|digest| held.remove(&digest));
+        }
+        if is_new {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%key, reason = %why, "quarantined: the page looks personal");
+            let one = Held {
+                key: key.to_string().into(),
+                why,
+                since: SystemTime::now(),
+                until: now + duration,
+            };
+            held.insert(key.digest(), one);
+        }
+        self.listed.store(held.len(), Ordering::Release);
+    }
+
+    /// Why a key is in quarantine, if it is.
+    pub fn held(&self, key: &Key) -> Option<Suspicion> {
+        if self.listed.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let held = self.held.lock();
+        let one = held.get(&key.digest())?;
+        (one.until > Instant::now()).then_some(one.why)
+    }
+
+    /// All keys in quarantine, the oldest first.
+    pub fn list(&self) -> Vec<Held> {
+        let now = Instant::now();
+        let held = self.held.lock();
+        let mut list: Vec<_> = held
+            .values()
+            .filter(|one| one.until > now)
+            .cloned()
+            .collect();
+        list.sort_by_key(|one| one.since);
+        list
+    }
+
+    /// Ends the quarantine of a key, displayed as in [`Held`], or of all; how many there were.
+    pub fn release(&self, key: Option<&str>) -> usize {
+        let mut held = self.held.lock();
+        let before = held.len();
+        held.retain(|_, one| key.is_some_and(|key| *one.key != *key));
+        self.listed.store(held.len(), Ordering::Release);
+        before - held.len()
+    }
+
+    /// How many keys have been quarantined since the start.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::testing::{anonymous, get};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn key(path: &str) -> Key {
+        let mut asked = get(&[]);
+        asked.path = path.to_owned();
+        Key::of(&asked.head(), "pages", &anonymous())
+    }
+
+    #[test]
+    fn a_quarantined_key_is_held_listed_and_released() {
+        let guard = Guard::default();
+        assert_eq!(guard.held(&key("/a")), None);
+        guard.hold(&key("/a"), Suspicion::Token, HOUR);
+        guard.hold(&key("/a"), Suspicion::Greeting, HOUR);
+        guard.hold(&key("/b"), Suspicion::Greeting, HOUR);
+        assert_eq!(guard.held(&key("/a")), Some(Suspicion::Token));
+        assert_eq!((guard.held(&key("/c")), guard.count()), (None, 2));
+        let list = guard.list();
+        assert_eq!(&*list[0].key, "https://a.example/a route=pages");
+        assert_eq!(guard.release(Some(&list[0].key)), 1);
+        assert_eq!(guard.held(&key("/a")), None);
+        assert_eq!((guard.release(None), guard.list().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_quarantine_ends() {
+        let guard = Guard::default();
+        guard.hold(&key("/a"), Suspicion::Token, Duration::ZERO);
+        assert_eq!(guard.held(&key("/a")), None);
+        assert!(guard.list().is_empty());
+    }
+
+    #[test]
+    fn who_invents_paths_drives_nobody_out() {
+        let guard = Guard::default();
+        guard.hold(&key("/mine"), Suspicion::Token, HOUR);
+        for number in 0..MOST + 10 {
+            let path = format!("/x{number}.css");
+            guard.hold(&key(&path), Suspicion::ContentType, HOUR);
+        }
+        assert_eq!(guard.list().len(), MOST);
+        guard.hold(&key("/also"), Suspicion::Greeting, HOUR);
+        assert_eq!(guard.list().len(), MOST);
+        assert_eq!(guard.held(&key("/mine")), Some(Suspicion::Token));
+        assert_eq!(guard.held(&key("/also")), Some(Suspicion::Greeting));
+    }
+}
