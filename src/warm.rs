@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::cache::scope::Scope;
 use crate::downstream::{Downstream, TlsFacts};
 use crate::express::{self, Request, Visit};
 use crate::gateway::Gateway;
@@ -99,6 +100,9 @@ impl Warmer {
     /// Begins the runs of the plan in force, for as long as the process lives.
     pub async fn keep_to_plan(self: Arc<Self>) {
         let mut begun: Option<Instant> = None;
+        let tombstones = self.gateway.memory().tombstones();
+        let last_purged = || tombstones.last_of(&Scope::Everything);
+        let mut purged = last_purged();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -111,7 +115,9 @@ impl Warmer {
                 Some(begun) => warm_up.every.is_some_and(|every| begun.elapsed() >= every),
             };
             begun.get_or_insert_with(Instant::now);
-            if is_due {
+            let before = std::mem::replace(&mut purged, last_purged());
+            let is_purged = before < purged;
+            if is_due || (is_purged && warm_up.after_purge) {
                 begun = Some(Instant::now());
                 let WarmUp { visits, manner, .. } = &*warm_up;
                 if self.start(visits.clone(), manner.clone()).is_err() {

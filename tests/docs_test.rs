@@ -149,8 +149,9 @@ fn every_toml_block_is_a_configuration() {
 
 #[test]
 fn every_command_of_the_documentation_exists() {
-    let command = Regex::new(r"(?:^|[ /(])(?:tollgate|cargo run(?: --release)? --) ([a-z]+)(.*)")
-        .expect("a pattern");
+    let command =
+        Regex::new(r"(?:^|[ /(])(?:tollgate|cargo run(?: --release)? --) ((?:cache )?[a-z]+)(.*)")
+            .expect("a pattern");
     let option = Regex::new(r"--[a-z][a-z-]*").expect("a pattern");
     let mut helps: BTreeMap<String, String> = BTreeMap::new();
     let others = [
@@ -168,7 +169,8 @@ fn every_command_of_the_documentation_exists() {
                 continue;
             };
             let help = helps.entry(found[1].to_owned()).or_insert_with_key(|name| {
-                let output = tollgate(&[name, "--help"]);
+                let words: Vec<_> = name.split(' ').chain(["--help"]).collect();
+                let output = tollgate(&words);
                 let help = String::from_utf8_lossy(&output.stdout).into_owned();
                 assert!(
                     output.status.success(),
@@ -191,7 +193,14 @@ fn every_command_of_the_documentation_exists() {
         }
     }
     for name in [
-        "run", "check", "demo", "certs", "explain", "upgrade", "schema",
+        "run",
+        "check",
+        "demo",
+        "certs",
+        "explain",
+        "upgrade",
+        "schema",
+        "cache purge",
     ] {
         assert!(helps.contains_key(name), "{name} is documented nowhere");
     }

@@ -8,6 +8,7 @@ pub mod apps;
 pub mod client;
 pub mod coding;
 pub mod corpus;
+pub mod forwarder;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_frames;

@@ -34,6 +34,7 @@ mod listener_test;
 mod log_test;
 mod path_test;
 mod policy_test;
+mod purge_test;
 mod redis_test;
 mod refusal_test;
 mod reload_test;

@@ -4,6 +4,7 @@
 //! for one request only, or does not come, each follower has to see for itself.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ pub struct Fills(Mutex<UnderWay>);
 #[derive(Default)]
 struct UnderWay {
     questions: HashMap<Wanted, Question>,
+    /// How many there are of each key, those included that nobody can join.
+    of_keys: HashMap<Digest, usize>,
     /// How many there were.
     count: u64,
 }
@@ -73,14 +76,34 @@ impl Fills {
         };
         under_way.questions.insert(wanted, question);
         under_way.count += 1;
+        drop(under_way);
         Role::Leader(Leading {
-            listed: Some(Listed {
-                fills: self.clone(),
-                wanted,
-                number,
-            }),
+            listed: Some(Listed { wanted, number }),
+            counted: self.count(wanted.0),
             stage,
         })
+    }
+
+    /// A question for `key` that nobody can join.
+    pub fn alone(self: &Arc<Self>, key: Digest) -> Leading {
+        Leading {
+            listed: None,
+            counted: self.count(key),
+            stage: watch::Sender::new(Stage::Asked),
+        }
+    }
+
+    /// Whether a question for this key is under way.
+    pub fn has(&self, key: Digest) -> bool {
+        self.0.lock().of_keys.contains_key(&key)
+    }
+
+    fn count(self: &Arc<Self>, key: Digest) -> Counted {
+        *self.0.lock().of_keys.entry(key).or_default() += 1;
+        Counted {
+            fills: self.clone(),
+            key,
+        }
     }
 }
 
@@ -99,24 +122,34 @@ impl Question {
 pub struct Leading {
     /// Where others find it.
     listed: Option<Listed>,
+    counted: Counted,
     stage: watch::Sender<Stage>,
 }
 
 struct Listed {
-    fills: Arc<Fills>,
     wanted: Wanted,
     number: u64,
 }
 
-impl Leading {
-    /// A question that nobody can join.
-    pub fn alone() -> Self {
-        Self {
-            listed: None,
-            stage: watch::Sender::new(Stage::Asked),
+/// Counts a question of a key while it lives.
+struct Counted {
+    fills: Arc<Fills>,
+    key: Digest,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut under_way = self.fills.0.lock();
+        if let Place::Occupied(mut count) = under_way.of_keys.entry(self.key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
+}
 
+impl Leading {
     /// What is asked for, if others may join.
     pub fn wanted(&self) -> Option<Wanted> {
         self.listed.as_ref().map(|listed| listed.wanted)
@@ -138,7 +171,7 @@ impl Leading {
         let Some(listed) = self.listed.take() else {
             return;
         };
-        let mut under_way = listed.fills.0.lock();
+        let mut under_way = self.counted.fills.0.lock();
         let question = under_way.questions.get(&listed.wanted);
         // Unless it was purged, and another one stands in its place.
         if question.is_some_and(|question| question.number == listed.number) {
@@ -250,6 +283,23 @@ mod tests {
         follow(&fills);
         drop(new);
         lead(&fills);
+    }
+
+    #[test]
+    fn a_question_is_under_way_until_it_is_dropped() {
+        let fills: Arc<Fills> = Arc::default();
+        let digest = key("/").digest();
+        let mut leading = lead(&fills);
+        let alone = fills.alone(digest);
+        assert!(matches!(
+            join(&fills, "/", &Tombstones::default()),
+            Role::Follower(_)
+        ));
+        leading.not_for_others();
+        drop(leading);
+        assert!(fills.has(digest) && !fills.has(key("/other").digest()));
+        drop(alone);
+        assert!(!fills.has(digest));
     }
 
     #[tokio::test]

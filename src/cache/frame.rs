@@ -65,7 +65,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-pub(super) type Bytes = SmallVec<[u8; 256]>;
+type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,14 +75,6 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// `bytes` are what a frame has come to.
-    pub(super) fn of(bytes: Bytes) -> Self {
-        Self {
-            digest: Digest::of(&bytes),
-            bytes,
-        }
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -115,17 +107,23 @@ const HEADER: usize = 5;
 
 impl Frame {
     pub fn part(&mut self, tag: u8, content: &[u8]) {
-        self.part_of(tag, |bytes| bytes.extend_from_slice(content));
+        self.bytes.reserve(HEADER + content.len());
+        self.header(tag, content.len());
+        self.bytes.extend_from_slice(content);
     }
 
     /// A part that `write` appends.
     pub fn part_of(&mut self, tag: u8, write: impl FnOnce(&mut Bytes)) {
         let start = self.bytes.len() + HEADER;
-        self.bytes.push(tag);
-        self.bytes.extend_from_slice(&[0; 4]);
+        self.header(tag, 0);
         write(&mut self.bytes);
-        let length = u32::try_from(self.bytes.len() - start).expect("a part of one request head");
-        self.bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
+        let length = length(self.bytes.len() - start);
+        self.bytes[start - 4..start].copy_from_slice(&length);
+    }
+
+    fn header(&mut self, tag: u8, bytes: usize) {
+        let [a, b, c, d] = length(bytes);
+        self.bytes.extend_from_slice(&[tag, a, b, c, d]);
     }
 
     /// The parts alone, in no more memory than they need.
@@ -134,8 +132,16 @@ impl Frame {
     }
 
     pub fn finish(self) -> Framed {
-        Framed::of(self.bytes)
+        Framed {
+            digest: Digest::of(&self.bytes),
+            bytes: self.bytes,
+        }
     }
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    let bytes = u32::try_from(bytes).expect("a part of one request head");
+    bytes.to_le_bytes()
 }
 
 #[cfg(test)]

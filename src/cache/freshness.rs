@@ -159,7 +159,8 @@ impl Freshness {
         };
         match self.is_fresh(now) {
             true => seconds(self.remaining(now)),
-            false => -seconds(self.staleness(now)),
+            // Begun seconds count: zero would be fresh.
+            false => -seconds(self.staleness(now) + Duration::from_nanos(999_999_999)),
         }
     }
 

@@ -133,6 +133,11 @@ impl Policy {
         self.is_anonymous() && !self.quarantine.is_zero()
     }
 
+    /// Whether the URL alone does not make the key.
+    pub fn has_key_of_its_own(&self) -> bool {
+        !self.key_headers.is_empty() || !self.key_cookies.is_empty()
+    }
+
     /// Which directives of this request are obeyed.
     pub fn honoured_of(&self, request: &Request<'_>) -> &Honoured {
         match request.is_trusted {

@@ -114,6 +114,11 @@ impl Purger {
         }
     }
 
+    /// Whether other gateways may have stored something too.
+    pub fn has_peers(&self) -> bool {
+        self.replication.is_some()
+    }
+
     /// Waits until what was purged before is known, so that the first requests are answered by it;
     /// as long as Redis answers at all.
     pub async fn ready(&self) {

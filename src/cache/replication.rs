@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
 use self::acknowledgements::Acknowledgements;
@@ -68,6 +69,8 @@ struct Standing {
     peers: Vec<(Member, Duration)>,
     /// When everything was last read or heard.
     vouched: Instant,
+    /// Says that this gateway lives.
+    living: Option<AbortHandle>,
 }
 
 impl Standing {
@@ -80,6 +83,7 @@ impl Standing {
             floor: 0,
             peers: Vec::new(),
             vouched: Instant::now(),
+            living: None,
         }
     }
 
@@ -133,6 +137,7 @@ impl Replication {
         patience: Option<Duration>,
     ) -> Arc<Self> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        tombstones.informed(false);
         let replication = Arc::new(Self {
             own: Member {
                 name,
@@ -149,7 +154,8 @@ impl Replication {
         let (acknowledge, acknowledged) = mpsc::channel(WAITING);
         tokio::spawn(replication.clone().listen(acknowledge));
         tokio::spawn(replication.clone().acknowledge(acknowledged));
-        tokio::spawn(replication.clone().live(patience));
+        let living = tokio::spawn(replication.clone().live(patience));
+        replication.standing.lock().living = Some(living.abort_handle());
         tokio::spawn(replication.clone().send());
         replication
     }
@@ -208,6 +214,10 @@ impl Replication {
 
     /// Nobody is to wait for this gateway any more.
     pub async fn leave(&self) {
+        // What it has said already comes to Redis before this.
+        if let Some(living) = self.standing.lock().living.take() {
+            living.abort();
+        }
         let mut remove = cmd("ZREM");
         remove.arg(self.gateways()).arg(self.own.text());
         // Without an answer the others find out by themselves.
@@ -327,6 +337,9 @@ impl Replication {
                 tracing::debug!(%away, "purges of other gateways are not read");
             }
             let vouched = self.standing.lock().vouched.elapsed();
+            if vouched > SILENT {
+                self.tombstones.informed(false);
+            }
             let doubts = patience.is_some_and(|patience| vouched > patience + LIVE_EVERY);
             if doubts != doubted {
                 doubted = doubts;
@@ -371,6 +384,7 @@ impl Replication {
             }
             let known = standing.read(gaps, last);
             self.tombstones.heard(known);
+            self.tombstones.informed(true);
             standing.peers = self.peers(now, there);
             is_continuous && standing.floor < floor && count < MOST_KEPT / 2
         };
@@ -473,4 +487,67 @@ fn time_of(number: u64) -> SystemTime {
 /// Of this process and moment.
 fn random() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Subscribed, and everything up to 10 was read.
+    fn continuous() -> Standing {
+        let mut standing = Standing::new();
+        standing.gap(true);
+        assert_eq!(standing.read(1, 10), 10);
+        standing
+    }
+
+    #[test]
+    fn what_follows_what_is_known_is_known() {
+        let mut standing = continuous();
+        assert_eq!(standing.hear(10, 11, 10), Some(11));
+        assert_eq!(standing.hear(11, 15, 11), Some(15));
+        // Heard of by somebody else's question already.
+        assert_eq!(standing.hear(12, 14, 15), Some(14));
+    }
+
+    #[test]
+    fn after_a_gap_nothing_is_known_before_all_is_read() {
+        let mut standing = continuous();
+        assert_eq!(standing.hear(11, 12, 10), None, "what was 11?");
+        assert_eq!(standing.hear(12, 13, 10), None);
+        assert!(!standing.is_continuous());
+        // What was heard since continues what was read.
+        assert_eq!(standing.read(standing.gaps, 12), 13);
+        assert_eq!(standing.hear(13, 14, 13), Some(14));
+    }
+
+    #[test]
+    fn what_was_read_before_a_gap_does_not_end_it() {
+        let mut standing = continuous();
+        let before = standing.gaps;
+        standing.gap(true);
+        assert_eq!(standing.read(before, 11), 11);
+        assert!(!standing.is_continuous());
+    }
+
+    #[test]
+    fn without_messages_reading_is_never_enough() {
+        let mut standing = continuous();
+        standing.gap(false);
+        assert_eq!(standing.read(standing.gaps, 20), 20);
+        assert!(!standing.is_continuous());
+    }
+
+    #[test]
+    fn who_is_silent_for_longer_than_it_may_vouch_for_serves_nothing() {
+        let member = |patience_ms| Member {
+            name: Name::new("a"),
+            instance: 1,
+            patience_ms,
+        };
+        let minute = Duration::from_secs(60);
+        assert!(serves(&member(None), minute));
+        assert!(serves(&member(Some(59_000)), minute));
+        assert!(!serves(&member(Some(0)), minute));
+    }
 }

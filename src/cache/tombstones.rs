@@ -94,6 +94,8 @@ pub struct Tombstones {
     shared: AtomicU64,
     /// Whether there may be purges that nobody could tell us of.
     doubted: AtomicBool,
+    /// Whether what other gateways have purged may not be known.
+    uninformed: AtomicBool,
     known: RwLock<Known>,
 }
 
@@ -182,6 +184,17 @@ impl Tombstones {
         self.doubted.store(is_doubted, Ordering::Relaxed);
     }
 
+    /// The number here of the last purge of a scope; zero if there was none.
+    pub fn last_of(&self, scope: &Scope<'_>) -> u64 {
+        let known = self.known.read();
+        known.graves.get(&scope.digest()).map_or(0, Grave::own)
+    }
+
+    /// Without what other gateways have purged, nothing that they stored is taken.
+    pub fn informed(&self, is_informed: bool) {
+        self.uninformed.store(!is_informed, Ordering::Relaxed);
+    }
+
     /// Every scope whose last purge has a number for all, with that number; and the number up to which
     /// some may be forgotten.
     pub fn numbered(&self) -> (Vec<(u64, Strength, Digest)>, u64) {
@@ -219,7 +232,9 @@ impl Tombstones {
     /// [`Epoch::shared`]; and the epoch to judge it by from now on.
     pub fn adopt(&self, shared: u64, key: &Key, tags: &[Tag]) -> (Verdict, Epoch) {
         let known = self.known.read();
-        let verdict = match shared < known.floor.shared {
+        let is_unknown =
+            self.uninformed.load(Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed);
+        let verdict = match is_unknown || shared < known.floor.shared {
             true => Verdict::Purged,
             false => known.verdict(&key.url(), tags, |mark| {
                 mark.shared.is_none_or(|number| number > shared)
@@ -427,6 +442,10 @@ mod tests {
         assert_eq!(adopted(u64::MAX), Verdict::Purged);
         tombstones.learn(&purge, 200, at(0));
         assert_eq!(adopted(200), Verdict::Good);
+        for is_informed in [false, true] {
+            tombstones.informed(is_informed);
+            assert_eq!(adopted(200) == Verdict::Good, is_informed);
+        }
         // What was taken is judged by what comes after it.
         let (_, epoch) = tombstones.adopt(200, &key, &news);
         tombstones.purge(&purge);

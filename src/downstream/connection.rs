@@ -316,6 +316,12 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Where bytes are gathered, with room for so many more.
+    pub fn gathering(&mut self, room: usize) -> &mut BytesMut {
+        self.unsent.reserve(room);
+        &mut self.unsent
+    }
+
     /// Gathers bytes to be sent with the next write, or as soon as their reader has to wait.
     pub fn gather(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use super::{Asked, Exchange, entry};
 use crate::cache::frame::Digest;
 use crate::cache::invalidation;
+use crate::cache::key::Key;
 use crate::cache::scope::Scope;
 use crate::cache::tags::TooManyTags;
 use crate::cache::tombstones::{Purge, Strength};
@@ -30,7 +31,7 @@ impl<'a> Described<'a> {
             exchange,
             method,
             fields,
-            host: asked.host.as_ref().map(Host::to_string).unwrap_or_default(),
+            host: asked.host.as_ref().map(Host::to_text).unwrap_or_default(),
         }
     }
 
@@ -79,7 +80,9 @@ pub fn invalidate(
             path: place.path.into(),
             query: place.query.map(Into::into),
         };
-        scopes.push(url_scope(&exchange.plan, &asked));
+        if may_be_stored(gateway, &asked, &described) {
+            scopes.push(url_scope(&exchange.plan, &asked));
+        }
     }
     if !scopes.is_empty() {
         gateway.purger().purge_soon(Purge {
@@ -87,6 +90,27 @@ pub fn invalidate(
             strength: Strength::Hard,
         });
     }
+}
+
+/// Whether a response to a GET of this URL may be stored somewhere. Applications answer changes under many URLs
+/// that nobody gets, and what is purged has to be remembered.
+fn may_be_stored(gateway: &Gateway, asked: &Asked, described: &Described<'_>) -> bool {
+    let route = entry::find(&described.exchange.plan, asked, &Method::GET).ok();
+    let Some(caching) = route.and_then(|route| route.cache.clone()) else {
+        return false;
+    };
+    let policy = &caching.policy;
+    if gateway.purger().has_peers() || policy.has_key_of_its_own() {
+        return true;
+    }
+    let request = Request {
+        method: &Method::GET,
+        path: &asked.path,
+        query: asked.query.as_deref(),
+        ..described.request()
+    };
+    let key = Key::of(&request, &caching.scope, policy);
+    gateway.memory().has(&key) || gateway.fills().has(key.digest())
 }
 
 /// The scope of every response to a GET of this URL, whatever it is stored by beside.

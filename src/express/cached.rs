@@ -144,7 +144,8 @@ impl Lane<'_> {
             }
             // A part is for whom it was asked for, and for who comes when it is stored.
             let is_alone = wants_part || !memory.expects_something(&key);
-            if let Some(leading) = leading.take().or_else(|| is_alone.then(Leading::alone)) {
+            let alone = || is_alone.then(|| self.gateway.fills().alone(key.digest()));
+            if let Some(leading) = leading.take().or_else(alone) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
@@ -233,7 +234,8 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
         let about = Stored::Stale(stored.clone());
-        let mut fetch = self.fetch(caching, key, about, Leading::alone());
+        let alone = self.gateway.fills().alone(key.digest());
+        let mut fetch = self.fetch(caching, key, about, alone);
         let asked = self.gateway.memory().tombstones().epoch();
         let sent = SystemTime::now();
         let (origin, head) = self.reach(forward).await?;
@@ -275,7 +277,7 @@ impl Lane<'_> {
         };
         let is_better = match (&elsewhere, found) {
             (Found::Entry(entry), Found::Entry(own)) => {
-                own.facts.part.is_some() || entry.received > own.received
+                own.facts.part.is_some() || entry.received() > own.received()
             }
             (Found::Entry(_), _) => true,
             (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,

@@ -192,8 +192,9 @@ impl Http1<'_> {
         // In chunks where there is a body and nobody knows its length.
         self.chunked = !bodiless && !matches!(framing, Framing::Length(_));
         entry::dress(exchange, &mut head);
-        let mut wire = BytesMut::with_capacity(head.longest() + OWN_LINES);
-        head.write(&mut wire);
+        // Among what is gathered already: it leaves with the first bytes of the body.
+        let wire = self.connection.gathering(head.longest() + OWN_LINES);
+        head.write(wire);
         if !head.has(&DATE) {
             let now = httpdate::HttpDate::from(SystemTime::now());
             wire.put_slice(format!("Date: {now}\r\n").as_bytes());
@@ -205,7 +206,6 @@ impl Http1<'_> {
             wire.put_slice(b"Connection: close\r\n");
         }
         wire.put_slice(b"\r\n");
-        self.connection.gather(&wire);
     }
 }
 

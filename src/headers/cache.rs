@@ -1,17 +1,22 @@
 //! What the cache had to do with an answer, as clients and records are told: `Age`, `Cache-Status`
 //! (RFC 9211), `X-Cache`.
 
+use std::fmt::Write;
 use std::time::SystemTime;
 
 use super::policy::{Dressed, Name};
 use crate::cache::freshness::Freshness;
 use crate::cache::status::{CacheStatus, Disposition, Forward, Outcome, Tier};
+use crate::short::Short;
 
 static AGE: Name = Name::of("age", "Age");
 static CACHE_STATUS: Name = Name::of("cache-status", "Cache-Status");
 static X_CACHE: Name = Name::of("x-cache", "X-Cache");
 static X_CACHE_HITS: Name = Name::of("x-cache-hits", "X-Cache-Hits");
 static X_CACHE_MISSES: Name = Name::of("x-cache-misses", "X-Cache-Misses");
+
+/// Bytes of a `Cache-Status` that most do not exceed.
+const USUAL_STATUS: usize = 96;
 
 /// How one answer came about. Never stored.
 #[derive(Clone, Debug)]
@@ -71,9 +76,13 @@ impl Told {
     pub fn finish(&self, response: &mut impl Dressed) {
         let status = self.status();
         if let Some(age) = self.age {
-            response.set(&AGE, age.to_string().as_bytes());
+            let mut seconds = Short::<20>::default();
+            seconds.push_decimal(age);
+            response.set(&AGE, seconds.as_bytes());
         }
-        response.add(&CACHE_STATUS, status.to_string().as_bytes());
+        let mut text = String::with_capacity(USUAL_STATUS);
+        write!(text, "{status}").expect("a string takes all");
+        response.add(&CACHE_STATUS, text.as_bytes());
         response.set(&X_CACHE, status.disposition().in_capitals().as_bytes());
         if let Some((hits, misses)) = self.counts {
             response.set(&X_CACHE_HITS, hits.to_string().as_bytes());

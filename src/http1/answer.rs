@@ -150,6 +150,13 @@ impl ResponseHead {
         self.fields.iter().map(|field| self.part(&field.name))
     }
 
+    /// Visits every line that came and is left, name and value.
+    pub fn each_line(&self, mut visit: impl FnMut(&[u8], &[u8])) {
+        for field in &self.fields {
+            visit(self.part(&field.name), self.part(&field.value));
+        }
+    }
+
     /// Every line that came and is left, name and value.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = (&[u8], Bytes)> {
         let whole = |range: &Range<u32>| range.start as usize..range.end as usize;
@@ -218,13 +225,33 @@ impl ResponseHead {
         out.put_u8(b' ');
         out.put_slice(self.reason());
         out.put_slice(b"\r\n");
+        // Lines that follow each other as they are to be written leave in one piece.
+        let mut run = 0..0;
         for field in &self.fields {
-            out.put_slice(self.part(&field.name));
-            out.put_slice(b": ");
-            out.put_slice(self.part(&field.value));
-            out.put_slice(b"\r\n");
+            match self.line_as_written(field) {
+                Some(line) if line.start == run.end => run.end = line.end,
+                Some(line) => out.put_slice(&self.bytes[std::mem::replace(&mut run, line)]),
+                None => {
+                    out.put_slice(&self.bytes[std::mem::take(&mut run)]);
+                    out.put_slice(self.part(&field.name));
+                    out.put_slice(b": ");
+                    out.put_slice(self.part(&field.value));
+                    out.put_slice(b"\r\n");
+                }
+            }
         }
+        out.put_slice(&self.bytes[run]);
         out.put_slice(&self.added);
+    }
+
+    /// Where a line lies that is written as it came, its end included.
+    fn line_as_written(&self, field: &Field) -> Option<Range<usize>> {
+        let [name_end, value, end] =
+            [field.name.end, field.value.start, field.value.end].map(|at| at as usize);
+        let is_tight = value == name_end + 2
+            && self.bytes[name_end..value] == *b": "
+            && self.bytes.get(end..end + 2) == Some(b"\r\n");
+        is_tight.then_some(field.name.start as usize..end + 2)
     }
 
     /// Bytes that [`write`](Self::write) takes at the most: it spaces what came without a space.

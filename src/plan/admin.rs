@@ -31,10 +31,12 @@ fn token(spec: &AdminSpec, problems: &mut Problems) -> Option<Token> {
         Ok(text) => text
             .trim_end()
             .parse::<Token>()
-            .map_err(|bad| bad.to_string()),
-        Err(error) => Err(why(error).to_string()),
+            .map_err(|bad| format!("token file {}: {bad}", file.value)),
+        Err(error) => Err(format!(
+            "token file {} {}; expected a file that holds a token",
+            file.value,
+            why(error)
+        )),
     };
-    token
-        .map_err(|why| problems.note(file, format!("token file {}: {why}", file.value)))
-        .ok()
+    token.map_err(|message| problems.note(file, message)).ok()
 }

@@ -179,6 +179,20 @@ impl Host {
         &self.name
     }
 
+    /// What it prints as, without the way through a formatter.
+    pub fn to_text(&self) -> String {
+        const LONGEST_PORT: usize = ":65535".len();
+        let mut text = String::with_capacity(self.name.len() + LONGEST_PORT);
+        text.push_str(&self.name);
+        if let Some(port) = self.port {
+            let mut digits = Short::<LONGEST_PORT>::default();
+            digits.push(b":");
+            digits.push_decimal(port);
+            text.push_str(digits.as_str());
+        }
+        text
+    }
+
     /// The port that was written, if any.
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -200,17 +214,7 @@ impl From<Authority<'_>> for Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            // Without the formatter of numbers: a host is written for every request.
-            Some(port) => {
-                let mut text = Short::<6>::default();
-                text.push(b":");
-                text.push_decimal(port);
-                f.write_str(&self.name)?;
-                f.write_str(text.as_str())
-            }
-            None => f.write_str(&self.name),
-        }
+        f.write_str(&self.to_text())
     }
 }
 
