@@ -159,8 +159,7 @@ impl Freshness {
         };
         match self.is_fresh(now) {
             true => seconds(self.remaining(now)),
-            // Begun seconds count: zero would be fresh.
-            false => -seconds(self.staleness(now) + Duration::from_nanos(999_999_999)),
+            false => -seconds(self.staleness(now)),
         }
     }
 
