@@ -21,7 +21,7 @@
 //!
 //! Beside these functions, what they decide over:
 //!
-//! - `entry`: one stored response, ready to be sent, with its encoded `forms` and its `weight`; `body`: one that is still arriving
+//! - `entry`: one stored response, ready to be sent, with its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //! - `purger`: purges at this gateway, and by `replication` at the others
@@ -66,7 +66,6 @@ pub mod tags;
 pub mod targeted;
 pub mod tombstones;
 pub mod vary;
-mod weight;
 
 #[cfg(test)]
 mod properties;

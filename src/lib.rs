@@ -27,7 +27,7 @@
 //! client          the client's address behind trusted proxies; request ids
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
-//! short           texts on the stack
+//! short           texts on the stack                       weight     what pieces of memory take
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
@@ -84,4 +84,5 @@ pub mod token;
 pub mod upgrade;
 pub mod upstream;
 pub mod warm;
+mod weight;
 mod word;

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use http::Request;
 
-use crate::harness::apps::Gunicorn;
+use crate::harness::apps::Uvicorn;
 use crate::harness::coding::decoded;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::response::Response;
@@ -90,10 +90,11 @@ fn a_page_comes_in_the_coding_that_its_client_likes_best() {
     let gateway = in_front_of(&origin.address().to_string());
     for lane in LANES {
         for (accept, coding) in [
-            ("gzip, deflate, br, zstd", Some("br")),
+            ("gzip, deflate, br, zstd", Some("zstd")),
+            ("gzip, deflate, br", Some("br")),
             ("gzip, zstd;q=0.9", Some("gzip")),
             ("zstd", Some("zstd")),
-            ("*", Some("br")),
+            ("*", Some("zstd")),
             ("deflate", None),
             ("gzip;q=0", None),
             ("identity, gzip;q=0.5", None),
@@ -303,9 +304,9 @@ fn a_page_that_is_made_bit_by_bit_arrives_so() {
 }
 
 #[test]
-fn curl_reads_the_pages_of_a_real_site() {
-    let site = Gunicorn::start("one", &[]);
-    let gateway = in_front_of(&site.address().to_string());
+fn curl_reads_what_a_real_service_streams() {
+    let service = Uvicorn::start("one", &[]);
+    let gateway = in_front_of(&service.address().to_string());
     let curl = |path: &str, more: &[&str]| {
         let url = format!("http://{}{path}", gateway.addresses()[0]);
         let output = Command::new("curl")
@@ -323,18 +324,47 @@ fn curl_reads_the_pages_of_a_real_site() {
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         (head.to_ascii_lowercase(), body.to_owned())
     };
-    let (head, plain) = curl("/", &[]);
+    let path = "/stream?chunks=300&ms=0";
+    let (head, plain) = curl(path, &[]);
     assert!(
         !head.contains("content-encoding") && head.contains("vary: accept-encoding"),
         "{head}"
     );
-    assert!(plain.len() > 2000, "the front page is worth it: {plain}");
+    assert!(plain.len() > 2000, "it streams all of it: {plain}");
     for more in [
         &["--compressed"][..],
         &["--compressed", "-H", "Content-Length: 0"],
     ] {
-        let (head, compressed) = curl("/", more);
+        let (head, compressed) = curl(path, more);
         assert!(head.contains("content-encoding: "), "{head}");
         assert_eq!(compressed, plain);
+    }
+}
+
+#[test]
+fn explain_says_what_a_route_compresses_with() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("gateway.toml");
+    let config = r#"
+        server = { listen = ["127.0.0.1:8080"] }
+        compression = { codings = ["gzip", "br"], min_size = "2 KiB" }
+        upstream.app.backends = ["127.0.0.1:8000"]
+        [[route]]
+        upstream = "app"
+        [[route]]
+        path = "/off/"
+        upstream = "app"
+        compress = false
+    "#;
+    std::fs::write(&file, config).expect("the folder is writable");
+    let file = file.to_str().expect("UTF-8");
+    for (url, says) in [
+        ("http://a.example/", true),
+        ("http://a.example/off/", false),
+    ] {
+        let output = tollgate(&["explain", "--config", file, "GET", url]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = "compresses  gzip, br from 2048 bytes on";
+        assert_eq!(text.contains(line), says, "{text}");
     }
 }

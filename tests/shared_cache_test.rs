@@ -9,9 +9,9 @@ use crate::cache_test::{Gate, MINUTE, ask, counting, get, page, send, told};
 use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
 use crate::harness::load::Load;
-use crate::harness::origin::Origin;
+use crate::harness::origin::{Origin, Reply};
 use crate::harness::process::Signal;
-use crate::harness::redis::RedisServer;
+use crate::harness::redis::{RedisCluster, RedisServer};
 use crate::harness::wait_for;
 
 /// A gateway with one route, one policy and this Redis.
@@ -20,6 +20,10 @@ fn in_front_of(origin: &Origin, redis: &RedisServer) -> Gateway {
 }
 
 fn configured(origin: &Origin, redis: &RedisServer, cache: &str, policy: &str) -> Gateway {
+    at_nodes(origin, &format!("{:?}", redis.url()), cache, policy)
+}
+
+fn at_nodes(origin: &Origin, nodes: &str, cache: &str, policy: &str) -> Gateway {
     Gateway::start(&format!(
         r#"
         [server]
@@ -28,7 +32,7 @@ fn configured(origin: &Origin, redis: &RedisServer, cache: &str, policy: &str) -
         [log]
         access = "all"
         [redis]
-        nodes = ["{}"]
+        nodes = [{nodes}]
         deadline = "1s"
         [upstream.app]
         backends = ["{}"]
@@ -41,7 +45,6 @@ fn configured(origin: &Origin, redis: &RedisServer, cache: &str, policy: &str) -
         upstream = "app"
         cache = "pages"
         "#,
-        redis.url(),
         origin.address()
     ))
 }
@@ -131,6 +134,36 @@ fn variants_stand_side_by_side_for_all_gateways() {
 }
 
 #[test]
+fn a_cluster_keeps_pages_and_variants_too() {
+    let redis = RedisCluster::start();
+    let origin = Origin::with(|request| {
+        let vary = match request.head_text().contains("/varies") {
+            true => "Cache-Control: max-age=60\r\nVary: X-Theme\r\n",
+            false => MINUTE,
+        };
+        page(vary, &request.fields("x-theme").join("+"))
+    });
+    let (one, other) = [(); 2]
+        .map(|()| at_nodes(&origin, &redis.urls(), "", ""))
+        .into();
+    // Enough for every master to have some.
+    let paths: Vec<_> = (0..8)
+        .map(|n| format!("/{n}"))
+        .chain(["/varies".to_owned()])
+        .collect();
+    for path in &paths {
+        ask(&one, "GET", path, "X-Theme: dark\r\n");
+    }
+    // Orderly gone, it has written everything.
+    one.signal(Signal::Terminate);
+    one.wait_for_log("its end", |line| line.contains("ended"));
+    for path in &paths {
+        let answer = ask(&other, "GET", path, "X-Theme: dark\r\n");
+        assert_eq!(told(&answer), ("HIT", "dark".to_owned()), "{path}");
+    }
+}
+
+#[test]
 fn ranges_and_heads_are_answered_from_redis() {
     let redis = RedisServer::start();
     let origin = counting("Cache-Control: max-age=60\r\nETag: \"1\"\r\n");
@@ -157,31 +190,61 @@ fn ranges_and_heads_are_answered_from_redis() {
     assert_eq!(origin.received().len(), 1);
 }
 
-#[test]
-fn a_304_renews_what_stands_in_redis_and_sends_no_body_there() {
-    let redis = RedisServer::start();
-    let origin = Origin::with(|request| match &*request.fields("if-none-match") {
+/// Stale at once, and fresh for a minute when it is asked about.
+fn renewed() -> Origin {
+    Origin::with(|request| match &*request.fields("if-none-match") {
         [] => page("Cache-Control: no-cache\r\nETag: \"1\"\r\n", "page"),
-        _ => crate::harness::origin::Reply::raw(
+        _ => Reply::raw(
             "HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\nETag: \"1\"\r\n\r\n",
         ),
-    });
-    let first = in_front_of(&origin, &redis);
-    get(&first, "/");
+    })
+}
+
+fn meta(redis: &RedisServer, key: &str) -> Vec<u8> {
+    redis.command(&["HGET", key, "meta"])
+}
+
+#[test]
+fn a_304_to_one_gateway_renews_the_page_for_all() {
+    let redis = RedisServer::start();
+    let origin = renewed();
+    get(&in_front_of(&origin, &redis), "/");
     let key = wait_for_keys(&redis, 1).remove(0);
-    // Another body of the same length and no meta: if one is sent, this one is gone.
-    let mark = "redis.call('HSET', KEYS[1], 'mark', '1') return redis.call('STRLEN', 'none')";
-    redis.command::<i64>(&["EVAL", mark, "1", &key]);
-    let before: Vec<u8> = redis.command(&["HGET", &key, "meta"]);
+    let before = meta(&redis, &key);
     let second = in_front_of(&origin, &redis);
     assert_eq!(told(&get(&second, "/")), ("REVALIDATED", "page".to_owned()));
-    wait_for("the renewed entry", || {
-        let now: Vec<u8> = redis.command(&["HGET", &key, "meta"]);
-        (now != before).then_some(())
+    wait_for("the renewed page", || {
+        (meta(&redis, &key) != before).then_some(())
     });
     let third = in_front_of(&origin, &redis);
     assert_eq!(told(&get(&third, "/")), ("HIT", "page".to_owned()));
     assert_eq!(origin.received().len(), 2);
+}
+
+#[test]
+fn a_304_sends_the_body_to_redis_only_where_it_is_gone() {
+    let redis = RedisServer::start();
+    let origin = renewed();
+    let gateway = in_front_of(&origin, &redis);
+    get(&gateway, "/");
+    let key = wait_for_keys(&redis, 1).remove(0);
+    let before = meta(&redis, &key);
+    redis.command::<()>(&["HDEL", &key, "body"]);
+    get(&gateway, "/");
+    wait_for("the renewed page", || {
+        (meta(&redis, &key) != before).then_some(())
+    });
+    assert!(!redis.command::<bool>(&["HEXISTS", &key, "body"]));
+    get(&gateway, "/other");
+    let keys = wait_for_keys(&redis, 2);
+    let key = keys
+        .iter()
+        .find(|other| **other != key)
+        .expect("another one");
+    redis.command::<()>(&["DEL", key]);
+    get(&gateway, "/other");
+    wait_for_keys(&redis, 2);
+    assert_eq!(redis.command::<String>(&["HGET", key, "body"]), "page");
 }
 
 #[test]
@@ -245,6 +308,29 @@ fn what_is_odd_in_redis_is_a_miss_and_is_replaced() {
             (body.ok()? == expected).then_some(())
         });
     }
+}
+
+#[test]
+fn what_one_gateway_has_outdated_no_other_gives_from_redis() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let first = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&first, "/")), ("MISS", "page 1".to_owned()));
+    wait_for_keys(&redis, 1);
+    ask(&first, "POST", "/", "Content-Length: 0\r\n");
+    wait_for("the purge to stand in Redis", || {
+        let scopes: usize = redis.command(&["EXISTS", "tollgate:{purge}:history"]);
+        (scopes > 0).then_some(())
+    });
+    let second = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&second, "/")), ("MISS", "page 3".to_owned()));
+    // And what was asked for since is good for both.
+    let key = wait_for_keys(&redis, 1).remove(0);
+    wait_for("the new page to stand there", || {
+        let body: String = redis.command(&["HGET", &key, "body"]);
+        (body == "page 3").then_some(())
+    });
+    assert_eq!(told(&get(&first, "/")), ("HIT", "page 3".to_owned()));
 }
 
 fn clients(gateways: &[Gateway], each: usize) -> Vec<Connection> {

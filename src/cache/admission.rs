@@ -15,8 +15,9 @@ use super::policy::Policy;
 use super::status::Forward;
 use super::tags::{self, Tag};
 use super::vary::{UnnamedCookie, Variant, Vary};
-use super::{Exchange, Request, Response, stored, weight};
+use super::{Exchange, Request, Response, stored};
 use crate::http1::grammar::decimal;
+use crate::weight;
 use crate::word::choice;
 
 choice! {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
@@ -20,10 +20,10 @@ use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
 use super::tombstones::{Epoch, Tombstones, Verdict};
-use super::weight;
-use crate::compression::Coding;
-use crate::http1::packed::line;
+use crate::compression::{Coding, representation};
+use crate::http1::packed::{line, map};
 use crate::http1::{PackedHead, ResponseHead};
+use crate::weight;
 
 /// A response that answers more than one request.
 pub struct Entry {
@@ -33,10 +33,8 @@ pub struct Entry {
     pub asked: Epoch,
     /// The number of the last purge at which it was found to be good.
     judged: AtomicU64,
-    /// When its head had arrived.
-    pub received: SystemTime,
-    /// When nothing can come of it any more.
-    pub kept_until: SystemTime,
+    kept_until: Stamp,
+    received: Stamp,
     head: PackedHead,
     /// Of a whole body.
     forms: Forms,
@@ -67,13 +65,13 @@ impl Entry {
         policy: &Policy,
     ) -> Self {
         Self {
-            kept_until: admission.keep_until(policy),
+            kept_until: admission.keep_until(policy).into(),
             head: compose(admission.facts.status, reason, &admission.fields),
             facts: admission.facts,
             content,
             asked: times.asked,
             judged: AtomicU64::new(times.asked.own()),
-            received: times.received,
+            received: times.received.into(),
             forms: Forms::default(),
         }
     }
@@ -118,8 +116,8 @@ impl Entry {
             facts,
             content: Content::Whole(body),
             head,
-            forms: Forms::default(),
             judged: AtomicU64::new(self.asked.own()),
+            forms: Forms::default(),
             ..*self
         }
     }
@@ -158,8 +156,8 @@ impl Entry {
             },
             content: self.content.clone(),
             head: self.head.clone(),
-            forms: self.forms.under_another_head(),
             judged: AtomicU64::new(asked.own()),
+            forms: self.forms.under_another_head(),
             asked,
             ..*self
         }
@@ -178,15 +176,11 @@ impl Entry {
 
     /// Its encoded form: `None` if it has not been made, `Some(None)` if the body is better as it is.
     pub fn form(&self, coding: Coding) -> Option<Option<Form<'_>>> {
-        // What clients may read: the head has lost what is only for us.
-        let fields = || {
+        self.forms.get(coding, |length| {
             let mut fields = self.fields();
-            for name in self.fields().keys().filter(|name| is_for_us(name)) {
-                fields.remove(name);
-            }
-            fields
-        };
-        self.forms.get(coding, &self.head, fields)
+            representation::encode(&mut fields, coding, Some(length));
+            compose(self.facts.status, self.head.reason(), &fields)
+        })
     }
 
     /// The head of a whole answer, without `Age`.
@@ -199,6 +193,11 @@ impl Entry {
         self.facts.part.as_deref().copied()
     }
 
+    /// When its head had arrived.
+    pub fn received(&self) -> SystemTime {
+        self.received.time()
+    }
+
     pub fn reason(&self) -> &[u8] {
         self.head.reason()
     }
@@ -208,11 +207,16 @@ impl Entry {
         self.fields_where(|_| true)
     }
 
+    /// When nothing can come of it any more.
+    pub fn kept_until(&self) -> SystemTime {
+        self.kept_until.time()
+    }
+
     pub fn validators(&self) -> Validators {
         const READ: [HeaderName; 3] = [DATE, ETAG, LAST_MODIFIED];
         let fields =
             self.fields_where(|name| READ.iter().any(|read| read.as_str().as_bytes() == name));
-        Validators::of(&fields, self.received)
+        Validators::of(&fields, self.received.time())
     }
 
     /// Bytes of memory that it takes.
@@ -221,27 +225,36 @@ impl Entry {
             Content::Whole(body) => weight::of_bytes(body.len()),
             Content::Growing(_) => 0,
         };
-        let [text, lines] = self.head.pieces();
         weight::of_shared::<Self>()
             + self.facts.weight()
-            + weight::of_bytes(text)
-            + weight::of_piece(lines)
+            + self.head.weight()
             + body
             + self.forms.weight()
     }
 
     fn fields_where(&self, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
-        let mut fields = HeaderMap::new();
-        for (name, value) in self.head.lines().filter(|(name, _)| wanted(name)) {
-            let name = HeaderName::from_bytes(name).expect("it was a name before");
-            let value = HeaderValue::from_bytes(value).expect("it was a value before");
-            fields.append(name, value);
-        }
-        fields
+        map(self.head.lines().filter(|(name, _)| wanted(name)))
     }
 }
 
 /// What is only for us is kept and not sent.
+/// A time in eight bytes: nanoseconds since 1970, until the year 2554.
+#[derive(Clone, Copy)]
+struct Stamp(u64);
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Stamp {
+    fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.0)
+    }
+}
+
 pub(super) fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
     let (kept, sent): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| is_for_us(name));
     let lines = |fields: Vec<_>| fields.into_iter().map(line).collect::<Vec<_>>();

@@ -1,19 +1,20 @@
 //! The encoded forms of one stored response: each made once, when it is first wanted, and found again without a lock.
 
-use std::mem::size_of;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
-use super::entry::compose;
-use crate::compression::{Coding, encoder, representation};
+use crate::compression::{Coding, encoder};
 use crate::http1::PackedHead;
+use crate::weight;
 
-/// A body up to that length is encoded where it is wanted, in bytes: one millisecond of work or two. What is longer is
+/// A body up to that length is encoded where it is wanted, in bytes: a millisecond of work. What is longer is
 /// encoded beside the connections.
 const SMALL: usize = 16 << 10;
+
+/// How many bodies are encoded beside the connections at once: br takes some 20 MiB for each.
+static ENCODERS: Semaphore = Semaphore::const_new(4);
 
 /// The forms of a body, whatever is said of it.
 type Bodies = [OnceCell<Option<Bytes>>; Coding::COUNT];
@@ -46,23 +47,18 @@ impl Forms {
         })))
     }
 
-    /// The form of this coding, of a response with these fields under `identity`: `None` if its body has not been made,
-    /// `Some(None)` if that is not worth it.
+    /// The form of this coding: `None` if its body has not been made, `Some(None)` if that is not worth it. `head` makes
+    /// what is said of it, once, of the length of the body.
     pub fn get(
         &self,
         coding: Coding,
-        identity: &PackedHead,
-        fields: impl FnOnce() -> HeaderMap,
+        head: impl FnOnce(usize) -> PackedHead,
     ) -> Option<Option<Form<'_>>> {
         let made = self.0.get()?;
         let Some(body) = made.bodies[coding.place()].get()? else {
             return Some(None);
         };
-        let head = made.heads[coding.place()].get_or_init(|| {
-            let mut fields = fields();
-            representation::encode(&mut fields, coding, Some(body.len()));
-            compose(identity.status(), identity.reason(), &fields)
-        });
+        let head = made.heads[coding.place()].get_or_init(|| head(body.len()));
         Some(Some(Form { head, body }))
     }
 
@@ -74,9 +70,12 @@ impl Forms {
             if body.len() <= SMALL {
                 return encoder::whole(body, coding, level);
             }
+            let permit = ENCODERS.acquire().await;
             let body = body.clone();
             let encoded = tokio::task::spawn_blocking(move || encoder::whole(&body, coding, level));
-            encoded.await.expect("encoders do not panic")
+            let encoded = encoded.await.expect("encoders do not panic");
+            drop(permit);
+            encoded
         };
         let made = self.0.get_or_init(Box::default);
         made.bodies[coding.place()].get_or_init(|| encoded).await;
@@ -90,24 +89,25 @@ impl Forms {
         };
         let bodies = made.bodies.iter().filter_map(|body| body.get()?.as_ref());
         let heads = made.heads.iter().filter_map(OnceLock::get);
-        size_of::<Made>()
-            + size_of::<Bodies>()
-            + bodies.map(Bytes::len).sum::<usize>()
-            + heads
-                .map(|head| head.pieces().into_iter().sum::<usize>())
+        weight::of_piece(size_of::<Made>())
+            + weight::of_shared::<Bodies>()
+            + bodies
+                .map(|body| weight::of_bytes(body.len()))
                 .sum::<usize>()
+            + heads.map(PackedHead::weight).sum::<usize>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::cache::entry::compose;
 
     fn get(forms: &Forms, coding: Coding) -> Option<Option<Form<'_>>> {
-        let identity = compose(StatusCode::OK, b"Fine", &HeaderMap::new());
-        forms.get(coding, &identity, HeaderMap::new)
+        let head = |_| compose(StatusCode::OK, b"Fine", &HeaderMap::new());
+        forms.get(coding, head)
     }
 
     #[tokio::test]

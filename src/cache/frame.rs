@@ -65,7 +65,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Bytes on the stack as long as a usual key fits.
-pub(super) type Bytes = SmallVec<[u8; 256]>;
+type Bytes = SmallVec<[u8; 256]>;
 
 /// Framed parts and their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,14 +75,6 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// `bytes` are what a frame has come to.
-    pub(super) fn of(bytes: Bytes) -> Self {
-        Self {
-            digest: Digest::of(&bytes),
-            bytes,
-        }
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -134,7 +126,10 @@ impl Frame {
     }
 
     pub fn finish(self) -> Framed {
-        Framed::of(self.bytes)
+        Framed {
+            digest: Digest::of(&self.bytes),
+            bytes: self.bytes,
+        }
     }
 }
 

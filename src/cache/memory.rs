@@ -4,6 +4,7 @@
 //! all that decides. A slot is found by digest and held to the bytes of its key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -20,7 +21,7 @@ use super::policy::Policy;
 use super::reuse;
 use super::tombstones::{Tombstones, Verdict};
 use super::vary::{UnnamedCookie, Variant};
-use super::weight;
+use crate::weight;
 
 /// How long the requests of a key whose response was not stored do not wait for one another.
 const ALONE: Duration = Duration::from_secs(60);
@@ -28,10 +29,15 @@ const ALONE: Duration = Duration::from_secs(60);
 /// What moka needs for one key, in bytes: nodes of its queues and of its timer, its place in the table.
 const BYTES_OF_KEY: usize = 320;
 
+/// What comes between two times at which moka makes room is at most this part of the capacity.
+const UNSETTLED: u64 = 64;
+
 /// Where responses are kept.
 pub struct Memory {
     slots: Cache<Digest, Arc<Slot>>,
     capacity: u64,
+    /// Bytes that came since moka has made room.
+    unsettled: AtomicU64,
     tombstones: Arc<Tombstones>,
 }
 
@@ -70,7 +76,7 @@ impl Memory {
     /// Keeps at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let slots = Cache::builder()
-            .max_capacity(capacity)
+            .max_capacity(capacity - capacity / UNSETTLED)
             .weigher(|_: &Digest, slot: &Arc<Slot>| {
                 u32::try_from(slot.weight()).unwrap_or(u32::MAX)
             })
@@ -79,6 +85,7 @@ impl Memory {
         Self {
             slots,
             capacity,
+            unsettled: AtomicU64::new(0),
             tombstones: Arc::default(),
         }
     }
@@ -169,15 +176,17 @@ impl Memory {
     }
 
     /// Keeps an entry whose body is there, in place of the one of its variant. `false`: it was purged
-    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it
-    /// is larger than everything together may be.
+    /// meanwhile, there is no place for it, it is a part of what is there whole and fresh, or it is larger
+    /// than everything together may be.
     pub fn store(&self, key: &Key, entry: Arc<Entry>, policy: &Policy) -> bool {
-        if entry.weight() as u64 > self.capacity {
+        let weight = entry.weight() as u64;
+        if weight > self.capacity {
             return false;
         }
         let stored = self.change(key, |slot| {
             let is_purged = entry.judge(&self.tombstones, key) == Verdict::Purged;
-            let mut variants: SmallVec<[_; 1]> = self.others(key, slot, &entry).cloned().collect();
+            let others = self.others(key, slot, &entry).cloned();
+            let mut variants: SmallVec<[_; 1]> = others.collect();
             if is_purged || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
@@ -188,10 +197,23 @@ impl Memory {
                 alone_until: None,
             })
         });
-        matches!(
+        let is_stored = matches!(
             stored,
             CompResult::Inserted(_) | CompResult::ReplacedWith(_)
-        )
+        );
+        if is_stored {
+            self.settle(weight);
+        }
+        is_stored
+    }
+
+    /// Makes room for what came. moka by itself does so for every 64 entries, however large they are.
+    fn settle(&self, bytes: u64) {
+        let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsettled > self.capacity / UNSETTLED {
+            self.unsettled.store(0, Ordering::Relaxed);
+            self.slots.run_pending_tasks();
+        }
     }
 
     /// Weighs an entry that has grown, if it is still kept.
@@ -243,7 +265,7 @@ impl Memory {
         slot.variants.iter().filter(move |other| {
             other.facts.vary == entry.facts.vary
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
-                && other.kept_until > now
+                && other.kept_until() > now
                 && other.judge(&self.tombstones, key) != Verdict::Purged
         })
     }
@@ -292,7 +314,7 @@ impl Slot {
 
     /// How long it is of any use.
     fn useful_for(&self) -> Duration {
-        let kept = self.variants.iter().map(|entry| entry.kept_until).max();
+        let kept = self.variants.iter().map(|entry| entry.kept_until()).max();
         let kept = kept.and_then(|until| until.duration_since(SystemTime::now()).ok());
         let alone = self.alone_until.map(|_| ALONE);
         [kept, alone]

@@ -51,11 +51,6 @@ impl<'a> Preferences<'a> {
         }
     }
 
-    /// Every name with its quality in thousandths, the most welcome first.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], u16)> + Clone {
-        self.0.iter().map(|item| (item.name, item.quality))
-    }
-
     /// What is more welcome than all else, if one item is.
     pub fn favourite(&self) -> Option<&'a [u8]> {
         let first = self.0.first()?;
@@ -65,6 +60,15 @@ impl<'a> Preferences<'a> {
             .is_none_or(|next| next.quality < first.quality);
         (is_alone && first.quality > 0 && first.name != b"*").then_some(first.name)
     }
+}
+
+/// The members of a list in the order in which they stand, each with its quality in thousandths; `None` is one that is no
+/// preference.
+pub fn members<'a>(
+    fields: &'a HeaderMap,
+    field: &'a HeaderName,
+) -> impl Iterator<Item = Option<(&'a [u8], u16)>> {
+    list::members(fields, field).map(|member| item(member).map(|item| (item.name, item.quality)))
 }
 
 /// The favourite of a field, such as the language that a client wants most.

@@ -329,7 +329,7 @@ fn understood(fields: [Option<Vec<u8>>; 4], key: &Key, policy: &Policy) -> Optio
         _ => return None,
     };
     let record = Record::read(&meta?, body, key, policy)?;
-    let is_kept = record.entry.kept_until > SystemTime::now();
+    let is_kept = record.entry.kept_until() > SystemTime::now();
     Some(match is_kept {
         true => Read::Record(Arc::new(record)),
         false => Read::Nothing,

@@ -1,7 +1,7 @@
 //! A body encoded as it comes, or whole. What comes out decodes to what went in.
 //!
 //! Memory, of one body on its way: about 1 MiB for br and zstd, whose windows are held to `WINDOW`, and 300 KiB for gzip.
-//! Time, at the default levels: some 15 to 25 ns a byte, so a piece of 64 KiB takes one or two milliseconds.
+//! Time, at the default levels: 1 ns a byte for zstd, some 10 for br and gzip, so a piece of 64 KiB takes less than a millisecond.
 
 use std::io::{self, Write};
 use std::mem;

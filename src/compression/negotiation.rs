@@ -5,17 +5,14 @@ use super::Coding;
 /// The most welcome of the codings that are `offered`, of equally welcome ones the first; `None` where the
 /// body is to stay as it is.
 ///
-/// `accepted`: the names of `Accept-Encoding` with their qualities in thousandths, the best first.
+/// `accepted`: the names of `Accept-Encoding` with their qualities in thousandths; of one that is named twice the better counts.
 /// `*` stands for all that are not named. A client that refuses the body as it is, too, is not heard
 /// in that: RFC 9110 leaves it to the server, and an answer is worth more than none.
-pub fn choose<'a>(
-    accepted: impl Iterator<Item = (&'a [u8], u16)> + Clone,
-    offered: &[Coding],
-) -> Option<Coding> {
+pub fn choose(accepted: &[(&[u8], u16)], offered: &[Coding]) -> Option<Coding> {
     let quality = |wanted: &str| {
-        let mut accepted = accepted.clone();
-        let named = accepted.find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));
-        named.map(|(_, quality)| quality)
+        let is_named = |name: &[u8]| name.eq_ignore_ascii_case(wanted.as_bytes());
+        let named = accepted.iter().filter(|(name, _)| is_named(name));
+        named.map(|(_, quality)| *quality).max()
     };
     let any = quality("*").unwrap_or(0);
     let identity = quality("identity").unwrap_or(0);
@@ -53,10 +50,16 @@ mod tests {
             (&[("gzip", 500), ("identity", 0)], &all, Some(Gzip)),
             (&[("identity", 1000)], &all, None),
             (&[("identity", 500), ("*", 100)], &all, None),
+            (&[("gzip", 0), ("gzip", 500)], &all, Some(Gzip)),
         ] {
-            let names = accepted.iter();
-            let names = names.map(|(name, quality)| (name.as_bytes(), *quality));
-            assert_eq!(choose(names, offered), expected, "{accepted:?} {offered:?}");
+            let accepted = accepted.iter();
+            let accepted = accepted.map(|(name, quality)| (name.as_bytes(), *quality));
+            let accepted: Vec<_> = accepted.collect();
+            assert_eq!(
+                choose(&accepted, offered),
+                expected,
+                "{accepted:?} {offered:?}"
+            );
         }
     }
 }

@@ -4,17 +4,18 @@
 use std::sync::LazyLock;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, ETAG, IF_NONE_MATCH, RANGE};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
+use smallvec::SmallVec;
 
 use super::Exchange;
 use super::ingress::Parsed;
 use crate::cache::cookies::{self, CookieRules, Kind};
 use crate::cache::entity::{self, EntityTag};
-use crate::cache::preference::Preferences;
+use crate::cache::preference;
 use crate::compression::encoder::Encoder;
 use crate::compression::negotiation::choose;
 use crate::compression::{Coding, Compression};
-use crate::headers::encoding::{is_encodable, is_part, is_public, varies};
+use crate::headers::encoding::Said;
 use crate::headers::policy::Dressed;
 
 /// What a client would take, of what its route offers.
@@ -37,8 +38,9 @@ impl Wish {
         {
             return Self::default();
         }
-        let accepted = Preferences::parse(fields, &ACCEPT_ENCODING);
-        let coding = accepted.and_then(|accepted| choose(accepted.iter(), &compression.codings));
+        let accepted = preference::members(fields, &ACCEPT_ENCODING);
+        let accepted: Option<SmallVec<[_; 8]>> = accepted.collect();
+        let coding = accepted.and_then(|accepted| choose(&accepted, &compression.codings));
         Self {
             coding,
             is_personal: coding.is_some() && !compression.personal && is_personal(fields),
@@ -63,21 +65,25 @@ pub enum For {
 
 /// Whether a response depends on what codings its client accepts. The exchange keeps whether `Vary` is still to say so.
 pub fn depends(exchange: &mut Exchange, response: &impl Dressed) -> bool {
-    let route = exchange.route.as_ref();
-    let compression = route.and_then(|route| route.compression.as_ref());
-    let depends = compression.is_some_and(|compression| is_encodable(response, compression));
-    exchange.varies = depends && !varies(response);
-    depends
+    encodable(exchange, response).is_some()
+}
+
+fn encodable(exchange: &mut Exchange, response: &impl Dressed) -> Option<Said> {
+    exchange.varies = false;
+    let compression = exchange.route.as_ref()?.compression.as_ref()?;
+    let said = Said::of(response, compression);
+    let is_encodable = said.is_encodable(response.status());
+    exchange.varies = is_encodable && !said.varies;
+    is_encodable.then_some(said)
 }
 
 /// The coding that a response is sent in; `None` leaves it as it is.
 pub fn coding(exchange: &mut Exchange, response: &impl Dressed, whose: For) -> Option<Coding> {
-    if !depends(exchange, response) {
-        return None;
-    }
+    let said = encodable(exchange, response)?;
     let wish = exchange.wish;
-    let is_allowed = whose == For::Everybody || !wish.is_personal || is_public(response);
-    wish.coding.filter(|_| is_allowed && !is_part(response))
+    let is_allowed = whose == For::Everybody || !wish.is_personal || said.is_public;
+    let is_part = said.is_part || response.status() == StatusCode::PARTIAL_CONTENT;
+    wish.coding.filter(|_| is_allowed && !is_part)
 }
 
 /// What encodes a body on its way.
@@ -100,10 +106,10 @@ pub fn is_known_weakly(
     response: &impl Dressed,
 ) -> bool {
     let route = exchange.route.as_ref();
-    if route.is_none_or(|route| route.compression.is_none()) || !request.contains_key(IF_NONE_MATCH)
-    {
+    let compression = route.and_then(|route| route.compression.clone());
+    let Some(compression) = compression.filter(|_| request.contains_key(IF_NONE_MATCH)) else {
         return false;
-    }
+    };
     let mut is_weak = false;
     response.each(&ETAG, |value| {
         let Some(tag) = EntityTag::parse(value).filter(|tag| !tag.weak) else {
@@ -115,7 +121,7 @@ pub fn is_known_weakly(
             }) && !entity::list_has(request, IF_NONE_MATCH, |known| known.strongly_equals(&tag));
     });
     if is_weak {
-        exchange.varies = !varies(response);
+        exchange.varies = !Said::of(response, &compression).varies;
     }
     is_weak
 }

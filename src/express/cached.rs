@@ -140,8 +140,8 @@ impl Lane<'_> {
             }
             // A part is for whom it was asked for, and for who comes when it is stored.
             let is_alone = wants_part || !memory.expects_something(&key);
-            let alone = || is_alone.then(|| self.gateway.fills().alone(key.digest()));
-            if let Some(leading) = leading.take().or_else(alone) {
+            let alone = || self.gateway.fills().alone(key.digest());
+            if let Some(leading) = leading.take().or_else(|| is_alone.then(alone)) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
@@ -255,7 +255,7 @@ impl Lane<'_> {
         };
         let is_better = match (&elsewhere, found) {
             (Found::Entry(entry), Found::Entry(own)) => {
-                own.facts.part.is_some() || entry.received > own.received
+                own.facts.part.is_some() || entry.received() > own.received()
             }
             (Found::Entry(_), _) => true,
             (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,

@@ -150,13 +150,13 @@ impl Answered {
         // Nobody could tell before its end that there is too little of it.
         let rest = Part::of(&self.fields).filter(|_| self.fields.contains_key(CONTENT_LENGTH))?;
         let received = self.exchange.received;
-        let stored = &held.validators();
-        let whole = part.combined(stored, &rest, &Validators::of(&self.fields, received))?;
+        let stored = held.validators();
+        let whole = part.combined(&stored, &rest, &Validators::of(&self.fields, received))?;
         if !whole.is_whole() || rest.span.first != part.span.last + 1 {
             return None;
         }
         let mut fields =
-            revalidation::merged(&held.fields(), stored, &self.fields, received).ok()?;
+            revalidation::merged(&held.fields(), &stored, &self.fields, received).ok()?;
         fields.remove(CONTENT_RANGE);
         fields.insert(CONTENT_LENGTH, HeaderValue::from(whole.complete));
         self.head = ResponseHead::compose(StatusCode::OK, b"OK", fields.iter());
@@ -338,14 +338,14 @@ impl Fetch {
             status: head.status(),
             fields: &told,
         };
-        let facts = &stored.facts;
         let length = body.len() as u64;
-        let (fields, validators, received) = (stored.fields(), stored.validators(), times.received);
+        let (fields, validators) = (stored.fields(), stored.validators());
+        let received = times.received;
         match revalidation::after_head(&fields, &validators, length, &response, received) {
             AfterHead::Updated(fields) => {
                 self.renew(stored, fields, times, asked);
             }
-            AfterHead::Outdated if facts.freshness.is_fresh(received) => {
+            AfterHead::Outdated if stored.facts.freshness.is_fresh(received) => {
                 let Url {
                     host, path, query, ..
                 } = self.key.url();

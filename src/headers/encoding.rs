@@ -1,60 +1,74 @@
 //! What a response says of being encoded: whether it may be, and that it depends on what the client accepts.
 
 use http::StatusCode;
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, VARY,
-};
 
 use super::policy::{Dressed, Name};
 use crate::compression::Compression;
 use crate::http1::grammar;
 
-static VARY_NAME: Name = Name::of("vary", "Vary");
+static VARY: Name = Name::of("vary", "Vary");
 
-/// Whether the body may be encoded, as far as type, size, status and the application's word go.
-pub fn is_encodable(response: &impl Dressed, compression: &Compression) -> bool {
-    let status = response.status();
-    let has_body = status >= StatusCode::OK
-        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
-    let mut is_worth_it = false;
-    response.each(&CONTENT_TYPE, |value| {
-        is_worth_it = compression.types.have(value)
-    });
-    if !has_body || !is_worth_it || response.has(&CONTENT_ENCODING) {
-        return false;
+/// What is said in a head. Every response that may be encoded is asked, those that are sent as they are too: the lines are
+/// read once, and most are passed over by the length of their name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// It is of a type that is worth it.
+    is_worth_it: bool,
+    /// It is known to be shorter than that.
+    is_short: bool,
+    is_encoded: bool,
+    /// `no-transform`.
+    is_fixed: bool,
+    /// It is the same for everybody.
+    pub is_public: bool,
+    /// It is a part of a body.
+    pub is_part: bool,
+    /// `Vary` says that it depends on what codings the client accepts.
+    pub varies: bool,
+}
+
+impl Said {
+    pub fn of(response: &impl Dressed, compression: &Compression) -> Self {
+        let mut said = Self::default();
+        response.each_line(|name, value| {
+            let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
+            match name.len() {
+                4 if is(b"vary") => {
+                    said.varies |= lists(value, b"accept-encoding") || lists(value, b"*");
+                }
+                12 if is(b"content-type") => said.is_worth_it = compression.types.have(value),
+                13 if is(b"cache-control") => {
+                    said.is_fixed |= lists(value, b"no-transform");
+                    said.is_public |= lists(value, b"public");
+                }
+                13 if is(b"content-range") => said.is_part = true,
+                14 if is(b"content-length") => {
+                    let length = grammar::decimal(value);
+                    said.is_short = length.is_some_and(|length| length < compression.min_size);
+                }
+                16 if is(b"content-encoding") => said.is_encoded = true,
+                _ => {}
+            }
+        });
+        said
     }
-    response.each(&CONTENT_LENGTH, |value| {
-        is_worth_it &= grammar::decimal(value).is_none_or(|length| length >= compression.min_size);
-    });
-    is_worth_it && !lists(response, &CACHE_CONTROL, b"no-transform")
+
+    /// Whether the body may be encoded, as far as type, size, status and the application's word go.
+    pub fn is_encodable(&self, status: StatusCode) -> bool {
+        let has_body = status >= StatusCode::OK
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let is_free = !self.is_encoded && !self.is_fixed;
+        has_body && self.is_worth_it && !self.is_short && is_free
+    }
 }
 
-/// Whether it is a part of a body, which is one of the body as it is.
-pub fn is_part(response: &impl Dressed) -> bool {
-    response.status() == StatusCode::PARTIAL_CONTENT || response.has(&CONTENT_RANGE)
-}
-
-/// Whether the application says that it is the same for everybody.
-pub fn is_public(response: &impl Dressed) -> bool {
-    lists(response, &CACHE_CONTROL, b"public")
-}
-
-/// Whether `Vary` says already that it depends on what codings the client accepts.
-pub fn varies(response: &impl Dressed) -> bool {
-    lists(response, &VARY, b"accept-encoding") || lists(response, &VARY, b"*")
-}
-
-/// Says it.
+/// Says that a response depends on what codings its client accepts.
 pub fn vary(response: &mut impl Dressed) {
-    response.add(&VARY_NAME, b"Accept-Encoding");
+    response.add(&VARY, b"Accept-Encoding");
 }
 
-fn lists(response: &impl Dressed, name: &HeaderName, wanted: &[u8]) -> bool {
-    let mut found = false;
-    response.each(name, |value| {
-        found |= grammar::list(value).any(|member| member.eq_ignore_ascii_case(wanted));
-    });
-    found
+fn lists(value: &[u8], wanted: &[u8]) -> bool {
+    grammar::list(value).any(|member| member.eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]
@@ -122,8 +136,9 @@ mod tests {
             (200, &[TEXT, ("cache-control", "private")], true),
         ] {
             let head = response(status, lines);
+            let said = Said::of(&head, &compression());
             assert_eq!(
-                is_encodable(&head, &compression()),
+                said.is_encodable(head.status),
                 expected,
                 "{status} {lines:?}"
             );
@@ -138,11 +153,8 @@ mod tests {
             ("*", true),
             ("Accept-Encoding-X", false),
         ] {
-            assert_eq!(
-                varies(&response(200, &[("vary", value)])),
-                expected,
-                "{value}"
-            );
+            let said = Said::of(&response(200, &[("vary", value)]), &compression());
+            assert_eq!(said.varies, expected, "{value}");
         }
     }
 }

@@ -324,6 +324,8 @@ pub trait Dressed {
     fn status(&self) -> StatusCode;
     /// The name of every field that the application sent and nobody removed, in any case.
     fn each_name(&self, visit: impl FnMut(&[u8]));
+    /// Every line that the application sent and nobody removed: its name, in any case, and its value.
+    fn each_line(&self, visit: impl FnMut(&[u8], &[u8]));
     /// Every value of this field, line by line.
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8]));
     fn has(&self, name: &HeaderName) -> bool;
@@ -349,6 +351,10 @@ impl Dressed for ResponseHeader {
 
     fn each_name(&self, visit: impl FnMut(&[u8])) {
         each_name(&self.headers, visit);
+    }
+
+    fn each_line(&self, visit: impl FnMut(&[u8], &[u8])) {
+        each_line(&self.headers, visit);
     }
 
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
@@ -380,6 +386,10 @@ impl Dressed for Parts {
 
     fn each_name(&self, visit: impl FnMut(&[u8])) {
         each_name(&self.headers, visit);
+    }
+
+    fn each_line(&self, visit: impl FnMut(&[u8], &[u8])) {
+        each_line(&self.headers, visit);
     }
 
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
@@ -424,6 +434,10 @@ impl Dressed for OnWire<'_> {
         self.head.each_name(visit);
     }
 
+    fn each_line(&self, visit: impl FnMut(&[u8], &[u8])) {
+        self.head.each_line(visit);
+    }
+
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
         self.head.each(name, visit);
     }
@@ -455,6 +469,10 @@ impl Dressed for ResponseHead {
         self.names().for_each(visit);
     }
 
+    fn each_line(&self, visit: impl FnMut(&[u8], &[u8])) {
+        self.each_line(visit);
+    }
+
     fn each(&self, name: &HeaderName, visit: impl FnMut(&[u8])) {
         self.values(name).for_each(visit);
     }
@@ -479,6 +497,12 @@ impl Dressed for ResponseHead {
 fn each_name(fields: &HeaderMap, visit: impl FnMut(&[u8])) {
     let names = fields.keys().map(HeaderName::as_str);
     names.map(str::as_bytes).for_each(visit);
+}
+
+fn each_line(fields: &HeaderMap, mut visit: impl FnMut(&[u8], &[u8])) {
+    for (name, value) in fields {
+        visit(name.as_str().as_bytes(), value.as_bytes());
+    }
 }
 
 fn each(fields: &HeaderMap, name: &HeaderName, visit: impl FnMut(&[u8])) {

@@ -150,6 +150,13 @@ impl ResponseHead {
         self.fields.iter().map(|field| self.part(&field.name))
     }
 
+    /// Visits every line that came and is left, name and value.
+    pub fn each_line(&self, mut visit: impl FnMut(&[u8], &[u8])) {
+        for field in &self.fields {
+            visit(self.part(&field.name), self.part(&field.value));
+        }
+    }
+
     /// Every line that came and is left, name and value.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = (&[u8], Bytes)> {
         let whole = |range: &Range<u32>| range.start as usize..range.end as usize;

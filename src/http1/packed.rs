@@ -1,17 +1,21 @@
 //! A response head in little room, for many of them to be kept: one text, and the lengths in it.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::ResponseHead;
 use super::answer::Field;
+use crate::weight;
 
 /// A head of ours that does not change. Some of its lines are kept and not sent.
 #[derive(Clone, Debug)]
 pub struct PackedHead {
     /// Status line and lines as they are written, the sent ones first. No empty line.
     text: Bytes,
-    lines: Box<[Line]>,
+    /// Bytes of each line, its end included.
+    lines: Box<[u32]>,
     status: StatusCode,
     reason: u16,
     sent: u16,
@@ -19,13 +23,6 @@ pub struct PackedHead {
 
 /// Name and value.
 pub type TextLine<'a> = (&'a [u8], &'a [u8]);
-
-/// Bytes of the name and of the value of a line.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    name: u32,
-    value: u32,
-}
 
 const VERSION: &[u8] = b"HTTP/1.1 ";
 const END: &[u8] = b"\r\n";
@@ -46,16 +43,15 @@ impl PackedHead {
             Ok(bytes) => (reason, bytes),
             Err(_) => (&b""[..], 0),
         };
-        let length = |bytes: usize| u32::try_from(bytes).expect("a head is far from 4 GiB");
-        let lines: Box<[Line]> = sent
+        let lines: Box<[u32]> = sent
             .iter()
             .chain(kept)
-            .map(|(name, value)| Line {
-                name: length(name.len()),
-                value: length(value.len()),
+            .map(|(name, value)| {
+                let bytes = name.len() + COLON.len() + value.len() + END.len();
+                u32::try_from(bytes).expect("a head is far from 4 GiB")
             })
             .collect();
-        let bytes: usize = lines.iter().map(Line::bytes).sum();
+        let bytes = lines.iter().sum::<u32>() as usize;
         // Exactly as much: nothing is grown, nothing is left over.
         let mut text = Vec::with_capacity(STATUS + reason.len() + END.len() + bytes);
         for part in [VERSION, status.as_str().as_bytes(), b" ", reason, END] {
@@ -92,6 +88,11 @@ impl PackedHead {
         })
     }
 
+    /// The lines that are sent.
+    pub fn sent(&self) -> impl Iterator<Item = TextLine<'_>> {
+        self.lines().take(usize::from(self.sent))
+    }
+
     /// What is sent, ready to be dressed.
     pub fn unpack(&self) -> ResponseHead {
         let reason = STATUS as u32..STATUS as u32 + u32::from(self.reason);
@@ -99,32 +100,41 @@ impl PackedHead {
         ResponseHead::of_parts(self.text.clone(), self.status, reason, sent)
     }
 
-    /// The pieces of memory that it takes besides itself, in bytes.
-    pub fn pieces(&self) -> [usize; 2] {
-        [self.text.len(), size_of_val(&*self.lines)]
+    /// Bytes of memory that it takes besides itself.
+    pub fn weight(&self) -> usize {
+        weight::of_bytes(self.text.len()) + weight::of_piece(size_of_val(&*self.lines))
     }
 
     fn fields(&self) -> impl Iterator<Item = Field> {
-        let mut at = (STATUS + usize::from(self.reason) + END.len()) as u32;
-        self.lines.iter().map(move |line| {
-            let name = at..at + line.name;
-            let value = name.end + COLON.len() as u32..name.end + COLON.len() as u32 + line.value;
-            at = value.end + END.len() as u32;
-            Field { name, value }
+        let mut at = STATUS + usize::from(self.reason) + END.len();
+        self.lines.iter().map(move |bytes| {
+            let line = at..at + *bytes as usize;
+            at = line.end;
+            let colon = memchr::memchr(b':', &self.text[line.clone()]);
+            let name = line.start + colon.expect("no name holds a colon, and one ends it");
+            let part = |range: Range<usize>| range.start as u32..range.end as u32;
+            Field {
+                name: part(line.start..name),
+                value: part(name + COLON.len()..line.end - END.len()),
+            }
         })
-    }
-}
-
-impl Line {
-    /// All of it, its end included.
-    fn bytes(&self) -> usize {
-        self.name as usize + COLON.len() + self.value as usize + END.len()
     }
 }
 
 /// A field of a map as a line.
 pub fn line<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> TextLine<'a> {
     (name.as_str().as_bytes(), value.as_bytes())
+}
+
+/// Lines of a composed head as a map.
+pub fn map<'a>(lines: impl Iterator<Item = TextLine<'a>>) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines {
+        let name = HeaderName::from_bytes(name).expect("it was a name before");
+        let value = HeaderValue::from_bytes(value).expect("it was a value before");
+        fields.append(name, value);
+    }
+    fields
 }
 
 #[cfg(test)]

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Cache(Enum):
+    """Where a proxy finds its answers."""
+
+    OFF = "off"
+    """Nowhere: the origin is asked each time."""
+    MEMORY = "memory"
+    """In its own memory; the origin was asked once, before the load."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +25,7 @@ class Load:
     body_bytes: int
     tls: bool
     h2: bool
+    cache: Cache = Cache.OFF
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ CASES: dict[str, Case] = {
         Load("proxied-64k", "Proxied, 64 KiB", *LARGE, tls=False, h2=False),
         Load("tls-h1-1k", "TLS 1.3, HTTP/1.1, proxied, 1 KiB", *SMALL, tls=True, h2=False),
         Load("tls-h2-1k", "TLS 1.3, HTTP/2, proxied, 1 KiB", *SMALL, tls=True, h2=True),
+        Load("hit-1k", "Hit in memory, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.MEMORY),
+        Load("hit-64k", "Hit in memory, 64 KiB", *LARGE, tls=False, h2=False, cache=Cache.MEMORY),
+        Load("tls-h1-hit-1k", "TLS 1.3, HTTP/1.1, hit in memory, 1 KiB", *SMALL, tls=True, h2=False, cache=Cache.MEMORY),
+        Load("tls-h2-hit-1k", "TLS 1.3, HTTP/2, hit in memory, 1 KiB", *SMALL, tls=True, h2=True, cache=Cache.MEMORY),
         Idle("idle-1000", "1,000 idle keep-alive connections", 1_000),
         Idle("idle-10000", "10,000 idle keep-alive connections", 10_000),
     )

@@ -92,11 +92,16 @@ def _measure(options: argparse.Namespace) -> dict:
     samples: list[dict] = []
     calls: list[dict] = []
     failures: list[dict] = []
-    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as temporary:
+    shared = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(prefix="tollgate-bench-") as temporary,
+        tempfile.TemporaryDirectory(prefix="tollgate-bench-", dir=shared if shared.is_dir() else None) as in_memory,
+    ):
         directory = Path(temporary)
-        with measure.prepared(programs, directory, options.load_core) as (origin, certificate, key):
+        memory = Path(in_memory)
+        with measure.prepared(programs, directory, options.load_core) as (origin, origin_tree, certificate, key):
             bench = measure.Bench(
-                programs, directory, origin, certificate, key,
+                programs, directory, memory, origin, origin_tree, certificate, key,
                 options.proxy_core, options.load_core, options.seconds, options.connections,
             )
             for place in _rounds(options):
@@ -124,7 +129,8 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict]:
     for number in range(1, options.rounds + 1):
         for case in options.cases:
             for proxy in order.sample(options.proxies, len(options.proxies)):
-                yield {"round": number, "case": case, "proxy": proxy}
+                if PROXIES[proxy].serves(CASES[case]):
+                    yield {"round": number, "case": case, "proxy": proxy}
 
 
 def _traces(options: argparse.Namespace) -> Iterator[tuple[dict, Load]]:
@@ -134,7 +140,8 @@ def _traces(options: argparse.Namespace) -> Iterator[tuple[dict, Load]]:
         case = CASES[name]
         if isinstance(case, Load):
             for proxy in options.proxies:
-                yield {"round": "strace", "case": name, "proxy": proxy}, case
+                if PROXIES[proxy].serves(case):
+                    yield {"round": "strace", "case": name, "proxy": proxy}, case
 
 
 @contextmanager
@@ -148,13 +155,14 @@ def _recorded(failures: list[dict], place: dict) -> Iterator[None]:
 
 
 def _progress(place: dict, text: str) -> None:
-    print(f"{place['round']:<7} {place['case']:<12} {place['proxy']:<21} {text}", file=sys.stderr, flush=True)
+    print(f"{place['round']:<7} {place['case']:<14} {place['proxy']:<21} {text}", file=sys.stderr, flush=True)
 
 
 def _about(options: argparse.Namespace, programs: Programs) -> dict:
     versions = {
         "nginx": _first_line("nginx", "-v"),
         "haproxy": _first_line("haproxy", "-v"),
+        "varnish": _first_line("varnishd", "-V"),
         "wrk": _first_line("wrk", "-v"),
         "h2load": _first_line("h2load", "--version"),
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import client, generate, syscalls
-from .cases import SMALL, Case, Idle, Load
+from .cases import SMALL, Cache, Case, Idle, Load
 from .process import ProgramFailed, Tree, core_cpu, free_port, started
 from .proxies import Programs, Proxy, Site
 
@@ -27,7 +27,9 @@ class Bench:
 
     programs: Programs
     directory: Path
+    memory: Path
     origin: str
+    origin_tree: Tree
     certificate: Path
     key: Path
     proxy_core: int
@@ -74,18 +76,13 @@ def take(bench: Bench, proxy: Proxy, case: Case) -> Sample:
 
 
 def count_syscalls(bench: Bench, proxy: Proxy, case: Load, seconds: int) -> dict[str, float]:
-    with _running(bench, proxy) as (tree, site):
-        _load(bench, case, site, WARM_UP_S)
+    with _running(bench, proxy, case.cache) as (tree, site), _asked(bench, case, site):
         report = site.directory / "strace.txt"
         return syscalls.count(tree, report, lambda: _load(bench, case, site, seconds).requests)
 
 
 def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
-    with _running(bench, proxy) as (tree, site):
-        port = site.tls_port if case.tls else site.plain_port
-        tls = client.check(port, case.path, case.body_bytes, case.tls)
-        _load(bench, case, site, WARM_UP_S)
-
+    with _running(bench, proxy, case.cache) as (tree, site), _asked(bench, case, site) as tls:
         core_before, tree_before, clock_before = core_cpu(bench.proxy_core), tree.cpu(), time.monotonic()
         load = _load(bench, case, site, bench.seconds)
         cpu = tree.cpu() - tree_before
@@ -107,7 +104,7 @@ def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
 
 def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
     path, body_bytes = SMALL
-    with _running(bench, proxy) as (tree, site):
+    with _running(bench, proxy, Cache.OFF) as (tree, site):
         client.check(site.plain_port, path, body_bytes, tls=False)
         before = _settled_bytes(tree)
         with client.idle(site.plain_port, path, body_bytes, case.connections):
@@ -118,6 +115,22 @@ def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
         base_mib=before / 2**20,
         held_mib=held / 2**20,
     )
+
+
+@contextmanager
+def _asked(bench: Bench, case: Load, site: Site) -> Iterator[str]:
+    """A proxy that has answered rightly and is warm; gives TLS version and cipher.
+
+    In a case of hits the origin stands still meanwhile: a proxy that asked it would have no answers.
+    """
+    port = site.tls_port if case.tls else site.plain_port
+    tls = client.check(port, case.path, case.body_bytes, case.tls)
+    _load(bench, case, site, WARM_UP_S)
+    if case.cache is Cache.OFF:
+        yield tls
+    else:
+        with bench.origin_tree.paused():
+            yield tls
 
 
 def _load(bench: Bench, case: Load, site: Site, seconds: int) -> generate.Throughput:
@@ -135,10 +148,15 @@ def _settled_bytes(tree: Tree) -> int:
 
 
 @contextmanager
-def _running(bench: Bench, proxy: Proxy) -> Iterator[tuple[Tree, Site]]:
-    with tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory:
+def _running(bench: Bench, proxy: Proxy, cache: Cache) -> Iterator[tuple[Tree, Site]]:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory,
+        tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.memory) as memory,
+    ):
         site = Site(
             directory=Path(directory),
+            memory=Path(memory),
+            cache=cache,
             origin=bench.origin,
             plain_port=free_port(),
             tls_port=free_port(),
@@ -148,12 +166,12 @@ def _running(bench: Bench, proxy: Proxy) -> Iterator[tuple[Tree, Site]]:
         command = proxy.command(bench.programs, site)
         log = site.directory / "output.log"
         with started(proxy.label, command, bench.proxy_core, log) as tree:
-            tree.wait_until_listening(site.plain_port, site.tls_port)
+            tree.wait_until_listening(*proxy.ports(site))
             yield tree, site
 
 
 @contextmanager
-def prepared(programs: Programs, directory: Path, origin_core: int) -> Iterator[tuple[str, Path, Path]]:
+def prepared(programs: Programs, directory: Path, origin_core: int) -> Iterator[tuple[str, Tree, Path, Path]]:
     """A running origin, and a certificate and key made for this run alone."""
     certificate, key = directory / "bench.crt", directory / "bench.key"
     made = subprocess.run(
@@ -169,4 +187,4 @@ def prepared(programs: Programs, directory: Path, origin_core: int) -> Iterator[
     command = [str(programs.origin), address]
     with started("origin", command, origin_core, directory / "origin.log") as origin:
         origin.wait_until_listening(port)
-        yield address, certificate, key
+        yield address, origin, certificate, key

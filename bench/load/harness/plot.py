@@ -18,7 +18,7 @@ from matplotlib.axes import Axes  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.cases import CASES, Idle  # noqa: E402
+from harness.cases import CASES, Cache, Idle  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
 
@@ -30,12 +30,17 @@ COLOURS = {
     "nginx": "#1b6ca8",
     "nginx-headers": "#8fbcdd",
     "haproxy": "#e0a030",
+    "varnish": "#5a9367",
 }
 SHORT = {
     "proxied-1k": "1 KiB",
     "proxied-64k": "64 KiB",
     "tls-h1-1k": "TLS HTTP/1.1\n1 KiB",
     "tls-h2-1k": "TLS HTTP/2\n1 KiB",
+    "hit-1k": "1 KiB",
+    "hit-64k": "64 KiB",
+    "tls-h1-hit-1k": "TLS HTTP/1.1\n1 KiB",
+    "tls-h2-hit-1k": "TLS HTTP/2\n1 KiB",
     "idle-1000": "1,000\nconnections",
     "idle-10000": "10,000\nconnections",
 }
@@ -52,13 +57,16 @@ class Panel:
 def draw(results: dict, picture: Path) -> None:
     about = results["about"]
     load = [case for case in about["cases"] if not isinstance(CASES[case], Idle)]
+    hits = [case for case in load if CASES[case].cache is not Cache.OFF]
+    proxied = [case for case in load if case not in hits]
     idle = [case for case in about["cases"] if isinstance(CASES[case], Idle)]
     panels = [panel for panel in (
-        Panel(load, LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
+        Panel(proxied, LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
+        Panel(hits, LOAD_FIGURE, "CPU per hit", "µs, user + kernel"),
         Panel(idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
     ) if panel.cases]
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(15, 5.6), squeeze=False, layout="constrained",
+        1, len(panels), figsize=(6.5 * len(panels) + 2, 5.6), squeeze=False, layout="constrained",
         width_ratios=[max(2, len(panel.cases)) for panel in panels],
     )
     for axis, panel in zip(axes[0], panels, strict=True):

@@ -86,6 +86,19 @@ class Tree:
                     raise ProgramFailed(f"{self.name} does not listen on port {port}; log: {self.log}")
                 time.sleep(0.02)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """None of its processes does anything for the length of the block."""
+        pids = self.pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """SIGTERM to the leader, SIGKILL to whatever of the tree is left after the deadline."""
         if self._popen.poll() is None:

@@ -1,7 +1,8 @@
 """The proxies under test: each written the same task in its own configuration language.
 
 Equal for all: one worker or thread, no access log of successes, keep-alive to clients without an
-end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN.
+end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN. In the cases
+of hits each has its cache in memory, as large as the others'.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cases import Cache, Case, Load
+
 # Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
 # idle clients hold none towards the origin.
 CONNECTIONS = 12_000
 DESCRIPTORS = 16_000
+# Of the caches; the pages of the bench are two.
+CACHE_MIB = 64
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,18 @@ class Site:
     """What a proxy must serve, and a directory of its own."""
 
     directory: Path
+    memory: Path
+    """The same where files are in memory, if the machine has such a place."""
     origin: str
     plain_port: int
     tls_port: int
     certificate: Path
     key: Path
+    cache: Cache
+
+    @property
+    def caches(self) -> bool:
+        return self.cache is not Cache.OFF
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -40,6 +52,7 @@ class Programs:
 
     tollgate: Path
     bare: Path
+    bare_hit: Path
     origin: Path
 
 
@@ -48,11 +61,31 @@ class Proxy:
     name: str
     label: str
     command: Callable[[Programs, Site], list[str]]
+    only_plain_hits: bool = False
+    """It speaks no TLS, and is there for its cache."""
+
+    def serves(self, case: Case) -> bool:
+        return not self.only_plain_hits or (isinstance(case, Load) and case.cache is Cache.MEMORY and not case.tls)
+
+    def ports(self, site: Site) -> list[int]:
+        return [site.plain_port] if self.only_plain_hits else [site.plain_port, site.tls_port]
 
 
 def _bare(programs: Programs, site: Site) -> list[str]:
     plain, tls = f"127.0.0.1:{site.plain_port}", f"127.0.0.1:{site.tls_port}"
-    return [str(programs.bare), site.origin, plain, tls, str(site.certificate), str(site.key)]
+    program = programs.bare_hit if site.caches else programs.bare
+    return [str(program), site.origin, plain, tls, str(site.certificate), str(site.key)]
+
+
+# The rest is what a policy is by default.
+_TOLLGATE_CACHE = f"""\
+cache = "pages"
+
+[cache]
+memory = "{CACHE_MIB} MiB"
+
+[cache.policy.pages]
+"""
 
 
 def _tollgate(headers: str) -> Callable[[Programs, Site], list[str]]:
@@ -84,12 +117,21 @@ backends = ["{site.origin}"]
 [[route]]
 upstream = "origin"
 headers = "{headers}"
-""",
+{_TOLLGATE_CACHE if site.caches else ""}""",
         )
         return [str(programs.tollgate), "run", "--config", str(path)]
 
     return command
 
+
+# Files in memory, opened once: what nginx has in place of a cache in memory.
+_NGINX_CACHE = """\
+    proxy_cache_path {directory} keys_zone=bench:1m max_size={size}m inactive=1h use_temp_path=off;
+    open_file_cache max=100 inactive=1h;
+    open_file_cache_valid 1h;
+    sendfile on;
+    tcp_nopush on;
+"""
 
 # What Tollgate's "basic" headers and forwarding fields ask of it, said to nginx.
 _NGINX_SAME_HEADERS = """\
@@ -113,6 +155,7 @@ def _nginx(extra: str) -> Callable[[Programs, Site], list[str]]:
     def command(_: Programs, site: Site) -> list[str]:
         for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
             (site.directory / name).mkdir()
+        cache = _NGINX_CACHE.format(directory=_in_memory(site), size=CACHE_MIB) if site.caches else ""
         path = site.write(
             "nginx.conf",
             f"""\
@@ -132,7 +175,7 @@ http {{
     scgi_temp_path {site.directory}/scgi;
     keepalive_requests 1000000000;
     tcp_nodelay on;
-    upstream origin {{
+{cache}    upstream origin {{
         server {site.origin};
         keepalive 64;
         keepalive_requests 1000000000;
@@ -147,6 +190,7 @@ http {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+{"            proxy_cache bench;" if site.caches else ""}
 {extra}        }}
     }}
 }}
@@ -155,6 +199,13 @@ http {{
         return ["nginx", "-e", "stderr", "-p", str(site.directory), "-c", str(path)]
 
     return command
+
+
+def _in_memory(site: Site) -> Path:
+    """A directory whose files are in memory."""
+    directory = site.memory / "nginx-cache"
+    directory.mkdir()
+    return directory
 
 
 def _haproxy(_: Programs, site: Site) -> list[str]:
@@ -175,15 +226,37 @@ defaults
     timeout client 75s
     timeout server 60s
     timeout http-keep-alive 75s
-frontend bench
+{_HAPROXY_CACHE if site.caches else ""}frontend bench
     bind 127.0.0.1:{site.plain_port}
     bind 127.0.0.1:{site.tls_port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3
     default_backend origin
 backend origin
-    server origin {site.origin}
+{_HAPROXY_USE if site.caches else ""}    server origin {site.origin}
 """,
     )
     return ["haproxy", "-db", "-f", str(path)]
+
+
+_HAPROXY_CACHE = f"""\
+cache bench
+    total-max-size {CACHE_MIB}
+    max-object-size {2**20}
+    max-age 3600
+"""
+_HAPROXY_USE = """\
+    http-request cache-use bench
+    http-response cache-store bench
+"""
+
+
+def _varnish(_: Programs, site: Site) -> list[str]:
+    host, port = site.origin.split(":")
+    vcl = site.write("bench.vcl", f'vcl 4.1;\nbackend origin {{ .host = "{host}"; .port = "{port}"; }}\n')
+    return [
+        "varnishd", "-F", "-j", "none", "-n", str(site.directory / "varnish"), "-T", "none",
+        "-a", f"127.0.0.1:{site.plain_port}", "-f", str(vcl), "-s", f"malloc,{CACHE_MIB}m",
+        "-p", "thread_pools=1",
+    ]
 
 
 BASELINE = "bare"
@@ -198,5 +271,6 @@ PROXIES = {
         Proxy("nginx", "nginx", _nginx("")),
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),
+        Proxy("varnish", "Varnish", _varnish, only_plain_hits=True),
     )
 }

@@ -85,7 +85,7 @@ def _load_table(results: dict, case: str) -> list[str]:
     rows = _header("proxy", "CPU µs/request", "of it kernel", "× bare", "× nginx", "requests/s", "p50 µs",
                    "p99 µs", "RSS MiB", "syscalls/request", "core busy")
     samples = results["samples"]
-    for proxy in results["about"]["proxies"]:
+    for proxy in _serving(results, case):
         of = partial(spread, samples, case, proxy)
         rows.append(_row(
             PROXIES[proxy].label,
@@ -109,7 +109,7 @@ def _load_table(results: dict, case: str) -> list[str]:
 def _idle_table(results: dict, case: str) -> list[str]:
     rows = _header("proxy", "KiB per connection", "× bare", "× nginx", "RSS before MiB", "RSS with them MiB")
     samples = results["samples"]
-    for proxy in results["about"]["proxies"]:
+    for proxy in _serving(results, case):
         rows.append(_row(
             PROXIES[proxy].label,
             _ranged(spread(samples, case, proxy, "kib_each"), 1),
@@ -119,6 +119,10 @@ def _idle_table(results: dict, case: str) -> list[str]:
             _plain(spread(samples, case, proxy, "held_mib"), 1),
         ))
     return rows
+
+
+def _serving(results: dict, case: str) -> list[str]:
+    return [proxy for proxy in results["about"]["proxies"] if PROXIES[proxy].serves(CASES[case])]
 
 
 def _noise(samples: list[dict]) -> list[str]:

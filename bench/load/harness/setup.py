@@ -22,6 +22,7 @@ PEERS_TARGET = ROOT / "target" / "bench-peers"
 PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
+    "varnishd": "varnish",
     "wrk": "wrk",
     "h2load": "nghttp2-client",
     "strace": "strace",
@@ -46,7 +47,7 @@ def install_packages() -> None:
 
 @contextmanager
 def _no_services_started() -> Iterator[None]:
-    """nginx and HAProxy come as services; Debian asks this file before it starts one.
+    """nginx, HAProxy and Varnish come as services; Debian asks this file before it starts one.
 
     A file that is already there is the machine's own policy and stays as it is.
     """
@@ -77,7 +78,7 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
     if wanted and not tollgate.is_file():
         raise ProgramFailed(f"no Tollgate at {tollgate}")
     release = PEERS_TARGET / "release"
-    return Programs(tollgate=tollgate.resolve(), bare=release / "bare", origin=release / "origin")
+    return Programs(tollgate=tollgate.resolve(), bare=release / "bare", bare_hit=release / "bare_hit", origin=release / "origin")
 
 
 def _build(manifest: Path, environment: dict[str, str]) -> None:

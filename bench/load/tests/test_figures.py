@@ -1,14 +1,19 @@
 """How figures are read and reckoned. Run: python3 -m unittest discover bench/load/tests"""
 
+import os
 import sys
+import tempfile
+import time
 import tomllib
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.cases import CASES  # noqa: E402
 from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
-from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat  # noqa: E402
+from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
+from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
 from harness.syscalls import parse_strace  # noqa: E402
 
@@ -106,6 +111,32 @@ class Reckoning(unittest.TestCase):
     def test_percentiles_are_values_that_occurred(self):
         self.assertEqual(percentile([1, 2, 3, 4], 50), 2.0)
         self.assertEqual(percentile([7], 99), 7.0)
+
+
+class Serving(unittest.TestCase):
+    def test_varnish_takes_part_in_plain_hits_alone(self):
+        served = [name for name, case in CASES.items() if PROXIES["varnish"].serves(case)]
+        self.assertEqual(served, ["hit-1k", "hit-64k"])
+        self.assertTrue(all(PROXIES["nginx"].serves(case) for case in CASES.values()))
+
+    def test_a_paused_program_does_nothing_until_it_goes_on(self):
+        with tempfile.TemporaryDirectory() as directory:
+            command = ["sleep", "60"]
+            with started("sleeper", command, min(os.sched_getaffinity(0)), Path(directory) / "log") as tree:
+                with tree.paused():
+                    self.wait_until(lambda: states(tree) == {"T"})
+                self.wait_until(lambda: states(tree) == {"S"})
+
+    def wait_until(self, holds):
+        deadline = time.monotonic() + 10
+        while not holds():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.005)
+
+
+def states(tree):
+    """Of its processes, as proc(5) calls them."""
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in tree.pids()}
 
 
 class Fairness(unittest.TestCase):

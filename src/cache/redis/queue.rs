@@ -194,7 +194,7 @@ impl Write {
             unreachable!("what is written is whole");
         };
         let vary = &self.entry.facts.vary;
-        let life = self.entry.kept_until.duration_since(SystemTime::now());
+        let life = self.entry.kept_until().duration_since(SystemTime::now());
         let life = life.unwrap_or_default().as_millis().clamp(1, LONGEST_LIFE);
         let mut command = cmd("EVAL");
         command.arg(WRITE);

@@ -48,7 +48,7 @@ pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
     out.number(body.len() as u64);
     out.fixed(&sum(body));
     out.number(entry.asked.shared());
-    out.time(entry.received);
+    out.time(entry.received());
     out.number(u64::from(facts.status.as_u16()));
     out.bytes(entry.reason());
     write_freshness(&mut out, &facts.freshness);
@@ -130,8 +130,8 @@ impl Record {
             no_transform,
         };
         let admission = Admission {
-            facts,
             validators: Validators::of(&fields, times.received),
+            facts,
             fields,
         };
         let entry = Entry::new(admission, reason, Content::Whole(body), times, policy);
@@ -327,9 +327,10 @@ mod tests {
     fn assert_same(read: &Entry, entry: &Entry) {
         assert_eq!(format!("{:?}", read.facts), format!("{:?}", entry.facts));
         assert_eq!(read.fields(), entry.fields());
+        assert_eq!(read.validators(), entry.validators());
         assert_eq!(read.asked.shared(), entry.asked.shared());
-        assert_eq!(read.received, entry.received);
-        assert_eq!(read.kept_until, entry.kept_until);
+        assert_eq!(read.received(), entry.received());
+        assert_eq!(read.kept_until(), entry.kept_until());
         assert_eq!(format!("{:?}", read.head()), format!("{:?}", entry.head()));
         let (Content::Whole(read), Content::Whole(body)) = (&read.content, &entry.content) else {
             panic!("both are whole");

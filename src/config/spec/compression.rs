@@ -12,7 +12,7 @@ spec! {
         /// Whether routes compress that do not say.
         enabled: bool = true;
         /// What is offered, 1 to 3; of those that a client likes equally the first.
-        codings: Located<Vec<Coding>> = ["br", "zstd", "gzip"], entries 1..=3;
+        codings: Located<Vec<Coding>> = ["zstd", "br", "gzip"], entries 1..=3;
         /// Types of content: "text/html", "text/*" or "*+json", 1 to 64; "text/*" is without text/event-stream.
         types: Vec<MediaType> = [
             "text/*", "*+json", "*+xml", "application/json", "application/xml", "application/javascript",

@@ -15,6 +15,9 @@ use std::process::exit;
 const LONGEST_HEAD: usize = 16 * 1024;
 const EVENTS: usize = 256;
 
+/// Longer than any run: who stores answers asks once.
+const LIFETIME: &str = "Cache-Control: public, max-age=3600\r\n";
+
 struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
@@ -23,17 +26,17 @@ struct Answers {
 
 impl Answers {
     fn prepare() -> Self {
-        let answer = |status: &str, connection: &str, body: usize| {
+        let answer = |status: &str, field: &str, body: usize| {
             let head = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n\
-                 Content-Length: {body}\r\n{connection}\r\n"
+                 Content-Length: {body}\r\n{field}\r\n"
             );
             let filler = (b'a'..=b'z').cycle().take(body);
             head.into_bytes().into_iter().chain(filler).collect()
         };
         Self {
-            small: answer("200 OK", "", 1024),
-            large: answer("200 OK", "", 64 * 1024),
+            small: answer("200 OK", LIFETIME, 1024),
+            large: answer("200 OK", LIFETIME, 64 * 1024),
             missing: answer("404 Not Found", "Connection: close\r\n", 0),
         }
     }
