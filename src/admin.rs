@@ -6,6 +6,7 @@ pub mod command;
 mod health;
 mod purge;
 mod quarantine;
+mod warm;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::accept::listener::Listener;
 use crate::downstream::socket::Socket;
 use crate::gateway::Gateway;
 use crate::token::Token;
+use crate::warm::Warmer;
 
 /// Connections at once; further ones wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -45,6 +47,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is behind the endpoints.
 pub struct Admin {
     pub gateway: Arc<Gateway>,
+    pub warmer: Arc<Warmer>,
     pub token: Token,
 }
 
@@ -57,7 +60,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 4] = [
+const ENDPOINTS: [Endpoint; 6] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -81,6 +84,18 @@ const ENDPOINTS: [Endpoint; 4] = [
         path: "/cache/release",
         is_open: false,
         call: |admin, body| Box::pin(quarantine::release(admin, body)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/cache/warm",
+        is_open: false,
+        call: |admin, body| Box::pin(warm::start(admin, body)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/cache/warm",
+        is_open: false,
+        call: |admin, _| Box::pin(warm::progress(admin)),
     },
 ];
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::admin::command::{self, PurgeError, PurgeOptions};
+use tollgate::admin::command::{self, CommandError, PurgeOptions, WarmOptions};
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
@@ -105,6 +105,8 @@ enum Command {
 enum CacheCommand {
     /// Purge pages at every gateway; exit with 1 if one may still give them.
     Purge(PurgeOptions),
+    /// Have pages asked for before visitors come; exit with 1 if one was not given.
+    Warm(WarmOptions),
 }
 
 #[derive(clap::Args)]
@@ -181,6 +183,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         }
         Command::Cache { command } => match command {
             CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,
+            CacheCommand::Warm(options) => say(&format!("{}\n", command::warm(options)?))?,
         },
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;
@@ -219,8 +222,8 @@ fn is_operators(error: &anyhow::Error) -> bool {
         Some(ServeError::Configuration(_) | ServeError::NoPid)
     );
     let host = matches!(error.downcast_ref(), Some(CertsError::Host(_)));
-    let purging = error.downcast_ref().is_some_and(PurgeError::is_operators);
-    serving || host || purging || error.is::<Problems>() || error.is::<ExplainError>()
+    let commanded = error.downcast_ref().is_some_and(CommandError::is_operators);
+    serving || host || commanded || error.is::<Problems>() || error.is::<ExplainError>()
 }
 
 /// Problems of the configuration speak for themselves, a line each; other errors name their causes.
@@ -229,11 +232,11 @@ fn error_text(error: &anyhow::Error) -> String {
         ServeError::Configuration(problems) => Some(problems),
         _ => None,
     });
-    let purging = error.downcast_ref().and_then(|error| match error {
-        PurgeError::Configuration(problems) => Some(problems),
+    let commanded = error.downcast_ref().and_then(|error| match error {
+        CommandError::Configuration(problems) => Some(problems),
         _ => None,
     });
-    match serving.or(purging).or(error.downcast_ref()) {
+    match serving.or(commanded).or(error.downcast_ref()) {
         Some(problems) => problems.to_string(),
         None => format!("tollgate: {error:#}"),
     }

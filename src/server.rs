@@ -263,9 +263,15 @@ async fn serve(
         tokio::spawn(accepting);
     }
     drop(alive);
+    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     if let Some((socket, AdminSettings { listen, token })) = admin {
         let gateway = gateway.clone();
-        let admin = Arc::new(Admin { gateway, token });
+        let warmer = warmer.clone();
+        let admin = Arc::new(Admin {
+            gateway,
+            warmer,
+            token,
+        });
         tokio::spawn(admin.run(listener(&listen, socket)?, ending.clone()));
     }
 
@@ -288,7 +294,6 @@ async fn serve(
     ]);
     banner::log_ready(&config, &plan, &listeners);
 
-    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     tokio::spawn(warmer.keep_to_plan());
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {

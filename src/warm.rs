@@ -4,6 +4,7 @@
 pub mod sitemap;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -52,6 +53,23 @@ pub struct Progress {
     pub ended: bool,
 }
 
+/// For humans, in one line.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pages,
+            done,
+            hits,
+            failed,
+            ..
+        } = self;
+        write!(
+            f,
+            "{done} of {pages} pages were given, {hits} of them were stored already; {failed} failed"
+        )
+    }
+}
+
 /// Another run is under way.
 #[derive(Debug)]
 pub struct UnderWay;
@@ -95,6 +113,11 @@ impl Warmer {
         };
         tokio::spawn(run.all(visits));
         Ok(watched)
+    }
+
+    /// How far the last run has come; `None` if there was none.
+    pub fn progress(&self) -> Option<Progress> {
+        self.run.lock().as_ref().map(|run| *run.borrow())
     }
 
     /// Begins the runs of the plan in force, for as long as the process lives.

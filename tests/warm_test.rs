@@ -5,8 +5,9 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::cache_test::Gate;
 use crate::harness::client::get;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::origin::{Origin, Reply};
 
 /// A gateway that warms its cache by these lines of `[cache.warm]`.
@@ -93,4 +94,72 @@ fn the_first_visitor_of_a_warmed_page_is_given_what_is_stored() {
     let named = named.expect("it was asked for");
     assert!(named.contains("accept-language: de"), "{named}");
     assert!(named.contains("tollgate-warm-up"), "{named}");
+}
+
+/// A gateway that can be told to warm its cache, and does nothing of itself.
+fn told_to(origin: &Origin) -> Gateway {
+    let warm = "at_start = false\nurls = [\"http://test.example/listed\"]\n\
+                [admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"a-token-of-the-test\"";
+    gateway(origin, warm)
+}
+
+/// Exit code and what `tollgate cache warm` says.
+fn command(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, String) {
+    let config = gateway.config_path();
+    let config = ["--config", config.to_str().expect("UTF-8 paths")];
+    let output = tollgate(&[&["cache", "warm"], arguments, &config].concat());
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (output.status.code(), text)
+}
+
+#[test]
+fn an_operator_has_pages_asked_for_and_learns_which_share_was_given() {
+    let origin = Origin::with(|request| match request.head_text() {
+        head if head.starts_with("GET /gone ") => Reply::status(404, "no such page"),
+        _ => page("page"),
+    });
+    let gateway = told_to(&origin);
+    let (code, text) = command(&gateway, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("1 of 1 pages were given"), "{text}");
+    let named = [
+        "--url",
+        "http://test.example/named",
+        "http://test.example/gone",
+    ];
+    let (code, text) = command(&gateway, &named);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("1 of 2 pages were given"), "{text}");
+    assert!(text.contains("1 failed"), "{text}");
+    for path in ["/listed", "/named"] {
+        let page = get(gateway.address(), path);
+        assert_eq!(page.field("x-cache"), Some("HIT"), "{path}");
+    }
+    let (code, text) = command(&gateway, &["--url", "named"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is no absolute URL"), "{text}");
+}
+
+#[test]
+fn one_warm_up_is_under_way_at_a_time() {
+    let gate = Gate::default();
+    let origin = {
+        let gate = gate.clone();
+        Origin::with(move |_| {
+            gate.pass();
+            page("page")
+        })
+    };
+    let gateway = told_to(&origin);
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| command(&gateway, &[]));
+        origin.wait_for_requests(1);
+        let second = command(&gateway, &[]);
+        gate.open();
+        (first.join().expect("it ends"), second)
+    });
+    assert_eq!(first.0, Some(0), "{}", first.1);
+    assert_eq!(second.0, Some(1), "{}", second.1);
+    assert!(second.1.contains("a warm-up is under way"), "{}", second.1);
 }

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::warm::WarmOrder;
 use crate::cache::purger::Purged;
 use crate::listen::ListenAddress;
 use crate::plan::AdminSettings;
 use crate::purge::Order;
+use crate::warm::Progress;
 
 /// For a whole answer. The gateway itself waits a second for its peers.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -57,8 +60,30 @@ struct Refused {
 
 /// Has a running gateway purge, and waits for what becomes of it.
 pub fn purge(admin: &AdminSettings, order: &Order) -> Result<Purged, ClientError> {
-    let body = serde_json::to_vec(order).expect("an order is JSON");
-    let request = Request::post("/cache/purge")
+    call(admin, Request::post("/cache/purge"), body_of(order))
+}
+
+/// Has a running gateway begin a warm-up.
+pub(super) fn warm(admin: &AdminSettings, order: &WarmOrder) -> Result<Progress, ClientError> {
+    call(admin, Request::post("/cache/warm"), body_of(order))
+}
+
+/// How far the last warm-up of a running gateway has come.
+pub(super) fn warm_progress(admin: &AdminSettings) -> Result<Progress, ClientError> {
+    call(admin, Request::get("/cache/warm"), Bytes::new())
+}
+
+fn body_of(order: &impl Serialize) -> Bytes {
+    serde_json::to_vec(order).expect("an order is JSON").into()
+}
+
+/// Asks, and waits for the whole answer.
+fn call<A: DeserializeOwned>(
+    admin: &AdminSettings,
+    request: request::Builder,
+    body: Bytes,
+) -> Result<A, ClientError> {
+    let request = request
         .header(HOST, "tollgate")
         .header(AUTHORIZATION, format!("Bearer {}", admin.token.reveal()))
         .header(CONTENT_TYPE, "application/json")

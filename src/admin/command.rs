@@ -1,4 +1,6 @@
-//! `tollgate cache purge`: an order on the command line, and what the running gateway makes of it.
+//! `tollgate cache purge` and `warm`: an order on the command line, and what the running gateway makes of it.
+
+mod warm;
 
 use std::fs;
 use std::io;
@@ -6,6 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};
 use crate::cache::purger::Purged;
 use crate::config::Source;
@@ -14,6 +17,7 @@ use crate::listen::ListenAddress;
 use crate::plan::{AdminSettings, admin_settings};
 use crate::purge::Order;
 use crate::token::{BadToken, Token};
+use crate::warm::Progress;
 
 /// Where the token is when no file has it.
 const VARIABLE: &str = "TOLLGATE_ADMIN_TOKEN";
@@ -59,9 +63,9 @@ struct Running {
     token_file: Option<PathBuf>,
 }
 
-/// Why nothing was purged, or not everywhere.
+/// Why an order was not carried out, or not all of it.
 #[derive(Debug, Error)]
-pub enum PurgeError {
+pub enum CommandError {
     #[error(transparent)]
     Configuration(#[from] Problems),
     #[error("{0} has no [admin]; the gateway can be asked nothing")]
@@ -76,17 +80,22 @@ pub enum PurgeError {
     Client(#[from] ClientError),
     #[error("{0}")]
     NotEverywhere(Purged),
+    #[error("{0}")]
+    NotGiven(Progress),
 }
 
-impl PurgeError {
+impl CommandError {
     /// Whether what an operator wrote is at fault.
     pub fn is_operators(&self) -> bool {
-        !matches!(self, Self::Client(_) | Self::NotEverywhere(_))
+        !matches!(
+            self,
+            Self::Client(_) | Self::NotEverywhere(_) | Self::NotGiven(_)
+        )
     }
 }
 
 /// Has it purged everywhere.
-pub fn purge(options: PurgeOptions) -> Result<Purged, PurgeError> {
+pub fn purge(options: PurgeOptions) -> Result<Purged, CommandError> {
     let PurgeOptions {
         url,
         tag,
@@ -109,23 +118,23 @@ pub fn purge(options: PurgeOptions) -> Result<Purged, PurgeError> {
     let purged = client::purge(&gateway.settings()?, &order)?;
     match purged.is_everywhere() {
         true => Ok(purged),
-        false => Err(PurgeError::NotEverywhere(purged)),
+        false => Err(CommandError::NotEverywhere(purged)),
     }
 }
 
 impl Running {
-    fn settings(self) -> Result<AdminSettings, PurgeError> {
+    fn settings(self) -> Result<AdminSettings, CommandError> {
         let Some(listen) = self.admin else {
             let source = Source::File(self.config);
             let draft = source.draft();
             let (_, settings) =
                 draft.make(|config, problems| Some(admin_settings(config, problems)))?;
-            return settings.ok_or_else(|| PurgeError::NoAdmin(source.name()));
+            return settings.ok_or_else(|| CommandError::NoAdmin(source.name()));
         };
         let text = match self.token_file {
             Some(path) => fs::read_to_string(&path)
-                .map_err(|source| PurgeError::TokenFile { path, source })?,
-            None => std::env::var(VARIABLE).map_err(|_| PurgeError::NoToken)?,
+                .map_err(|source| CommandError::TokenFile { path, source })?,
+            None => std::env::var(VARIABLE).map_err(|_| CommandError::NoToken)?,
         };
         let token: Token = text.trim_end().parse()?;
         Ok(AdminSettings { listen, token })
