@@ -46,6 +46,7 @@ pub mod forms;
 pub mod frame;
 pub mod freshness;
 pub mod guard;
+pub mod hits;
 pub mod invalidation;
 pub mod key;
 mod list;

@@ -118,14 +118,24 @@ impl Warmer {
                 Some(begun) => warm_up.every.is_some_and(|every| begun.elapsed() >= every),
             };
             begun.get_or_insert_with(Instant::now);
-            let before = std::mem::replace(&mut purged, last_purged());
-            let is_purged = before < purged;
-            if is_due || (is_purged && warm_up.after_purge) {
+            let last = last_purged();
+            let is_purged = warm_up.after_purge && purged < last;
+            if !is_due && !is_purged {
+                purged = last;
+                continue;
+            }
+            if is_due {
                 begun = Some(Instant::now());
-                let WarmUp { visits, manner, .. } = &*warm_up;
-                if self.start(visits.clone(), manner.clone()).is_err() {
-                    tracing::warn!("warm-up: the run before has not ended");
+            }
+            let WarmUp { visits, manner, .. } = &*warm_up;
+            match self.start(visits.clone(), manner.clone()) {
+                Ok(_) => {
+                    begun = Some(Instant::now());
+                    purged = last;
                 }
+                // What that run has stored before the purge is gone: another one follows it.
+                Err(UnderWay) if is_purged => {}
+                Err(UnderWay) => tracing::warn!("warm-up: the run before has not ended"),
             }
         }
     }

@@ -104,7 +104,12 @@ impl Lane<'_> {
                     let Found::Entry(entry) = found else {
                         unreachable!("only an entry is given");
                     };
-                    if given == Reuse::WhileRevalidating {
+                    let is_due = match given {
+                        Reuse::WhileRevalidating => true,
+                        Reuse::Fresh => entry.is_due(policy, SystemTime::now()),
+                        _ => false,
+                    };
+                    if is_due {
                         self.refresh(caching, &key, &entry);
                     }
                     return self.hit(forward, caching, &entry, None, tier).await;
@@ -464,7 +469,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Asks the origin about a stale response that has been given, unless somebody does.
+    /// Asks the origin about a response that is given, stale or soon to be, unless somebody does.
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();
