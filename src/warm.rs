@@ -81,12 +81,15 @@ pub struct Warmer {
     plain: Arc<Downstream>,
     listener: Arc<ListenerSettings>,
     run: Mutex<Option<watch::Receiver<Progress>>>,
+    /// The purge of everything that was the last one at the start.
+    purged: u64,
 }
 
 impl Warmer {
-    /// `listener` is any of the gateway's.
+    /// `listener` is any of the gateway's. Whatever is purged from here on is followed by a run.
     pub fn new(gateway: Arc<Gateway>, listener: Arc<ListenerSettings>) -> Arc<Self> {
         Arc::new(Self {
+            purged: gateway.memory().tombstones().last_of(&Scope::Everything),
             gateway,
             plain: downstream(&listener, None),
             listener,
@@ -125,7 +128,7 @@ impl Warmer {
         let mut begun: Option<Instant> = None;
         let tombstones = self.gateway.memory().tombstones();
         let last_purged = || tombstones.last_of(&Scope::Everything);
-        let mut purged = last_purged();
+        let mut purged = self.purged;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -139,7 +139,7 @@ impl Lane<'_> {
             match (&self.request.method, &stored) {
                 (&Method::HEAD, Stored::Stale(entry)) => {
                     let entry = entry.clone();
-                    return self.ask_head(forward, caching, key, entry, why).await;
+                    return Box::pin(self.ask_head(forward, caching, key, entry, why)).await;
                 }
                 (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
                 _ if is_own || tries == MOST_TRIES => {
@@ -154,7 +154,7 @@ impl Lane<'_> {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
-                return self.lead(forward, caching, fetch, why).await;
+                return Box::pin(self.lead(forward, caching, fetch, why)).await;
             }
             tries += 1;
             let fills = self.gateway.fills();
@@ -174,7 +174,8 @@ impl Lane<'_> {
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
-                        return self.follow(forward, caching, &entry, &stored, why).await;
+                        let following = self.follow(forward, caching, &entry, &stored, why);
+                        return Box::pin(following).await;
                     }
                     Ok(variant) => wanted.1 = Some(variant.digest()),
                     Err(_) => {
@@ -214,7 +215,8 @@ impl Lane<'_> {
         told: Told,
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
-        self.forward(forward).await
+        // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
+        Box::pin(self.forward(forward)).await
     }
 
     /// Forwards the request for its own sake, for no other reason than `why` nothing is given.
@@ -276,7 +278,7 @@ impl Lane<'_> {
         }
         let (fields, policy) = (&self.request.fields, &caching.policy);
         let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
-        let elsewhere = watched(&mut self.client, look).await;
+        let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
             return Ok(Further::Away);
         };
