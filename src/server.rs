@@ -265,7 +265,6 @@ async fn serve(
         tokio::spawn(accepting);
     }
     drop(alive);
-    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     if let Some((socket, AdminSettings { listen, token })) = admin {
         let gateway = gateway.clone();
         let warmer = warmer.clone();
