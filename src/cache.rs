@@ -46,6 +46,7 @@ pub mod forms;
 pub mod frame;
 pub mod freshness;
 pub mod guard;
+pub mod hits;
 pub mod invalidation;
 pub mod key;
 mod list;
@@ -90,7 +91,7 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// `http` or `https`.
     pub scheme: &'a str,
-    /// Lower case, with its port unless that is the scheme's own.
+    /// Lower case, with its port where the client wrote one: the application may repeat it.
     pub host: &'a str,
     /// Canonical by `path_rules`, as [`crate::target::Target`] makes it.
     pub path: &'a str,

@@ -506,3 +506,20 @@ fn fault(error: &io::Error) -> Failure {
         _ => Failure::Reset,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_no_room_for_what_it_rarely_needs() {
+        fn bytes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = bytes(serve);
+        assert!(
+            bytes <= 8 << 10,
+            "{bytes} bytes are moved for each request"
+        );
+    }
+}

@@ -228,6 +228,8 @@ async fn serve(
     );
     let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
+    // Before anybody can purge through us.
+    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     let proxy = proxy::build(gateway.clone(), Connector);
     let acceptor = Arc::new(Acceptor {
         settings: listening::accept_settings(&config),
@@ -288,7 +290,6 @@ async fn serve(
     ]);
     banner::log_ready(&config, &plan, &listeners);
 
-    let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     tokio::spawn(warmer.keep_to_plan());
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {

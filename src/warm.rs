@@ -63,12 +63,15 @@ pub struct Warmer {
     plain: Arc<Downstream>,
     listener: Arc<ListenerSettings>,
     run: Mutex<Option<watch::Receiver<Progress>>>,
+    /// The purge of everything that was the last one at the start.
+    purged: u64,
 }
 
 impl Warmer {
-    /// `listener` is any of the gateway's.
+    /// `listener` is any of the gateway's. Whatever is purged from here on is followed by a run.
     pub fn new(gateway: Arc<Gateway>, listener: Arc<ListenerSettings>) -> Arc<Self> {
         Arc::new(Self {
+            purged: gateway.memory().tombstones().last_of(&Scope::Everything),
             gateway,
             plain: downstream(&listener, None),
             listener,
@@ -102,7 +105,7 @@ impl Warmer {
         let mut begun: Option<Instant> = None;
         let tombstones = self.gateway.memory().tombstones();
         let last_purged = || tombstones.last_of(&Scope::Everything);
-        let mut purged = last_purged();
+        let mut purged = self.purged;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -115,14 +118,24 @@ impl Warmer {
                 Some(begun) => warm_up.every.is_some_and(|every| begun.elapsed() >= every),
             };
             begun.get_or_insert_with(Instant::now);
-            let before = std::mem::replace(&mut purged, last_purged());
-            let is_purged = before < purged;
-            if is_due || (is_purged && warm_up.after_purge) {
+            let last = last_purged();
+            let is_purged = warm_up.after_purge && purged < last;
+            if !is_due && !is_purged {
+                purged = last;
+                continue;
+            }
+            if is_due {
                 begun = Some(Instant::now());
-                let WarmUp { visits, manner, .. } = &*warm_up;
-                if self.start(visits.clone(), manner.clone()).is_err() {
-                    tracing::warn!("warm-up: the run before has not ended");
+            }
+            let WarmUp { visits, manner, .. } = &*warm_up;
+            match self.start(visits.clone(), manner.clone()) {
+                Ok(_) => {
+                    begun = Some(Instant::now());
+                    purged = last;
                 }
+                // What that run has stored before the purge is gone: another one follows it.
+                Err(UnderWay) if is_purged => {}
+                Err(UnderWay) => tracing::warn!("warm-up: the run before has not ended"),
             }
         }
     }

@@ -462,6 +462,44 @@ fn a_stale_page_answers_while_it_is_fetched_anew() {
 }
 
 #[test]
+fn a_page_that_is_asked_for_often_is_renewed_before_it_expires_and_nobody_waits() {
+    let gate = Gate::default();
+    let origin = {
+        let gate = gate.clone();
+        let is_first = Mutex::new(true);
+        Origin::with(move |request: &Received| {
+            let fields = "Cache-Control: max-age=10\r\n";
+            if request.head.starts_with(b"GET /cold ") {
+                return page(fields, "cold");
+            }
+            if std::mem::take(&mut *is_first.lock().expect("no holder panics")) {
+                return page(fields, "old");
+            }
+            gate.pass();
+            page(fields, "new")
+        })
+    };
+    let policy = "refresh_ahead = \"1h\"\nrefresh_hits = 5\nstale_while_revalidate = \"0s\"";
+    let gateway = in_front_of(&origin, policy);
+    for path in ["/hot", "/cold"] {
+        get(&gateway, path);
+    }
+    wait_for("the question before the end", || {
+        assert_eq!(told(&get(&gateway, "/hot")), ("HIT", "old".to_owned()));
+        (origin.received().len() > 2).then_some(())
+    });
+    assert_eq!(told(&get(&gateway, "/hot")), ("HIT", "old".to_owned()));
+    assert_eq!(told(&get(&gateway, "/cold")), ("HIT", "cold".to_owned()));
+    gate.open();
+    wait_for("the new page", || {
+        let answer = get(&gateway, "/hot");
+        assert_eq!(answer.field("x-cache"), Some("HIT"));
+        (answer.text() == "new").then_some(())
+    });
+    assert_eq!(origin.received().len(), 3);
+}
+
+#[test]
 fn a_stale_page_stands_in_for_an_application_that_fails() {
     let fields = format!("{STALE}, stale-if-error=600\r\n");
     let mut origin = Origin::in_turn([page(&fields, "page"), Reply::status(503, "oops")]);

@@ -295,6 +295,31 @@ fn pages_are_asked_for_again_when_everything_was_purged() {
 }
 
 #[test]
+fn a_purge_during_a_warm_up_is_followed_by_another_one() {
+    let gate = Gate::default();
+    let origin = {
+        let gate = gate.clone();
+        Origin::with(move |request| {
+            if request.head.starts_with(b"GET /last ") {
+                gate.pass();
+            }
+            page(MINUTE, "page")
+        })
+    };
+    let warm = "[cache.warm]\nurls = [\"http://a.example/first\", \"http://a.example/last\"]\n\
+                concurrency = 1";
+    let gateway = administered(&origin, warm);
+    origin.wait_for_requests(2);
+    purge(&gateway, &json!({ "everything": true }));
+    gate.open();
+    origin.wait_for_requests(4);
+    wait_for("both pages to be stored", || {
+        let is_stored = |path| get(&gateway, path).field("x-cache") == Some("HIT");
+        (is_stored("/first") && is_stored("/last")).then_some(())
+    });
+}
+
+#[test]
 fn where_nobody_may_purge_it_is_a_method_like_any_other() {
     let origin = Site::default().origin(MINUTE);
     let gateway = configured(&origin, "", "");

@@ -14,6 +14,7 @@ use super::admission::{Admission, Facts};
 use super::body::Body;
 use super::entity::Validators;
 use super::forms::{Form, Forms};
+use super::hits::Hits;
 use super::key::Key;
 use super::partial::Part;
 use super::policy::Policy;
@@ -38,6 +39,7 @@ pub struct Entry {
     head: PackedHead,
     /// Of a whole body.
     forms: Forms,
+    hits: Hits,
 }
 
 /// Its body.
@@ -73,6 +75,7 @@ impl Entry {
             judged: AtomicU64::new(times.asked.own()),
             received: times.received.into(),
             forms: Forms::default(),
+            hits: Hits::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Entry {
             content: Content::Whole(body),
             head,
             forms: Forms::default(),
+            hits: Hits::default(),
             judged: AtomicU64::new(self.asked.own()),
             ..*self
         }
@@ -132,6 +136,14 @@ impl Entry {
         verdict
     }
 
+    /// Counts a hit while it is fresh. Whether it is to be fetched anew already, by the one who asks.
+    pub fn is_due(&self, policy: &Policy, now: SystemTime) -> bool {
+        policy.refresh_ahead.is_some_and(|ahead| {
+            let freshness = &self.facts.freshness;
+            self.hits.count(&ahead, freshness, self.received(), now)
+        })
+    }
+
     /// The same response, that was good when `asked` was what had been purged.
     pub fn judged_at(&self, asked: Epoch) -> Self {
         Self {
@@ -139,6 +151,7 @@ impl Entry {
             content: self.content.clone(),
             head: self.head.clone(),
             forms: self.forms.under_another_head(),
+            hits: Hits::default(),
             judged: AtomicU64::new(asked.own()),
             asked,
             ..*self
@@ -157,6 +170,7 @@ impl Entry {
             content: self.content.clone(),
             head: self.head.clone(),
             forms: self.forms.under_another_head(),
+            hits: Hits::default(),
             judged: AtomicU64::new(asked.own()),
             asked,
             ..*self

@@ -9,6 +9,7 @@ use http::header::HeaderName;
 
 use super::Request;
 use super::cookies::CookieRules;
+use super::hits::RefreshAhead;
 use super::pattern::{Pattern, known};
 use super::query::QueryRules;
 use super::tags::Tag;
@@ -39,6 +40,8 @@ pub struct Policy {
     pub heuristic: Option<Heuristic>,
     /// Where the response does not say. Up to a year; zero by default.
     pub stale_while_revalidate: Duration,
+    /// Which pages are fetched anew while they are fresh; none by default.
+    pub refresh_ahead: Option<RefreshAhead>,
     /// Where the response does not say. Up to a year; 10 minutes by default.
     pub stale_if_error: Duration,
     /// How long an entry with a validator is kept behind its stale life, to be revalidated. Up to a
@@ -93,6 +96,7 @@ impl Policy {
             ttl_by_status: BTreeMap::new(),
             heuristic: None,
             stale_while_revalidate: Duration::ZERO,
+            refresh_ahead: None,
             stale_if_error: Duration::from_secs(10 * 60),
             keep_for_validation: Duration::from_secs(60 * 60),
             tags: Vec::new(),
@@ -118,8 +122,8 @@ impl Policy {
         !self.key_headers.is_empty() || !self.key_cookies.is_empty()
     }
 
-    /// This policy for responses on a route whose own is `route`: what a request is looked up by, and who
-    /// may be, is the route's.
+    /// This policy for responses on a route whose own is `route`: what a request is looked up by, who
+    /// may be, and what its hits bring about, is the route's.
     pub fn on_route(self, route: &Self) -> Self {
         Self {
             query: route.query.clone(),
@@ -128,6 +132,7 @@ impl Policy {
             vary_cookies: route.vary_cookies.clone(),
             cookies: route.cookies.clone(),
             honoured: route.honoured,
+            refresh_ahead: route.refresh_ahead,
             debug: route.debug,
             ..self
         }

@@ -104,7 +104,12 @@ impl Lane<'_> {
                     let Found::Entry(entry) = found else {
                         unreachable!("only an entry is given");
                     };
-                    if given == Reuse::WhileRevalidating {
+                    let is_due = match given {
+                        Reuse::WhileRevalidating => true,
+                        Reuse::Fresh => entry.is_due(policy, SystemTime::now()),
+                        _ => false,
+                    };
+                    if is_due {
                         self.refresh(caching, &key, &entry);
                     }
                     return self.hit(forward, caching, &entry, None, tier).await;
@@ -134,7 +139,7 @@ impl Lane<'_> {
             match (&self.request.method, &stored) {
                 (&Method::HEAD, Stored::Stale(entry)) => {
                     let entry = entry.clone();
-                    return self.ask_head(forward, caching, key, entry, why).await;
+                    return Box::pin(self.ask_head(forward, caching, key, entry, why)).await;
                 }
                 (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
                 _ if is_own || tries == MOST_TRIES => {
@@ -149,7 +154,7 @@ impl Lane<'_> {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
                 fetch.awaits_others &= awaits_others && why != Why::Request;
-                return self.lead(forward, caching, fetch, why).await;
+                return Box::pin(self.lead(forward, caching, fetch, why)).await;
             }
             tries += 1;
             let fills = self.gateway.fills();
@@ -169,7 +174,8 @@ impl Lane<'_> {
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
-                        return self.follow(forward, caching, &entry, &stored, why).await;
+                        let following = self.follow(forward, caching, &entry, &stored, why);
+                        return Box::pin(following).await;
                     }
                     Ok(variant) => wanted.1 = Some(variant.digest()),
                     Err(_) => {
@@ -209,7 +215,8 @@ impl Lane<'_> {
         told: Told,
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
-        self.forward(forward).await
+        // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
+        Box::pin(self.forward(forward)).await
     }
 
     /// Forwards the request for its own sake, for no other reason than `why` nothing is given.
@@ -271,7 +278,7 @@ impl Lane<'_> {
         }
         let (fields, policy) = (&self.request.fields, &caching.policy);
         let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
-        let elsewhere = watched(&mut self.client, look).await;
+        let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
             return Ok(Further::Away);
         };
@@ -462,7 +469,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Asks the origin about a stale response that has been given, unless somebody does.
+    /// Asks the origin about a response that is given, stale or soon to be, unless somebody does.
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Stored};
 use crate::cache::entry::Entry;
 use crate::cache::memory::Found;
 use crate::cache::redis::{Look, SharedCache, Turn, Waited};
@@ -82,7 +82,7 @@ impl Fetch {
         is_stored
     }
 
-    /// What is fresh now for all gateways, and from now on in memory.
+    /// What is fresh now for all gateways and newer than what is held, and from now on in memory.
     async fn find_anew(&mut self, shared: &SharedCache) -> Option<Arc<Entry>> {
         let memory = self.gateway.memory();
         let (fields, policy) = (&self.request.fields, &self.caching.policy);
@@ -91,7 +91,9 @@ impl Fetch {
             .find(&self.key, fields, policy, tombstones, Look::Anew)
             .await;
         match found.ok()? {
-            Found::Entry(entry) if entry.facts.freshness.is_fresh(SystemTime::now()) => {
+            Found::Entry(entry)
+                if entry.facts.freshness.is_fresh(SystemTime::now()) && self.is_news(&entry) =>
+            {
                 memory.store(&self.key, entry.clone(), policy);
                 Some(entry)
             }
@@ -100,6 +102,14 @@ impl Fetch {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// Whether it is another answer than the one that is asked about, which may be fresh itself.
+    fn is_news(&self, entry: &Entry) -> bool {
+        match &self.stored {
+            Stored::Stale(held) => entry.received() > held.received(),
+            Stored::Part(..) | Stored::Nothing => true,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Caching;
 use super::kinds::{Kinds, OfType};
 use crate::cache::counters::Counters;
+use crate::cache::hits::RefreshAhead;
 use crate::cache::policy::{Heuristic, Honoured};
 use crate::cache::redis::Sharing;
 use crate::cache::{Audience, Policy};
@@ -96,6 +97,10 @@ fn policy_of(spec: &CachePolicySpec) -> Policy {
             longest: spec.heuristic_longest,
         }),
         stale_while_revalidate: spec.stale_while_revalidate,
+        refresh_ahead: (!spec.refresh_ahead.is_zero()).then_some(RefreshAhead {
+            before: spec.refresh_ahead,
+            hits: spec.refresh_hits,
+        }),
         stale_if_error: spec.stale_if_error,
         keep_for_validation: spec.keep_for_validation,
         query,

@@ -24,8 +24,6 @@ pub struct WarmUp {
 pub struct Visits {
     pub urls: Vec<Url>,
     pub sitemaps: Vec<Url>,
-    /// How many of those that were asked for most, as Redis remembers them.
-    pub popular: usize,
 }
 
 /// How it is asked for.
@@ -48,7 +46,6 @@ impl WarmUp {
             visits: Visits {
                 urls: spec.urls.clone(),
                 sitemaps: spec.sitemaps.clone(),
-                popular: spec.popular,
             },
             manner: Manner {
                 concurrency: spec.concurrency,

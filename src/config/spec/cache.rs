@@ -49,6 +49,10 @@ spec! {
         ttl_by_status: Keyed<FinalStatus, Located<Duration>> = {};
         /// How long a stale response answers while it is fetched anew, 0s to 365d, where the application does not say.
         stale_while_revalidate: Duration = "0s", within "0s"..="365d";
+        /// How long before it becomes stale a page that is asked for is fetched anew, 0s to 365d; "0s": not before.
+        refresh_ahead: Duration = "0s", within "0s"..="365d";
+        /// How often it must have been given since it was stored or renewed, 1 to 1,000,000.
+        refresh_hits: u32 = 3, within 1..=1_000_000;
         /// How long a stale response answers when the application fails, 0s to 365d, where the application does not say.
         stale_if_error: Duration = "10m", within "0s"..="365d";
         /// How long a response with a validator is kept behind that, to be revalidated, 0s to 365d.

@@ -13,8 +13,6 @@ spec! {
         urls: Vec<Url> = [], entries 0..=10000;
         /// Sitemaps, indexes of sitemaps, or lists with a URL a line, 0 to 100. They may be packed with gzip.
         sitemaps: Vec<Url> = [], entries 0..=100;
-        /// How many of the pages that were asked for most, as Redis remembers them, 0 to 10,000.
-        popular: usize = 0, within 0..=10000;
         /// Whether a run begins when the gateway has started.
         at_start: bool = true;
         /// Time from the beginning of one run to the next, 1m to 30d; otherwise none follows.
