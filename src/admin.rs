@@ -1,9 +1,11 @@
 //! The interface for administration: a listener of its own, a token, and one table of endpoints.
 //! Small and slow on purpose: whoever speaks here is few, and must not take from those who visit.
 
+mod cache;
 mod client;
 pub mod command;
 mod health;
+mod metrics;
 mod purge;
 mod quarantine;
 mod warm;
@@ -68,6 +70,18 @@ const ENDPOINTS: [Endpoint; 6] = [
         call: |admin, _| Box::pin(health::health(admin)),
     },
     Endpoint {
+        method: Method::GET,
+        path: "/metrics",
+        is_open: false,
+        call: |admin, _| Box::pin(metrics::metrics(admin)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/cache",
+        is_open: false,
+        call: |admin, _| Box::pin(cache::cache(admin)),
+    },
+    Endpoint {
         method: Method::POST,
         path: "/cache/purge",
         is_open: false,
@@ -99,26 +113,41 @@ const ENDPOINTS: [Endpoint; 6] = [
     },
 ];
 
-/// An answer: always JSON, an error with its reason in `error`.
+/// An answer: JSON, but for the metrics; an error with its reason in `error`.
 struct Reply {
     status: StatusCode,
-    body: Json,
+    content_type: &'static str,
+    body: String,
 }
 
 impl Reply {
-    fn error(status: StatusCode, why: impl ToString) -> Self {
+    fn json(status: StatusCode, body: Json) -> Self {
         Self {
             status,
-            body: json!({ "error": why.to_string() }),
+            content_type: "application/json",
+            body: format!("{body}\n"),
         }
     }
 
+    /// What Prometheus reads.
+    fn metrics(body: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain; version=0.0.4",
+            body,
+        }
+    }
+
+    fn error(status: StatusCode, why: impl ToString) -> Self {
+        Self::json(status, json!({ "error": why.to_string() }))
+    }
+
     fn response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(format!("{}\n", self.body)));
+        let mut response = Response::new(Full::from(self.body));
         *response.status_mut() = self.status;
-        let json = HeaderValue::from_static("application/json");
+        let content_type = HeaderValue::from_static(self.content_type);
         let no_store = HeaderValue::from_static("no-store");
-        response.headers_mut().insert(CONTENT_TYPE, json);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         response.headers_mut().insert(CACHE_CONTROL, no_store);
         response
     }

@@ -50,3 +50,4 @@ mod tls_test;
 mod transport_test;
 mod upgrade_test;
 mod warm_test;
+mod watch_test;

@@ -1,4 +1,5 @@
-//! `GET /health`: whether this gateway serves.
+//! `GET /health`: whether this gateway serves, and how its Redis does. It serves without one too:
+//! only draining is no success.
 
 use http::StatusCode;
 use serde_json::json;
@@ -10,8 +11,9 @@ pub(super) async fn health(admin: &Admin) -> Reply {
         false => (StatusCode::OK, "serving"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    Reply {
+    let redis = admin.gateway.redis().map(|redis| redis.state().to_string());
+    Reply::json(
         status,
-        body: json!({ "status": word, "version": env!("CARGO_PKG_VERSION") }),
-    }
+        json!({ "status": word, "version": env!("CARGO_PKG_VERSION"), "redis": redis }),
+    )
 }

@@ -25,8 +25,5 @@ fn reply(purged: &Purged) -> Reply {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
-    Reply {
-        status,
-        body: json!(purged),
-    }
+    Reply::json(status, json!(purged))
 }

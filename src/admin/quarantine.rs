@@ -14,10 +14,10 @@ use crate::cache::guard::Held;
 pub(super) async fn list(admin: &Admin) -> Reply {
     let guard = admin.gateway.guard();
     let held: Vec<_> = guard.list().iter().map(told).collect();
-    Reply {
-        status: StatusCode::OK,
-        body: json!({ "quarantined": held, "since_start": guard.count() }),
-    }
+    Reply::json(
+        StatusCode::OK,
+        json!({ "quarantined": held, "since_start": guard.count() }),
+    )
 }
 
 fn told(held: &Held) -> serde_json::Value {
@@ -33,10 +33,10 @@ struct Release {
 
 pub(super) async fn release(admin: &Admin, body: Bytes) -> Reply {
     match serde_json::from_slice::<Release>(&body) {
-        Ok(Release { key }) => Reply {
-            status: StatusCode::OK,
-            body: json!({ "released": admin.gateway.guard().release(key.as_deref()) }),
-        },
+        Ok(Release { key }) => Reply::json(
+            StatusCode::OK,
+            json!({ "released": admin.gateway.guard().release(key.as_deref()) }),
+        ),
         Err(error) => Reply::error(StatusCode::BAD_REQUEST, error),
     }
 }

@@ -1,5 +1,6 @@
 //! The state of all links together, said once when it changes. Knows no connection.
 
+use std::fmt;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -17,6 +18,18 @@ pub enum State {
     /// It answers, and takes nothing to be kept: [`Away::ReadOnly`] or [`Away::OutOfMemory`].
     WritesRefused(Away),
     Away(Away),
+}
+
+/// As operators read it: `up`, `connecting`, `takes no writes: …`, `away: …`.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("connecting"),
+            Self::Up => f.write_str("up"),
+            Self::WritesRefused(away) => write!(f, "takes no writes: {away}"),
+            Self::Away(away) => write!(f, "away: {away}"),
+        }
+    }
 }
 
 pub struct Health {

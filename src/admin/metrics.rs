@@ -1,0 +1,156 @@
+//! `GET /metrics`: the numbers of `GET /cache` in the text format of Prometheus.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use super::cache::{MINUTES, tier};
+use super::{Admin, Reply};
+use crate::cache::redis::SharedCache;
+use crate::plan::Plan;
+use crate::redis::Redis;
+
+pub(super) async fn metrics(admin: &Admin) -> Reply {
+    let gateway = &admin.gateway;
+    let mut page = Page::default();
+    routes(&mut page, &gateway.plan());
+    let (keys, bytes) = gateway.memory().size();
+    page.gauge("tollgate_cache_memory_keys", keys);
+    page.gauge("tollgate_cache_memory_bytes", bytes);
+    let capacity = gateway.memory().capacity();
+    page.gauge("tollgate_cache_memory_capacity_bytes", capacity);
+    page.gauge("tollgate_cache_quarantined", gateway.guard().list().len());
+    if let Some(redis) = gateway.redis() {
+        asked(&mut page, redis);
+    }
+    if let Some(shared_cache) = gateway.shared_cache() {
+        shared(&mut page, shared_cache);
+    }
+    Reply::metrics(page.0)
+}
+
+fn routes(page: &mut Page, plan: &Plan) {
+    page.family("tollgate_cache_requests_total", "counter");
+    for (route, counters) in &plan.counters {
+        for (from, answer, count) in counters.answers() {
+            let labels = [
+                ("route", &**route),
+                ("tier", tier(from)),
+                ("outcome", answer.as_str()),
+            ];
+            page.sample("tollgate_cache_requests_total", &labels, count);
+        }
+    }
+    page.family("tollgate_cache_reasons_total", "counter");
+    for (route, counters) in &plan.counters {
+        for (reason, count) in counters.reasons() {
+            let labels = [("route", &**route), ("reason", reason)];
+            page.sample("tollgate_cache_reasons_total", &labels, count);
+        }
+    }
+    page.family("tollgate_cache_hit_ratio", "gauge");
+    for (route, counters) in &plan.counters {
+        for minutes in MINUTES {
+            let lookups = counters.lookups_since(Duration::from_secs(60 * minutes));
+            if let Some(ratio) = lookups.ratio() {
+                let labels = [("route", &**route), ("minutes", &minutes.to_string())];
+                page.sample("tollgate_cache_hit_ratio", &labels, ratio);
+            }
+        }
+    }
+}
+
+fn asked(page: &mut Page, redis: &Redis) {
+    let counts = redis.counts();
+    page.gauge("tollgate_redis_up", u8::from(redis.is_up()));
+    page.family("tollgate_redis_questions_total", "counter");
+    page.sample("tollgate_redis_questions_total", &[], counts.questions);
+    page.family("tollgate_redis_away_total", "counter");
+    for (away, count) in counts.away {
+        let labels = [("reason", &*away.to_string())];
+        page.sample("tollgate_redis_away_total", &labels, count);
+    }
+    page.family("tollgate_redis_answer_seconds", "histogram");
+    let mut within = 0;
+    for (up_to, count) in counts.times {
+        within += count;
+        let up_to = up_to.map_or("+Inf".to_owned(), |up_to| up_to.as_secs_f64().to_string());
+        page.sample(
+            "tollgate_redis_answer_seconds_bucket",
+            &[("le", &*up_to)],
+            within,
+        );
+    }
+    let total = counts.total.as_secs_f64();
+    page.sample("tollgate_redis_answer_seconds_sum", &[], total);
+    page.sample("tollgate_redis_answer_seconds_count", &[], within);
+}
+
+fn shared(page: &mut Page, shared: &SharedCache) {
+    let counts = shared.counts();
+    page.family("tollgate_redis_cache_lookups_total", "counter");
+    for (outcome, count) in [
+        ("found", counts.found),
+        ("missed", counts.missed),
+        ("away", counts.away),
+        ("odd", counts.odd),
+    ] {
+        let labels = [("outcome", outcome)];
+        page.sample("tollgate_redis_cache_lookups_total", &labels, count);
+    }
+    page.family("tollgate_redis_cache_writes_total", "counter");
+    for (outcome, count) in [("written", counts.written), ("dropped", counts.dropped)] {
+        let labels = [("outcome", outcome)];
+        page.sample("tollgate_redis_cache_writes_total", &labels, count);
+    }
+}
+
+/// The text, version 0.0.4 of its format.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    /// What the samples that follow are.
+    fn family(&mut self, name: &str, kind: &str) {
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn gauge(&mut self, name: &str, value: impl Display) {
+        self.family(name, "gauge");
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        if labels.is_empty() {
+            return self.line(format_args!("{name} {value}"));
+        }
+        let labels = labels.iter();
+        let labels: Vec<_> = labels
+            .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+            .collect();
+        self.line(format_args!("{name}{{{}}} {value}", labels.join(",")));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        writeln!(self.0, "{line}").expect("a String takes everything");
+    }
+}
+
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_with_quotes_backslashes_and_lines_stays_one_label() {
+        let mut page = Page::default();
+        page.sample("asked", &[("route", "a\"b\\c\nd"), ("tier", "memory")], 3);
+        assert_eq!(
+            page.0,
+            "asked{route=\"a\\\"b\\\\c\\nd\",tier=\"memory\"} 3\n"
+        );
+    }
+}
