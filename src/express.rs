@@ -517,9 +517,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = bytes(serve);
-        assert!(
-            bytes <= 8 << 10,
-            "{bytes} bytes are moved for each request"
-        );
+        assert!(bytes <= 8 << 10, "{bytes} bytes are moved for each request");
     }
 }
