@@ -1,10 +1,10 @@
-//! What the memory of the cache takes of the machine: `cargo bench --bench memory [-- churn SECONDS]`.
+//! What the memory of the cache takes of the machine: `cargo bench --bench memory [-- fill | churn [SECONDS]]`.
 //!
 //! Fills it with a million pages of 1 KiB and holds the growth of the process to the bytes of keys, heads
 //! and bodies, and to what the cache believes; then changes its contents many times over within a small
 //! size, by several threads, and holds the process to that size. Ends with 1 where a bound is passed.
 
-use std::process::exit;
+use std::process::{Command, exit};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -39,27 +39,60 @@ const CHURN_THREADS: u64 = 2;
 const CHURN_PAGES: u64 = 200_000;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let seconds = match arguments.iter().position(|word| word == "churn") {
-        Some(at) => arguments
-            .get(at + 1)
-            .map_or(Ok(CHURN_SECONDS), |text| text.parse()),
-        None => Ok(CHURN_SECONDS),
+    // `cargo bench` adds an option of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let is_within = match words[..] {
+        // Each in a process of its own: what one leaves behind would be room for the other.
+        [] => run(&["fill"]) & run(&["churn"]),
+        ["fill"] => fill(),
+        ["churn"] => churn(Duration::from_secs(CHURN_SECONDS)),
+        ["churn", seconds] if let Ok(seconds) = seconds.parse() => {
+            churn(Duration::from_secs(seconds))
+        }
+        _ => {
+            eprintln!("usage: memory [fill | churn [SECONDS]]");
+            exit(2);
+        }
     };
-    let Ok(seconds) = seconds else {
-        eprintln!("usage: memory [churn SECONDS]");
-        exit(2);
-    };
-    // Pages of code and tables that the first entries touch are no part of an entry.
-    fill(1000);
-    // First: what a million entries leave behind would be room for these.
-    let is_bounded = churn(Duration::from_secs(seconds));
-    let is_small = fill(ENTRIES);
-    exit(i32::from(!(is_small && is_bounded)));
+    exit(i32::from(!is_within));
 }
 
-/// Whether so many entries take no more than they may.
-fn fill(entries: u64) -> bool {
+fn run(arguments: &[&str]) -> bool {
+    let own = std::env::current_exe().expect("Linux says it");
+    let status = Command::new(own).args(arguments).status();
+    status.expect("it starts, as it has before").success()
+}
+
+/// Whether a million entries take no more than they may.
+fn fill() -> bool {
+    // Pages of code and tables that the first entries touch are no part of an entry.
+    grow(1000);
+    let grown = grow(ENTRIES);
+    let over_content = grown.process / grown.content;
+    let over_belief = grown.process / grown.believed;
+    println!(
+        "{ENTRIES} entries: key, head and body {:.0} bytes; the process grew by {:.0} ({over_content:.3} times); \
+         the cache counts {:.0} ({:.3} of that)",
+        grown.content,
+        grown.process,
+        grown.believed,
+        1.0 / over_belief,
+    );
+    over_content <= MOST_OVER_CONTENT && over_belief <= MOST_OVER_SIZE
+}
+
+/// Bytes for one entry.
+struct Grown {
+    content: f64,
+    process: f64,
+    believed: f64,
+}
+
+fn grow(entries: u64) -> Grown {
     let memory = Memory::new(16 << 30);
     let policy = Policy::anonymous();
     let before = resident();
@@ -70,64 +103,67 @@ fn fill(entries: u64) -> bool {
         page.store(&memory, &policy);
     }
     let (counted, believed) = memory.size();
-    let grown = resident() - before;
     assert_eq!(counted, entries, "all of them are kept");
     let each = |bytes: u64| bytes as f64 / entries as f64;
-    let over_content = grown as f64 / content as f64;
-    let over_belief = grown as f64 / believed as f64;
-    println!(
-        "{entries} entries: key, head and body {:.0} bytes; the process grew by {:.0} ({over_content:.3} times); \
-         the cache counts {:.0} ({over_belief:.3} times)",
-        each(content),
-        each(grown),
-        each(believed),
-    );
-    entries < ENTRIES || (over_content <= MOST_OVER_CONTENT && over_belief <= MOST_OVER_SIZE)
+    Grown {
+        content: each(content),
+        process: each(resident() - before),
+        believed: each(believed),
+    }
 }
 
 /// Whether the process stays within the size while its contents change.
 fn churn(duration: Duration) -> bool {
-    let base = resident();
-    let memory = Arc::new(Memory::new(CHURN_SIZE));
-    let stored = Arc::new(AtomicU64::new(0));
-    let over = Arc::new(AtomicBool::new(false));
-    let workers: Vec<_> = (0..CHURN_THREADS)
-        .map(|seed| {
-            let (memory, stored, over) = (memory.clone(), stored.clone(), over.clone());
-            thread::spawn(move || visit(&memory, seed, &stored, &over))
-        })
-        .collect();
-    let (_stop, stopped) = mpsc::channel::<()>();
-    let began = Instant::now();
-    let (mut most, mut report) = (0, Duration::ZERO);
-    while began.elapsed() < duration {
-        // Also the pace of the samples.
-        let _ = stopped.recv_timeout(Duration::from_millis(20));
-        most = most.max(resident().saturating_sub(base));
-        if began.elapsed() >= report {
-            report += (duration / 10).max(Duration::from_secs(1));
-            let (entries, believed) = memory.size();
-            println!(
-                "{:>5.0} s: {:>7.1} MiB above the base, at most {:.1}; {entries} entries of {:.1} MiB; {:.1} GiB stored so far",
-                began.elapsed().as_secs_f64(),
-                mib(resident().saturating_sub(base)),
-                mib(most),
-                mib(believed),
-                mib(stored.load(Ordering::Relaxed)) / 1024.0,
-            );
+    // What the work takes beside what is kept: the same visits, and room for next to nothing.
+    let base = visited(&Memory::new(1 << 20), duration / 10, |_, _, _| {});
+    let memory = Memory::new(CHURN_SIZE);
+    let mut report = Duration::ZERO;
+    let most = visited(&memory, duration, |elapsed, stored, most| {
+        if elapsed < report {
+            return;
         }
-    }
-    over.store(true, Ordering::Relaxed);
-    for worker in workers {
-        worker.join().expect("a worker ends");
-    }
-    let part = most as f64 / CHURN_SIZE as f64;
+        report += duration / 10;
+        let (entries, believed) = memory.size();
+        println!(
+            "{:>5.0} s: {:>7.1} MiB above the base, {:.1} at most; {entries} entries of {:.1} MiB; {:.1} GiB stored so far",
+            elapsed.as_secs_f64(),
+            mib(resident().saturating_sub(base)),
+            mib(most.saturating_sub(base)),
+            mib(believed),
+            mib(stored) / 1024.0,
+        );
+    });
+    let part = most.saturating_sub(base) as f64 / CHURN_SIZE as f64;
     println!(
         "churn: at most {part:.3} times the size of {:.0} MiB, above a base of {:.1} MiB",
         mib(CHURN_SIZE),
         mib(base)
     );
     part <= MOST_OVER_SIZE
+}
+
+/// The most bytes that the process takes while several threads visit; `watch` is told the time, the bytes stored, and
+/// that most so far.
+fn visited(memory: &Memory, duration: Duration, mut watch: impl FnMut(Duration, u64, u64)) -> u64 {
+    let stored = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for seed in 0..CHURN_THREADS {
+            let (stored, over) = (&stored, &over);
+            scope.spawn(move || visit(memory, seed, stored, over));
+        }
+        let (_stop, stopped) = mpsc::channel::<()>();
+        let began = Instant::now();
+        let mut most = 0;
+        while began.elapsed() < duration {
+            // Also the pace of the samples.
+            let _ = stopped.recv_timeout(Duration::from_millis(20));
+            most = most.max(resident());
+            watch(began.elapsed(), stored.load(Ordering::Relaxed), most);
+        }
+        over.store(true, Ordering::Relaxed);
+        most
+    })
 }
 
 /// Asks for pages, some more often than others, and stores what is missing.

@@ -23,7 +23,7 @@
 //! Beside these functions, what they decide over:
 //!
 //! - `entry`: one stored response, ready to be sent, with its encoded `forms`; `body`: one that is still arriving
-//! - `memory`: the entries of this gateway; `fill`: one question to the origin for many requests
+//! - `memory`: the entries of this gateway, large bodies in `pages`, which `runs` tells apart; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //! - `purger`: purges at this gateway, and by `replication` at the others
 //! - `counters`: how requests were answered, for who watches
@@ -51,6 +51,7 @@ pub mod invalidation;
 pub mod key;
 mod list;
 pub mod memory;
+mod pages;
 pub mod partial;
 pub mod pattern;
 pub mod policy;
@@ -62,6 +63,7 @@ pub mod redis;
 pub mod replication;
 pub mod reuse;
 pub mod revalidation;
+mod runs;
 pub mod scope;
 pub mod status;
 pub mod stored;

@@ -16,6 +16,7 @@ use super::entity::Validators;
 use super::forms::{Form, Forms};
 use super::hits::Hits;
 use super::key::Key;
+use super::pages;
 use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
@@ -94,6 +95,12 @@ impl Entry {
             }
         };
         self.with(self.facts.clone(), head, body)
+    }
+
+    /// The same response with its body in another place.
+    pub fn elsewhere(&self, body: Bytes) -> Self {
+        let moved = self.with(self.facts.clone(), self.head.clone(), body);
+        moved.with_forms_of(self)
     }
 
     /// The same response with these bytes of it: those of `part`, which may be all.
@@ -236,7 +243,7 @@ impl Entry {
     /// Bytes of memory that it takes.
     pub fn weight(&self) -> usize {
         let body = match &self.content {
-            Content::Whole(body) => weight::of_bytes(body.len()),
+            Content::Whole(body) => pages::weight(body.len()),
             Content::Growing(_) => 0,
         };
         weight::of_shared::<Self>()

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::pages;
 use crate::compression::{Coding, encoder};
 use crate::http1::PackedHead;
 use crate::weight;
@@ -62,8 +63,15 @@ impl Forms {
         Some(Some(Form { head, body }))
     }
 
-    /// Makes the bytes of this coding, unless they are made or being made; then waits for them. `true`: they were made here.
-    pub async fn make(&self, coding: Coding, level: u16, body: &Bytes) -> bool {
+    /// Makes the bytes of this coding, unless they are made or being made; then waits for them. `keep` puts them where they
+    /// are to be kept. `true`: they were made here.
+    pub async fn make(
+        &self,
+        coding: Coding,
+        level: u16,
+        body: &Bytes,
+        keep: impl FnOnce(Bytes) -> Bytes,
+    ) -> bool {
         let mut is_new = false;
         let encoded = async {
             is_new = true;
@@ -78,7 +86,8 @@ impl Forms {
             encoded
         };
         let made = self.0.get_or_init(Box::default);
-        made.bodies[coding.place()].get_or_init(|| encoded).await;
+        let kept = async { encoded.await.map(keep) };
+        made.bodies[coding.place()].get_or_init(|| kept).await;
         is_new
     }
 
@@ -91,9 +100,7 @@ impl Forms {
         let heads = made.heads.iter().filter_map(OnceLock::get);
         weight::of_piece(size_of::<Made>())
             + weight::of_shared::<Bodies>()
-            + bodies
-                .map(|body| weight::of_bytes(body.len()))
-                .sum::<usize>()
+            + bodies.map(|body| pages::weight(body.len())).sum::<usize>()
             + heads.map(PackedHead::weight).sum::<usize>()
     }
 }
@@ -115,7 +122,7 @@ mod tests {
         let forms = Forms::default();
         assert_eq!(forms.weight(), 0);
         let body = Bytes::from(b"<p>all the same</p>".repeat(SMALL));
-        let makers = (0..8).map(|_| forms.make(Coding::Gzip, 5, &body));
+        let makers = (0..8).map(|_| forms.make(Coding::Gzip, 5, &body, |form| form));
         let made = futures::future::join_all(makers).await;
         assert_eq!(made.iter().filter(|is_new| **is_new).count(), 1);
         let form = get(&forms, Coding::Gzip).flatten().expect("it shrinks");
@@ -131,8 +138,8 @@ mod tests {
     async fn what_is_not_worth_it_is_not_tried_again() {
         let forms = Forms::default();
         let body = Bytes::from_static(b"short");
-        assert!(forms.make(Coding::Zstd, 3, &body).await);
-        assert!(!forms.make(Coding::Zstd, 3, &body).await);
+        assert!(forms.make(Coding::Zstd, 3, &body, |form| form).await);
+        assert!(!forms.make(Coding::Zstd, 3, &body, |form| form).await);
         assert!(matches!(get(&forms, Coding::Zstd), Some(None)));
     }
 }

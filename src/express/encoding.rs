@@ -123,9 +123,12 @@ impl Making {
         let Content::Whole(body) = &self.entry.content else {
             return;
         };
-        let is_new = self.entry.forms().make(self.coding, self.level, body).await;
+        let memory = self.gateway.memory();
+        let forms = self.entry.forms();
+        let made = forms.make(self.coding, self.level, body, |form| memory.keep(form));
+        let is_new = made.await;
         if is_new && self.entry.form(self.coding).flatten().is_some() {
-            self.gateway.memory().weigh_again(&self.key, &self.entry);
+            memory.weigh_again(&self.key, &self.entry);
         }
     }
 }
