@@ -62,7 +62,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 6] = [
+const ENDPOINTS: [Endpoint; 8] = [
     Endpoint {
         method: Method::GET,
         path: "/health",

@@ -58,20 +58,14 @@ pub(super) async fn start(admin: &Admin, body: Bytes) -> Reply {
         Err(error) => return Reply::error(StatusCode::BAD_REQUEST, error),
     };
     match admin.warmer.start(visits, warm_up.manner.clone()) {
-        Ok(run) => Reply {
-            status: StatusCode::ACCEPTED,
-            body: json!(*run.borrow()),
-        },
+        Ok(run) => Reply::json(StatusCode::ACCEPTED, json!(*run.borrow())),
         Err(UnderWay) => Reply::error(StatusCode::CONFLICT, "a warm-up is under way"),
     }
 }
 
 pub(super) async fn progress(admin: &Admin) -> Reply {
     match admin.warmer.progress() {
-        Some(progress) => Reply {
-            status: StatusCode::OK,
-            body: json!(progress),
-        },
+        Some(progress) => Reply::json(StatusCode::OK, json!(progress)),
         None => Reply::error(StatusCode::NOT_FOUND, "no warm-up has begun"),
     }
 }
