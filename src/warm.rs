@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cache::scope::Scope;
@@ -310,10 +311,12 @@ impl Run {
                 tracing::warn!(%url, "warm-up: the sitemap was not given");
                 continue;
             };
-            match sitemap::read(&body) {
+            let read = spawn_blocking(move || sitemap::read(&body)).await;
+            match read.expect("reading does not panic") {
                 Ok(sitemap) => {
                     pages.extend(sitemap.pages.iter().filter_map(|page| parsed(page)));
                     left.extend(sitemap.maps.iter().filter_map(|map| parsed(map)));
+                    left.truncate(MOST_MAPS);
                 }
                 Err(error) => {
                     let error = crate::telemetry::chain(&error);

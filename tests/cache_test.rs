@@ -165,6 +165,46 @@ fn a_hit_carries_nothing_of_the_request_that_caused_it() {
 }
 
 #[test]
+fn the_cookie_that_a_304_sets_is_for_the_one_who_asked() {
+    let gate = Gate::default();
+    let origin = {
+        let gate = gate.clone();
+        let count = Mutex::new(0);
+        Origin::with(move |request| {
+            if !request.head_text().contains("if-none-match") {
+                return page("Cache-Control: max-age=60\r\nETag: \"v1\"\r\n", "page");
+            }
+            gate.pass();
+            let mut count = count.lock().expect("no holder panics");
+            *count += 1;
+            Reply::raw(format!(
+                "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nCache-Control: private\r\n\
+                 Set-Cookie: session={count}\r\n\r\n"
+            ))
+        })
+    };
+    let gateway = in_front_of(&origin, "audience = \"rfc9111\"");
+    get(&gateway, "/");
+    let mut visitors = [gateway.connect(), gateway.connect()];
+    for (number, visitor) in visitors.iter_mut().enumerate() {
+        send(visitor, "GET", "/", "Cache-Control: no-cache\r\n");
+        if number == 0 {
+            origin.wait_for_requests(2);
+        }
+    }
+    // By then the second visitor has been heard too.
+    get(&gateway, "/other");
+    gate.open();
+    let cookies = visitors.map(|mut visitor| {
+        let answer = visitor.response().expect("an answer");
+        assert_eq!(answer.text(), "page");
+        answer.field("set-cookie").map(str::to_owned)
+    });
+    assert!(cookies[0].is_some(), "{cookies:?}");
+    assert_ne!(cookies[0], cookies[1]);
+}
+
+#[test]
 fn fifty_misses_at_once_ask_once() {
     let gate = Gate::default();
     let origin = {

@@ -97,7 +97,17 @@ impl Purger {
     /// Purges what was asked for until now, and waits until every gateway has, up to a second.
     pub async fn purge(&self, purge: Purge) -> Purged {
         match &self.replication {
-            Some(replication) => replication.purge(purge).await,
+            Some(replication) => {
+                let replication = replication.clone();
+                // In a task of its own: when the one who asked leaves, it is not left half done.
+                let purging = tokio::spawn(async move { replication.purge(purge).await });
+                // It ends early with the process only.
+                purging.await.unwrap_or_else(|_| Purged {
+                    number: None,
+                    acknowledged: Vec::new(),
+                    missing: vec![self.name.clone()],
+                })
+            }
             None => Purged {
                 number: Some(self.tombstones.purge(&purge)),
                 acknowledged: vec![self.name.clone()],

@@ -27,7 +27,7 @@ use crate::cache::redis::Held;
 use crate::cache::revalidation::{self, AfterHead, AnotherVersion};
 use crate::cache::scope::Scope;
 use crate::cache::status::Forward as Why;
-use crate::cache::tombstones::{Epoch, Purge};
+use crate::cache::tombstones::{Epoch, Purge, Verdict};
 use crate::cache::{self, Policy, Response};
 use crate::client::RequestId;
 use crate::downstream::Downstream;
@@ -221,6 +221,12 @@ impl Fetch {
             Others::Asking => return,
             Others::Stored(entry) => return self.share(entry, Source::Redis),
         }
+        // Others may have taken long.
+        if let Stored::Stale(entry) | Stored::Part(entry, _) = &self.stored
+            && self.is_purged(entry)
+        {
+            self.stored = Stored::Nothing;
+        }
         match self.stored.clone() {
             Stored::Stale(stale) => self.revalidate(stale).await,
             Stored::Part(held, part) if !self.wants_part() => self.complete(&held, part).await,
@@ -233,6 +239,10 @@ impl Fetch {
                 self.conclude(answered).await;
             }
         }
+    }
+
+    fn is_purged(&self, entry: &Entry) -> bool {
+        entry.judge(self.gateway.memory().tombstones(), &self.key) == Verdict::Purged
     }
 
     /// Whether only a part is asked for: who has something to be revalidated asks for all of it.
@@ -250,6 +260,7 @@ impl Fetch {
         let mut answered = self.ask(fields).await;
         if let Some(failure) = failure(&answered)
             && stale.facts.freshness.serves_on(failure, SystemTime::now())
+            && !self.is_purged(&stale)
         {
             return self.share(stale, Source::StaleIfError);
         }
@@ -353,12 +364,16 @@ impl Fetch {
         })
     }
 
-    /// What a 304 makes of the stored response, and whether that is stored.
+    /// What a 304 makes of the stored response, and whether that is stored. One that was purged meanwhile
+    /// is another version, whatever its tag says.
     fn validate(
         &mut self,
         stale: &Arc<Entry>,
         answered: &Answered,
     ) -> Result<(Arc<Entry>, bool), AnotherVersion> {
+        if self.is_purged(stale) {
+            return Err(AnotherVersion);
+        }
         let (stored, validators) = (stale.fields(), stale.validators());
         let received = answered.exchange.received;
         let fields = revalidation::merged(&stored, &validators, &answered.fields, received)?;
@@ -415,6 +430,7 @@ impl Fetch {
             validators: stale.validators(),
             fields: fields.clone(),
         });
+        let suspicion = self.suspicion(&response);
         let policy = self.policy_of(&admission.fields);
         let entry = Entry::new(
             admission,
@@ -427,6 +443,10 @@ impl Fetch {
             policy,
         );
         let entry = Arc::new(entry.with_forms_of(stale));
+        if let Some(suspicion) = suspicion {
+            self.quarantine(suspicion);
+            return (entry, false);
+        }
         let is_stored = is_admitted && self.keep(&entry, true);
         (entry, is_stored)
     }
@@ -461,7 +481,7 @@ impl Fetch {
             true => Err(NotStored::Partial),
             false => self.admit(&answered.response(), answered.exchange),
         };
-        let admitted = admitted.and_then(|admission| match self.suspicion(&answered) {
+        let admitted = admitted.and_then(|admission| match self.suspicion(&answered.response()) {
             None => Ok(admission),
             Some(suspicion) => {
                 self.quarantine(suspicion);
@@ -593,9 +613,9 @@ impl Fetch {
     }
 
     /// What gives the response away by its head.
-    fn suspicion(&self, answered: &Answered) -> Option<Suspicion> {
-        let by_head = || guard::by_head(&self.described().request(), &answered.response());
-        let policy = self.policy_of(&answered.fields);
+    fn suspicion(&self, response: &Response<'_>) -> Option<Suspicion> {
+        let by_head = || guard::by_head(&self.described().request(), response);
+        let policy = self.policy_of(response.fields);
         policy.is_guarded().then(by_head)?
     }
 
@@ -649,6 +669,8 @@ impl Fetch {
             // Who waits finds it in memory.
             Source::Redis => {}
             Source::StaleIfError => self.leading.ready(entry.clone()),
+            // It says something for one visitor.
+            Source::Validated { stored: false } => self.leading.not_for_others(),
             _ if is_fresh => self.leading.ready(entry.clone()),
             _ => self.leading.not_for_others(),
         }

@@ -12,6 +12,9 @@ pub const LONGEST: usize = 50 << 20;
 /// The most URLs that are taken from one: what the protocol allows.
 const MOST: usize = 50_000;
 
+/// How deep elements may lie in one another: a sitemap needs three, its extensions a few more.
+const DEEPEST: usize = 32;
+
 /// What one sitemap names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sitemap {
@@ -29,6 +32,8 @@ pub enum BadSitemap {
     Packed(#[source] std::io::Error),
     #[error("it is not UTF-8")]
     Text,
+    #[error("its elements lie deeper than {DEEPEST} in one another")]
+    TooDeep,
     #[error("it is not well-formed XML")]
     Xml(#[source] quick_xml::Error),
 }
@@ -83,6 +88,7 @@ fn xml(text: &str) -> Result<Sitemap, BadSitemap> {
     let mut place = String::new();
     loop {
         match reader.read_event().map_err(BadSitemap::Xml)? {
+            Event::Start(_) if open.len() == DEEPEST => return Err(BadSitemap::TooDeep),
             Event::Start(start) => {
                 open.push(start.name().as_ref().to_owned());
                 place.clear();
@@ -193,6 +199,8 @@ mod tests {
             Err(BadSitemap::Xml(_))
         ));
         assert!(matches!(read(b"\xff"), Err(BadSitemap::Text)));
+        let deep = "<a>".repeat(DEEPEST + 1);
+        assert!(matches!(read(deep.as_bytes()), Err(BadSitemap::TooDeep)));
         let many = "https://a.example/\n".repeat(MOST + 1);
         assert_eq!(read(many.as_bytes()).unwrap().pages.len(), MOST);
     }
