@@ -148,6 +148,17 @@ impl Client<'_> {
         }
     }
 
+    /// Sends the last piece of the body, and with it that it is the last.
+    pub async fn last(&mut self, piece: Bytes) -> io::Result<()> {
+        match self {
+            Self::Http2(client) => failed(client.0.write_body(piece, true).await),
+            _ => {
+                self.body(piece).await?;
+                self.end().await
+            }
+        }
+    }
+
     /// Ends the answer.
     pub async fn end(&mut self) -> io::Result<()> {
         match self {

@@ -134,10 +134,11 @@ impl Lane<'_> {
         body: Bytes,
     ) -> Result<(), Unanswered> {
         self.begin_answer(head)?;
-        if self.request.method != Method::HEAD && !body.is_empty() {
-            self.send(body).await?;
-        }
-        Ok(self.end_answer().await?)
+        let ended = match self.request.method == Method::HEAD || body.is_empty() {
+            true => self.end_answer().await,
+            false => self.end_with(body).await,
+        };
+        Ok(ended?)
     }
 
     /// Sends a body as it arrives.

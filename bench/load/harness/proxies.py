@@ -130,7 +130,6 @@ _NGINX_CACHE = """\
     open_file_cache max=100 inactive=1h;
     open_file_cache_valid 1h;
     sendfile on;
-    tcp_nopush on;
 """
 
 # What Tollgate's "basic" headers and forwarding fields ask of it, said to nginx.
