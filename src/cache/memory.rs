@@ -34,7 +34,7 @@ const BYTES_OF_KEY: usize = 320;
 /// What comes between two times at which moka makes room is at most this part of the capacity.
 const UNSETTLED: u64 = 64;
 /// The part of the capacity for that, and for what was evicted and is let go of a little later.
-const RESERVE: u64 = 32;
+const RESERVE: u64 = 16;
 
 /// Where responses are kept.
 pub struct Memory {
