@@ -1,4 +1,4 @@
-//! What the memory of the cache takes of the machine: `cargo bench --bench memory [-- fill | churn [SECONDS]]`.
+//! What the memory of the cache takes of the machine: `cargo run --release --example memory [fill | churn [SECONDS]]`.
 //!
 //! Fills it with a million pages of 1 KiB and holds the growth of the process to the bytes of keys, heads
 //! and bodies, and to what the cache believes; then changes its contents many times over within a small
@@ -39,11 +39,7 @@ const CHURN_THREADS: u64 = 2;
 const CHURN_PAGES: u64 = 200_000;
 
 fn main() {
-    // `cargo bench` adds an option of its own.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let is_within = match words[..] {
         // Each in a process of its own: what one leaves behind would be room for the other.
