@@ -1,4 +1,5 @@
-//! What the memory of the cache takes of the machine: `cargo run --release --example memory [fill | churn [SECONDS]]`.
+//! What the memory of the cache takes of the machine:
+//! `cargo run --release --example memory [fill | churn [SECONDS [PAGES_PER_SECOND]]]`.
 //!
 //! Fills it with a million pages of 1 KiB and holds the growth of the process to the bytes of keys, heads
 //! and bodies, and to what the cache believes; then changes its contents many times over within a small
@@ -34,6 +35,8 @@ const MOST_OVER_SIZE: f64 = 1.05;
 
 const CHURN_SIZE: u64 = 256 << 20;
 const CHURN_SECONDS: u64 = 60;
+/// The longest that is measured without entries.
+const BASE_SECONDS: u64 = 30;
 const CHURN_THREADS: u64 = 2;
 /// Pages that are asked for: several times what there is room for.
 const CHURN_PAGES: u64 = 200_000;
@@ -45,12 +48,17 @@ fn main() {
         // Each in a process of its own: what one leaves behind would be room for the other.
         [] => run(&["fill"]) & run(&["churn"]),
         ["fill"] => fill(),
-        ["churn"] => churn(Duration::from_secs(CHURN_SECONDS)),
+        ["churn"] => churn(Duration::from_secs(CHURN_SECONDS), None),
         ["churn", seconds] if let Ok(seconds) = seconds.parse() => {
-            churn(Duration::from_secs(seconds))
+            churn(Duration::from_secs(seconds), None)
+        }
+        ["churn", seconds, pace]
+            if let (Ok(seconds), Ok(pace)) = (seconds.parse(), pace.parse()) =>
+        {
+            churn(Duration::from_secs(seconds), Some(pace))
         }
         _ => {
-            eprintln!("usage: memory [fill | churn [SECONDS]]");
+            eprintln!("usage: memory [fill | churn [SECONDS [PAGES_PER_SECOND]]]");
             exit(2);
         }
     };
@@ -108,53 +116,72 @@ fn grow(entries: u64) -> Grown {
     }
 }
 
-/// Whether the process stays within the size while its contents change.
-fn churn(duration: Duration) -> bool {
+/// Whether the process stays within the size while its contents change; `pace` is how many pages are asked for in a second.
+fn churn(duration: Duration, pace: Option<f64>) -> bool {
     // What the work takes beside what is kept: the same visits, and room for next to nothing.
-    let base = visited(&Memory::new(1 << 20), duration / 10, |_, _, _| {});
+    let alone = (duration / 10).min(Duration::from_secs(BASE_SECONDS));
+    let base = visited(&Memory::new(1 << 20), alone, pace, |_, _, _| {}).resident;
     let memory = Memory::new(CHURN_SIZE);
     let mut report = Duration::ZERO;
-    let most = visited(&memory, duration, |elapsed, stored, most| {
+    let most = visited(&memory, duration, pace, |elapsed, stored, most| {
         if elapsed < report {
             return;
         }
         report += duration / 10;
-        let (entries, believed) = memory.size();
         println!(
-            "{:>5.0} s: {:>7.1} MiB above the base, {:.1} at most; {entries} entries of {:.1} MiB; {:.1} GiB stored so far",
+            "{:>5.0} s: {:>7.1} MiB above the base, {:.1} at most; {:.1} MiB held, {:.1} at most; \
+             {:.1} GiB stored so far, {} pages refused",
             elapsed.as_secs_f64(),
             mib(resident().saturating_sub(base)),
-            mib(most.saturating_sub(base)),
-            mib(believed),
+            mib(most.resident.saturating_sub(base)),
+            mib(memory.held()),
+            mib(most.held),
             mib(stored) / 1024.0,
+            memory.refused(),
         );
     });
-    let part = most.saturating_sub(base) as f64 / CHURN_SIZE as f64;
+    let part = most.resident.saturating_sub(base) as f64 / CHURN_SIZE as f64;
     println!(
-        "churn: at most {part:.3} times the size of {:.0} MiB, above a base of {:.1} MiB",
+        "churn: at most {part:.3} times the size of {:.0} MiB, above a base of {:.1} MiB; held at most {:.3} times",
         mib(CHURN_SIZE),
-        mib(base)
+        mib(base),
+        most.held as f64 / CHURN_SIZE as f64,
     );
     part <= MOST_OVER_SIZE
 }
 
-/// The most bytes that the process takes while several threads visit; `watch` is told the time, the bytes stored, and
-/// that most so far.
-fn visited(memory: &Memory, duration: Duration, mut watch: impl FnMut(Duration, u64, u64)) -> u64 {
+/// In bytes.
+#[derive(Clone, Copy, Default)]
+struct Most {
+    /// Of the process.
+    resident: u64,
+    /// Of what is kept, and of what is evicted and not let go of yet.
+    held: u64,
+}
+
+/// The most there was while several threads visit; `watch` is told the time, the bytes stored, and that most so far.
+fn visited(
+    memory: &Memory,
+    duration: Duration,
+    pace: Option<f64>,
+    mut watch: impl FnMut(Duration, u64, Most),
+) -> Most {
     let stored = AtomicU64::new(0);
     let over = AtomicBool::new(false);
+    let each = pace.map(|pace| Duration::from_secs_f64(CHURN_THREADS as f64 / pace));
     thread::scope(|scope| {
         for seed in 0..CHURN_THREADS {
             let (stored, over) = (&stored, &over);
-            scope.spawn(move || visit(memory, seed, stored, over));
+            scope.spawn(move || visit(memory, seed, each, stored, over));
         }
         let (_stop, stopped) = mpsc::channel::<()>();
         let began = Instant::now();
-        let mut most = 0;
+        let mut most = Most::default();
         while began.elapsed() < duration {
             // Also the pace of the samples.
             let _ = stopped.recv_timeout(Duration::from_millis(20));
-            most = most.max(resident());
+            most.resident = most.resident.max(resident());
+            most.held = most.held.max(memory.held());
             watch(began.elapsed(), stored.load(Ordering::Relaxed), most);
         }
         over.store(true, Ordering::Relaxed);
@@ -162,11 +189,23 @@ fn visited(memory: &Memory, duration: Duration, mut watch: impl FnMut(Duration, 
     })
 }
 
-/// Asks for pages, some more often than others, and stores what is missing.
-fn visit(memory: &Memory, seed: u64, stored: &AtomicU64, over: &AtomicBool) {
+/// Asks for pages, some more often than others, and stores what is missing; one in each `each`.
+fn visit(
+    memory: &Memory,
+    seed: u64,
+    each: Option<Duration>,
+    stored: &AtomicU64,
+    over: &AtomicBool,
+) {
     let policy = Policy::anonymous();
     let mut random = Random(seed + 1);
+    let began = Instant::now();
+    let mut visits = 0;
     while !over.load(Ordering::Relaxed) {
+        visits += 1;
+        if let Some(each) = each {
+            thread::sleep((each * visits).saturating_sub(began.elapsed()));
+        }
         // The smaller of two: the first pages are asked for most.
         let number = random.below(CHURN_PAGES).min(random.below(CHURN_PAGES));
         // Sizes from nothing to 64 KiB, small ones most, and now and then one of 2 MiB.
@@ -255,7 +294,8 @@ impl Page {
         let (_writer, growing) = Body::begin();
         let entry = Entry::new(admission, b"OK", Content::Growing(growing), times, policy);
         let key = Key::of(&asked, SCOPE, policy);
-        memory.store(&key, Arc::new(entry.whole(self.body)), policy);
+        // What there is no room for is counted.
+        let _ = memory.store(&key, Arc::new(entry.whole(self.body)), policy);
     }
 }
 

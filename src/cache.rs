@@ -23,7 +23,8 @@
 //! Beside these functions, what they decide over:
 //!
 //! - `entry`: one stored response, ready to be sent, with its encoded `forms`; `body`: one that is still arriving
-//! - `memory`: the entries of this gateway, large bodies in `pages`, which `runs` tells apart; `fill`: one question to the origin for many requests
+//! - `memory`: the entries of this gateway, within a `room`; large bodies in `pages`, which `runs` tells apart
+//! - `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //! - `purger`: purges at this gateway, and by `replication` at the others
 //! - `counters`: how requests were answered, for who watches
@@ -63,6 +64,7 @@ pub mod redis;
 pub mod replication;
 pub mod reuse;
 pub mod revalidation;
+pub mod room;
 mod runs;
 pub mod scope;
 pub mod status;

@@ -22,13 +22,20 @@ pub(super) async fn cache(admin: &Admin) -> Reply {
     let routes: Map<String, Json> = routes
         .map(|(name, counters)| (name.to_string(), told([&**counters])))
         .collect();
-    let (entries, bytes) = gateway.memory().size();
+    let memory = gateway.memory();
+    let (entries, bytes) = memory.size();
     Reply::json(
         StatusCode::OK,
         json!({
             "routes": routes,
             "all": told(plan.counters.values().map(|counters| &**counters)),
-            "memory": { "keys": entries, "bytes": bytes, "capacity": gateway.memory().capacity() },
+            "memory": {
+                "keys": entries,
+                "bytes": bytes,
+                "held": memory.held(),
+                "capacity": memory.capacity(),
+                "refused": memory.refused(),
+            },
             "quarantined": gateway.guard().list().len(),
             "redis": gateway.redis().map(|redis| asked(redis)),
             "shared": gateway.shared_cache().map(shared),

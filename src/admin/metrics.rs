@@ -13,11 +13,14 @@ pub(super) async fn metrics(admin: &Admin) -> Reply {
     let gateway = &admin.gateway;
     let mut page = Page::default();
     routes(&mut page, &gateway.plan());
-    let (keys, bytes) = gateway.memory().size();
+    let memory = gateway.memory();
+    let (keys, bytes) = memory.size();
     page.gauge("tollgate_cache_memory_keys", keys);
     page.gauge("tollgate_cache_memory_bytes", bytes);
-    let capacity = gateway.memory().capacity();
-    page.gauge("tollgate_cache_memory_capacity_bytes", capacity);
+    page.gauge("tollgate_cache_memory_held_bytes", memory.held());
+    page.gauge("tollgate_cache_memory_capacity_bytes", memory.capacity());
+    page.family("tollgate_cache_memory_refused_total", "counter");
+    page.sample("tollgate_cache_memory_refused_total", &[], memory.refused());
     page.gauge("tollgate_cache_quarantined", gateway.guard().list().len());
     if let Some(redis) = gateway.redis() {
         asked(&mut page, redis);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::pages;
+use super::room::NoRoom;
 use crate::compression::{Coding, encoder};
 use crate::http1::PackedHead;
 use crate::weight;
@@ -63,18 +64,17 @@ impl Forms {
         Some(Some(Form { head, body }))
     }
 
-    /// Makes the bytes of this coding, unless they are made or being made; then waits for them. `keep` puts them where they
-    /// are to be kept. `true`: they were made here.
-    pub async fn make(
+    /// Makes the bytes of this coding, unless they are made or being made; then waits for them. `room` is asked first, and
+    /// `keep` puts them where they are to be kept. What `room` gave if they were made here, and as many bytes as the body.
+    pub async fn make<P>(
         &self,
         coding: Coding,
         level: u16,
         body: &Bytes,
+        room: impl FnOnce() -> Result<P, NoRoom>,
         keep: impl FnOnce(Bytes) -> Bytes,
-    ) -> bool {
-        let mut is_new = false;
+    ) -> Result<Option<P>, NoRoom> {
         let encoded = async {
-            is_new = true;
             if body.len() <= SMALL {
                 return encoder::whole(body, coding, level);
             }
@@ -86,9 +86,13 @@ impl Forms {
             encoded
         };
         let made = self.0.get_or_init(Box::default);
-        let kept = async { encoded.await.map(keep) };
-        made.bodies[coding.place()].get_or_init(|| kept).await;
-        is_new
+        let mut place = None;
+        let kept = async {
+            place = Some(room()?);
+            Ok::<_, NoRoom>(encoded.await.map(keep))
+        };
+        made.bodies[coding.place()].get_or_try_init(|| kept).await?;
+        Ok(place)
     }
 
     /// Bytes of memory that they take.
@@ -117,12 +121,18 @@ mod tests {
         forms.get(coding, head)
     }
 
+    /// Whether it was made here.
+    async fn make(forms: &Forms, coding: Coding, body: &Bytes) -> bool {
+        let made = forms.make(coding, 5, body, || Ok(()), |form| form);
+        made.await.expect("there is room").is_some()
+    }
+
     #[tokio::test]
     async fn many_who_want_a_form_at_once_get_the_one_that_is_made() {
         let forms = Forms::default();
         assert_eq!(forms.weight(), 0);
         let body = Bytes::from(b"<p>all the same</p>".repeat(SMALL));
-        let makers = (0..8).map(|_| forms.make(Coding::Gzip, 5, &body, |form| form));
+        let makers = (0..8).map(|_| make(&forms, Coding::Gzip, &body));
         let made = futures::future::join_all(makers).await;
         assert_eq!(made.iter().filter(|is_new| **is_new).count(), 1);
         let form = get(&forms, Coding::Gzip).flatten().expect("it shrinks");
@@ -138,8 +148,20 @@ mod tests {
     async fn what_is_not_worth_it_is_not_tried_again() {
         let forms = Forms::default();
         let body = Bytes::from_static(b"short");
-        assert!(forms.make(Coding::Zstd, 3, &body, |form| form).await);
-        assert!(!forms.make(Coding::Zstd, 3, &body, |form| form).await);
+        assert!(make(&forms, Coding::Zstd, &body).await);
+        assert!(!make(&forms, Coding::Zstd, &body).await);
         assert!(matches!(get(&forms, Coding::Zstd), Some(None)));
+    }
+
+    #[tokio::test]
+    async fn what_there_was_no_room_for_is_made_later() {
+        let forms = Forms::default();
+        let body = Bytes::from(b"<p>all the same</p>".repeat(100));
+        let refused = || Err::<(), _>(NoRoom);
+        let made = forms.make(Coding::Gzip, 5, &body, refused, |form| form);
+        assert_eq!(made.await, Err(NoRoom));
+        assert!(get(&forms, Coding::Gzip).is_none());
+        assert!(make(&forms, Coding::Gzip, &body).await);
+        assert!(get(&forms, Coding::Gzip).flatten().is_some());
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::room::NoRoom;
 use super::runs::{Run, Runs};
 use crate::weight;
 
@@ -34,10 +35,6 @@ struct Usage {
     /// How many more pages may be taken.
     left: u32,
 }
-
-/// As many bytes as there may be are in use: by what is kept, and by what is let go and still read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
 
 // SAFETY: a run belongs to one owner from `take` to `give`, which are behind a lock; it is written before anybody
 // else has it, and only read after.
@@ -87,7 +84,8 @@ impl Pages {
         Ok(region)
     }
 
-    /// A copy of a body in pages of its own; `None` for one that is short, or has them already.
+    /// A copy of a body in pages of its own; `None` for one that is short, or has them already. There is no
+    /// room where as many bytes as there may be are in use: by what is kept, and by what is let go and still read.
     pub fn keep(self: &Arc<Self>, body: &Bytes) -> Result<Option<Bytes>, NoRoom> {
         if body.len() < SHORTEST || self.has(body) {
             return Ok(None);

@@ -293,7 +293,8 @@ impl Lane<'_> {
         if let Found::Entry(entry) = &elsewhere
             && is_better
         {
-            memory.store(key, entry.clone(), policy);
+            // It is given, kept or not.
+            let _ = memory.store(key, entry.clone(), policy);
         }
         Ok(match is_better {
             true => Further::Better(elsewhere),

@@ -12,6 +12,7 @@ use super::fetch::fields_of;
 use super::{Gone, Lane, Unanswered, watched};
 use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
+use crate::cache::room::NoRoom;
 use crate::compression::{Coding, representation};
 use crate::exchange::compressing::{self, For};
 use crate::gateway::Gateway;
@@ -82,11 +83,7 @@ impl Lane<'_> {
         if entry.form(coding).is_none() {
             // A HEAD is not worth the work: it says what a GET would, but for the length.
             if is_head || body.len() > LONGEST_FORM {
-                self.begin_encoded(&head, coding)?;
-                for piece in body.chunks(PIECE).filter(|_| !is_head) {
-                    self.send(body.slice_ref(piece)).await?;
-                }
-                return Ok(self.end_answer().await?);
+                return self.all_in_pieces(&head, coding, body).await;
             }
             let making = Making {
                 gateway: self.gateway.clone(),
@@ -100,12 +97,30 @@ impl Lane<'_> {
             // In a task of its own: the work is not lost when the client leaves.
             let made = watched(&mut self.client, tokio::spawn(making.run())).await;
             // One that fails has panicked, and the body is sent as it is.
-            let _ = self.present(made)?;
+            if let Ok(Err(NoRoom)) = self.present(made)? {
+                return self.all_in_pieces(&head, coding, body).await;
+            }
         }
         match entry.form(coding).flatten() {
             Some(form) => self.whole(form.head.unpack(), form.body.clone()).await,
             None => self.whole(head, body.clone()).await,
         }
+    }
+
+    /// Sends all of a stored response, encoded for this client alone.
+    async fn all_in_pieces(
+        &mut self,
+        head: &ResponseHead,
+        coding: Coding,
+        body: &Bytes,
+    ) -> Result<(), Unanswered> {
+        self.begin_encoded(head, coding)?;
+        if self.request.method != Method::HEAD {
+            for piece in body.chunks(PIECE) {
+                self.send(body.slice_ref(piece)).await?;
+            }
+        }
+        Ok(self.end_answer().await?)
     }
 }
 
@@ -119,17 +134,21 @@ struct Making {
 }
 
 impl Making {
-    async fn run(self) {
+    async fn run(self) -> Result<(), NoRoom> {
         let Content::Whole(body) = &self.entry.content else {
-            return;
+            return Ok(());
         };
         let memory = self.gateway.memory();
+        let room = || memory.room_for_form(body.len());
+        let keep = |form| memory.keep(form);
         let forms = self.entry.forms();
-        let made = forms.make(self.coding, self.level, body, |form| memory.keep(form));
-        let is_new = made.await;
-        if is_new && self.entry.form(self.coding).flatten().is_some() {
+        let made = forms
+            .make(self.coding, self.level, body, room, keep)
+            .await?;
+        if made.is_some() && self.entry.form(self.coding).flatten().is_some() {
             memory.weigh_again(&self.key, &self.entry);
         }
+        Ok(())
     }
 }
 

@@ -72,7 +72,9 @@ impl Fetch {
         let held = self.held.take().filter(|_| is_fresh);
         let memory = self.gateway.memory();
         let policy = self.policy_of(&entry.fields());
-        let is_stored = memory.store(&self.key, entry.clone(), policy);
+        // What there is no room for is as what is evicted at once: it may be given to others.
+        let stored = memory.store(&self.key, entry.clone(), policy);
+        let is_stored = stored.unwrap_or(true);
         let shared = self.gateway.shared_cache().zip(self.caching.sharing);
         // A part there would stand where the whole could.
         let is_shared = is_stored && entry.facts.part.is_none();
@@ -94,7 +96,8 @@ impl Fetch {
             Found::Entry(entry)
                 if entry.facts.freshness.is_fresh(SystemTime::now()) && self.is_news(&entry) =>
             {
-                memory.store(&self.key, entry.clone(), policy);
+                // It is given, kept or not.
+                let _ = memory.store(&self.key, entry.clone(), policy);
                 Some(entry)
             }
             Found::OtherVariants(variant) => {
