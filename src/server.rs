@@ -228,6 +228,7 @@ async fn serve(
     );
     let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
+    tokio::spawn(gateway.clone().clean_limits());
     // Before anybody can purge through us.
     let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     let proxy = proxy::build(gateway.clone(), Connector);

@@ -13,6 +13,7 @@ pub(super) async fn metrics(admin: &Admin) -> Reply {
     let gateway = &admin.gateway;
     let mut page = Page::default();
     routes(&mut page, &gateway.plan());
+    limits(&mut page, &gateway.plan());
     let (keys, bytes) = gateway.memory().size();
     page.gauge("tollgate_cache_memory_keys", keys);
     page.gauge("tollgate_cache_memory_bytes", bytes);
@@ -56,6 +57,30 @@ fn routes(page: &mut Page, plan: &Plan) {
                 page.sample("tollgate_cache_hit_ratio", &labels, ratio);
             }
         }
+    }
+}
+
+fn limits(page: &mut Page, plan: &Plan) {
+    page.family("tollgate_limit_requests_total", "counter");
+    for (name, rule) in &plan.rules {
+        let counted = rule.live.tally.counted();
+        for (outcome, count) in [
+            ("admitted", counted.admitted),
+            ("refused", counted.refused),
+            ("shadowed", counted.shadowed),
+            ("exempted", counted.exempted),
+        ] {
+            let labels = [("limit", &**name), ("outcome", outcome)];
+            page.sample("tollgate_limit_requests_total", &labels, count);
+        }
+    }
+    page.family("tollgate_limit_buckets", "gauge");
+    for (name, rule) in &plan.rules {
+        page.sample(
+            "tollgate_limit_buckets",
+            &[("limit", &**name)],
+            rule.live.buckets(),
+        );
     }
 }
 

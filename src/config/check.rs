@@ -8,6 +8,7 @@ mod admin;
 mod compression;
 mod files;
 mod headers;
+mod limit;
 mod listen;
 mod redis;
 mod route;
@@ -32,6 +33,8 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);
+    limit::references(config, problems);
+    limit::contradictions(config, problems);
     compression::contradictions(config, problems);
     sizes_and_times(config, problems);
     if read_well && config.routes.is_empty() {
@@ -42,6 +45,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
 /// What is legal and probably not meant.
 pub fn warnings(config: &Config, warnings: &mut Problems) {
     route::unused(config, warnings);
+    limit::unused(config, warnings);
     admin::exposed(config, warnings);
 }
 

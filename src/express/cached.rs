@@ -29,6 +29,7 @@ use crate::cache::{self, Policy};
 use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
+use crate::limit::Phase;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
 
@@ -215,6 +216,7 @@ impl Lane<'_> {
         told: Told,
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
+        self.take_of(Phase::Origin)?;
         // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
         Box::pin(self.forward(forward)).await
     }
@@ -240,6 +242,7 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
+        self.take_of(Phase::Origin)?;
         let about = Stored::Stale(stored.clone());
         let alone = self.gateway.fills().alone(key.digest());
         let mut fetch = self.fetch(caching, key, about, alone);
@@ -327,6 +330,7 @@ impl Lane<'_> {
                 ..told
             },
         );
+        self.take_of(Phase::Hit)?;
         self.give(forward, caching, entry, None).await
     }
 
@@ -360,6 +364,7 @@ impl Lane<'_> {
         };
         let freshness = &entry.facts.freshness;
         self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
+        self.take_of(Phase::Origin)?;
         self.give(forward, caching, entry, reader).await
     }
 
@@ -371,6 +376,7 @@ impl Lane<'_> {
         mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
+        self.take_of(Phase::Origin)?;
         let (progress, mut told) = mpsc::unbounded_channel();
         fetch.leader = Some(Leader {
             progress,
@@ -513,6 +519,11 @@ impl Lane<'_> {
             leading,
             leader: None,
         }
+    }
+
+    /// Takes what the rules take that waited for what the cache would say.
+    fn take_of(&mut self, phase: Phase) -> Result<(), Unanswered> {
+        self.take(phase).map_err(Unanswered::Refused)
     }
 
     /// Sets what is told of this answer; a key that may be told stays.
