@@ -297,10 +297,9 @@ impl Memory {
         (self.slots.entry_count(), self.slots.weighted_size())
     }
 
-    /// The bytes that [`Self::size`] settles below.
+    /// The bytes that it was given.
     pub fn capacity(&self) -> u64 {
-        let capacity = self.slots.policy().max_capacity();
-        capacity.expect("it is built with one")
+        self.capacity
     }
 
     /// What stays when `entry` comes: other variants by the same fields, of which something can come.

@@ -96,6 +96,9 @@ pub struct Counts {
     pub written: u64,
     /// The queue was full, or Redis did not take it.
     pub dropped: u64,
+    /// Entries that are to be written, and their bytes, in whole KiB.
+    pub queued: usize,
+    pub queued_bytes: u64,
 }
 
 /// Whether an answer that is under way will do.
@@ -213,6 +216,8 @@ impl SharedCache {
             odd: read(&self.reads.odd),
             written: read(&self.writes.written),
             dropped: read(&self.writes.dropped),
+            queued: self.writes.queued.load(Ordering::Relaxed),
+            queued_bytes: self.queue.bytes(),
         }
     }
 
@@ -229,6 +234,8 @@ impl SharedCache {
             odd,
             written,
             dropped,
+            queued,
+            ..
         } = self.counts();
         tracing::info!(
             found,
@@ -237,6 +244,7 @@ impl SharedCache {
             odd,
             written,
             dropped,
+            queued,
             "entries in Redis"
         );
     }
