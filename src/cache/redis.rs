@@ -38,7 +38,7 @@ use super::frame::Digest;
 use super::key::Key;
 use super::memory::Found;
 use super::policy::Policy;
-use super::tombstones::Tombstones;
+use super::tombstones::{Cause, Tombstones};
 use super::vary::{UnnamedCookie, Vary};
 use crate::redis::{Away, Lane, Redis};
 
@@ -118,6 +118,13 @@ enum Read {
     Record(Arc<Record>),
 }
 
+/// What stands there for one request.
+enum Located {
+    /// And what is found if it turns out to be purged.
+    Record(Arc<Record>, Found),
+    Missing(Found),
+}
+
 impl SharedCache {
     /// To be called in a runtime. Writes what waits when it is dropped.
     pub fn open(redis: Arc<Redis>, bounds: &Bounds) -> Self {
@@ -141,29 +148,65 @@ impl SharedCache {
         tombstones: &Tombstones,
         look: Look,
     ) -> Result<Found, Away> {
-        let place = self.place(key);
-        let (record, missing) = match self.read(place.first(), key, policy, look).await? {
-            Read::Record(record) if record.entry.facts.vary.is_empty() => (record, Found::Nothing),
-            Read::Nothing | Read::Record(_) => return Ok(Found::Nothing),
-            Read::Varies(vary) => {
-                let variant = match vary.variant(request, policy) {
-                    Ok(variant) => variant,
-                    Err(UnnamedCookie) => return Ok(Found::UnnamedCookie),
-                };
-                let missing = Found::OtherVariants(variant.digest());
-                let name = place.variant(variant.digest());
-                let Read::Record(record) = self.read(&name, key, policy, look).await? else {
-                    return Ok(missing);
-                };
-                let facts = &record.entry.facts;
-                if facts.vary != vary || facts.variant.bytes() != variant.bytes() {
-                    return Ok(missing);
-                }
-                (record, missing)
+        let located = self.locate(key, request, policy, look, &self.reads).await?;
+        Ok(match located {
+            Located::Record(record, missing) => record.found(tombstones, missing),
+            Located::Missing(missing) => missing,
+        })
+    }
+
+    /// As [`Self::find`], with what stands there whatever was purged, and what has purged it. Counts as no look-up.
+    pub async fn look(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        policy: &Arc<Policy>,
+        tombstones: &Tombstones,
+    ) -> Result<(Found, Option<(Entry, Option<Cause>)>), Away> {
+        let uncounted = Arc::default();
+        let located = self.locate(key, request, policy, Look::Anew, &uncounted);
+        Ok(match located.await? {
+            Located::Record(record, missing) => {
+                let written = (record.as_written(), record.purged_by(tombstones));
+                (record.found(tombstones, missing), Some(written))
             }
+            Located::Missing(missing) => (missing, None),
+        })
+    }
+
+    /// Finds what stands there, whatever was purged.
+    async fn locate(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        policy: &Arc<Policy>,
+        look: Look,
+        reads: &Arc<Reads>,
+    ) -> Result<Located, Away> {
+        let place = self.place(key);
+        let read = async |name: &str| self.read(name, key, policy, look, reads).await;
+        let vary = match read(place.first()).await? {
+            Read::Record(record) if record.entry.facts.vary.is_empty() => {
+                return Ok(Located::Record(record, Found::Nothing));
+            }
+            Read::Nothing | Read::Record(_) => return Ok(Located::Missing(Found::Nothing)),
+            Read::Varies(vary) => vary,
         };
-        let adopted = record.adopt(tombstones).map(Arc::new);
-        Ok(adopted.map_or(missing, Found::Entry))
+        let variant = match vary.variant(request, policy) {
+            Ok(variant) => variant,
+            Err(UnnamedCookie) => return Ok(Located::Missing(Found::UnnamedCookie)),
+        };
+        let missing = Found::OtherVariants(variant.digest());
+        let name = place.variant(variant.digest());
+        let Read::Record(record) = read(&name).await? else {
+            return Ok(Located::Missing(missing));
+        };
+        let facts = &record.entry.facts;
+        let is_it = facts.vary == vary && facts.variant.bytes() == variant.bytes();
+        Ok(match is_it {
+            true => Located::Record(record, missing),
+            false => Located::Missing(missing),
+        })
     }
 
     /// Has an entry written that is whole. `has_body`: it was there before, and only what is told of it
@@ -221,10 +264,6 @@ impl SharedCache {
         }
     }
 
-    fn place(&self, key: &Key) -> Place {
-        Place::of(&self.redis.key(""), key.digest())
-    }
-
     /// Logs what has become of look-ups and writes.
     pub fn log_status(&self) {
         let Counts {
@@ -254,16 +293,21 @@ impl SharedCache {
         self.queue.written(patience).await;
     }
 
+    fn place(&self, key: &Key) -> Place {
+        Place::of(&self.redis.key(""), key.digest())
+    }
+
     async fn read(
         &self,
         name: &str,
         key: &Key,
         policy: &Arc<Policy>,
         look: Look,
+        reads: &Arc<Reads>,
     ) -> Result<Read, Away> {
         let reading = reading(
             self.redis.clone(),
-            self.reads.clone(),
+            reads.clone(),
             name.into(),
             key.clone(),
             policy.clone(),
