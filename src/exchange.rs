@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod caching;
 pub mod compressing;
 pub mod entry;
+pub mod imagined;
 pub mod ingress;
 pub mod limiting;
 pub mod record;

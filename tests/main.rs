@@ -19,6 +19,7 @@ mod descriptor_test;
 mod django_cache_test;
 mod dns_test;
 mod docs_test;
+mod explain_test;
 mod failure_test;
 mod first_use_test;
 mod gateway_test;

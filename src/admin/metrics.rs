@@ -87,6 +87,8 @@ fn limits(page: &mut Page, plan: &Plan) {
 fn asked(page: &mut Page, redis: &Redis) {
     let counts = redis.counts();
     page.gauge("tollgate_redis_up", u8::from(redis.is_up()));
+    let takes_writes = u8::from(redis.takes_writes());
+    page.gauge("tollgate_redis_takes_writes", takes_writes);
     page.family("tollgate_redis_questions_total", "counter");
     page.sample("tollgate_redis_questions_total", &[], counts.questions);
     page.family("tollgate_redis_away_total", "counter");
@@ -127,6 +129,8 @@ fn shared(page: &mut Page, shared: &SharedCache) {
         let labels = [("outcome", outcome)];
         page.sample("tollgate_redis_cache_writes_total", &labels, count);
     }
+    page.gauge("tollgate_redis_cache_queued_writes", counts.queued);
+    page.gauge("tollgate_redis_cache_queued_bytes", counts.queued_bytes);
 }
 
 /// The text, version 0.0.4 of its format.

@@ -13,6 +13,7 @@ mod listen;
 mod redis;
 mod route;
 mod upstream;
+mod warm;
 
 pub use files::directories;
 
@@ -30,6 +31,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     upstream::duplicates(config, problems);
     upstream::contradictions(config, problems);
     redis::contradictions(config, problems);
+    warm::contradictions(config, problems);
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);

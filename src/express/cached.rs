@@ -8,6 +8,7 @@ use http::header::RANGE;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 
+use super::client::Client;
 use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source, Stored};
 use super::request::Request;
 use super::stored::strip_what_is_for_us;
@@ -105,6 +106,10 @@ impl Lane<'_> {
                     let Found::Entry(entry) = found else {
                         unreachable!("only an entry is given");
                     };
+                    // What this gateway asks of itself is no reason to ask for it again.
+                    if !matches!(self.client, Client::Own(_)) {
+                        entry.hits().count();
+                    }
                     let is_due = match given {
                         Reuse::WhileRevalidating => true,
                         Reuse::Fresh => entry.is_due(policy, SystemTime::now()),
