@@ -27,7 +27,7 @@
 //! - `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
 //! - `purger`: purges at this gateway, and by `replication` at the others
-//! - `counters`: how requests were answered, for who watches
+//! - `stamp`: a time in little room; `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of
 //! plain values only.
@@ -68,6 +68,7 @@ pub mod revalidation;
 pub mod room;
 mod runs;
 pub mod scope;
+mod stamp;
 pub mod status;
 pub mod stored;
 pub mod tags;

@@ -188,32 +188,77 @@ pub struct Facts {
     pub freshness: Freshness,
     pub vary: Vary,
     pub variant: Variant,
-    /// Where requests look for it too, whose favourite language it is in.
-    pub variant_in_language: Option<Variant>,
-    pub tags: Box<[Tag]>,
-    /// Set if it is a 206.
-    pub part: Option<Box<Part>>,
+    /// What few have.
+    pub(super) rare: Option<Box<Rare>>,
     /// Its body is sent as it is.
     pub no_transform: bool,
+}
+
+/// Beside the others, as it takes as much room as they do.
+#[derive(Clone, Debug)]
+pub(super) struct Rare {
+    variant_in_language: Option<Variant>,
+    tags: Box<[Tag]>,
+    part: Option<Part>,
+}
+
+impl Rare {
+    /// `None` where there is nothing of it.
+    pub fn of(
+        variant_in_language: Option<Variant>,
+        tags: Box<[Tag]>,
+        part: Option<Part>,
+    ) -> Option<Box<Self>> {
+        let is_any = variant_in_language.is_some() || !tags.is_empty() || part.is_some();
+        is_any.then(|| {
+            Box::new(Self {
+                variant_in_language,
+                tags,
+                part,
+            })
+        })
+    }
+
+    /// Bytes of memory that it takes.
+    fn weight(&self) -> usize {
+        let in_language = self.variant_in_language.as_ref();
+        let tags = self.tags.iter();
+        let tags = tags.map(|tag| weight::of_piece(tag.name().len()));
+        weight::of_piece(size_of::<Self>())
+            + in_language.map_or(0, |variant| weight::of_piece(variant.bytes().len()))
+            + weight::of_piece(size_of_val(&*self.tags))
+            + tags.sum::<usize>()
+    }
 }
 
 impl Facts {
     /// Bytes of memory that it takes besides itself.
     pub fn weight(&self) -> usize {
-        let in_language = self.variant_in_language.as_ref();
-        let tags = self
-            .tags
-            .iter()
-            .map(|tag| weight::of_piece(tag.name().len()));
         weight::of_piece(size_of_val(self.vary.names()))
             + weight::of_piece(self.variant.bytes().len())
-            + in_language.map_or(0, |variant| weight::of_piece(variant.bytes().len()))
-            + weight::of_piece(size_of_val(&*self.tags))
-            + tags.sum::<usize>()
-            + self
-                .part
-                .as_deref()
-                .map_or(0, |part| weight::of_piece(size_of_val(part)))
+            + self.rare.as_ref().map_or(0, |rare| rare.weight())
+    }
+
+    /// Where requests look for it too, whose favourite language it is in.
+    pub fn variant_in_language(&self) -> Option<&Variant> {
+        self.rare.as_ref()?.variant_in_language.as_ref()
+    }
+
+    pub fn tags(&self) -> &[Tag] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.tags)
+    }
+
+    /// Set if it is a 206.
+    pub fn part(&self) -> Option<Part> {
+        self.rare.as_ref()?.part
+    }
+
+    pub fn set_part(&mut self, part: Option<Part>) {
+        let (variant_in_language, tags) = match self.rare.take() {
+            Some(rare) => (rare.variant_in_language, rare.tags),
+            None => Default::default(),
+        };
+        self.rare = Rare::of(variant_in_language, tags, part);
     }
 }
 
@@ -250,11 +295,13 @@ pub fn may_store(
     let facts = Facts {
         status: response.status,
         freshness,
-        variant_in_language: vary.variant_of_response(request.fields, response.fields, policy),
+        rare: Rare::of(
+            vary.variant_of_response(request.fields, response.fields, policy),
+            tags,
+            part,
+        ),
         variant,
         vary,
-        tags,
-        part: part.map(Box::new),
         no_transform: said.directives.no_transform,
     };
     let fields = stored::kept(response.fields, &said.directives, policy, exchange.received);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED};
@@ -20,6 +20,7 @@ use super::pages;
 use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
+use super::stamp::Stamp;
 use super::stored::is_for_us;
 use super::tombstones::{Cause, Epoch, Tombstones, Verdict};
 use crate::compression::{Coding, representation};
@@ -110,10 +111,10 @@ impl Entry {
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         if part.is_whole() {
             facts.status = StatusCode::OK;
-            facts.part = None;
+            facts.set_part(None);
             fields.remove(CONTENT_RANGE);
         } else {
-            facts.part = Some(Box::new(part));
+            facts.set_part(Some(part));
             fields.insert(CONTENT_RANGE, content_range(part.span, part.complete));
         }
         let reason = facts.status.canonical_reason().unwrap_or_default();
@@ -136,7 +137,7 @@ impl Entry {
     /// What purges have made of it since it was asked for.
     pub fn judge(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
         let judged = self.judged.load(Ordering::Relaxed);
-        let (verdict, now) = tombstones.judge(judged, key, &self.facts.tags);
+        let (verdict, now) = tombstones.judge(judged, key, self.facts.tags());
         if verdict == Verdict::Good && now > judged {
             self.judged.store(now, Ordering::Relaxed);
         }
@@ -222,7 +223,7 @@ impl Entry {
 
     /// Which bytes of the whole it has; `None` if that is all.
     pub fn part(&self) -> Option<Part> {
-        self.facts.part.as_deref().copied()
+        self.facts.part()
     }
 
     /// When its head had arrived.
@@ -270,23 +271,6 @@ impl Entry {
 }
 
 /// What is only for us is kept and not sent.
-/// A time in eight bytes: nanoseconds since 1970, until the year 2554.
-#[derive(Clone, Copy)]
-struct Stamp(u64);
-
-impl From<SystemTime> for Stamp {
-    fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-}
-
-impl Stamp {
-    fn time(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_nanos(self.0)
-    }
-}
-
 pub(super) fn compose(status: StatusCode, reason: &[u8], fields: &HeaderMap) -> PackedHead {
     let (kept, sent): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| is_for_us(name));
     let lines = |fields: Vec<_>| fields.into_iter().map(line).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! Until when a stored response may be used (RFC 9111 4.2, RFC 5861). Computed once, when it is stored;
 //! later only compared.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED};
@@ -9,6 +9,7 @@ use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED};
 use super::directives::{LONGEST, ResponseDirectives, delta_seconds};
 use super::entity::single_date;
 use super::policy::Policy;
+use super::stamp::Stamp;
 use super::{Exchange, Response, list, targeted};
 
 /// What decides about a response: the first valid targeted field, else `Cache-Control` and `Expires`.
@@ -60,11 +61,12 @@ pub struct NoLifetime;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
     /// When its age was zero.
-    pub(super) born: SystemTime,
-    pub(super) lifetime: Duration,
+    pub(super) born: Stamp,
+    /// Equal to when it was born where it never is.
+    pub(super) fresh_until: Stamp,
     /// Equal to the end of its freshness where it must not be used stale.
-    pub(super) while_revalidating: SystemTime,
-    pub(super) on_error: SystemTime,
+    pub(super) while_revalidating: Stamp,
+    pub(super) on_error: Stamp,
     /// Whether no permission makes it usable when stale.
     pub(super) never_stale: bool,
 }
@@ -84,15 +86,16 @@ impl Freshness {
             lifetime(response, said, exchange.received, policy).ok_or(NoLifetime)?
         };
         let never_stale = directives.forbids_stale();
-        let born = before(exchange.received, initial_age(response, exchange));
-        let fresh = after(born, lifetime);
+        let received = Stamp::from(exchange.received);
+        let born = received.before(initial_age(response, exchange));
+        let fresh_until = born.after(lifetime);
         let window = |said: Option<Duration>, policy: Duration| match never_stale {
-            true => fresh,
-            false => after(fresh, said.unwrap_or(policy)),
+            true => fresh_until,
+            false => fresh_until.after(said.unwrap_or(policy)),
         };
         Ok(Self {
             born,
-            lifetime,
+            fresh_until,
             while_revalidating: window(
                 directives.stale_while_revalidate,
                 policy.stale_while_revalidate,
@@ -104,14 +107,13 @@ impl Freshness {
 
     /// The same response, had its freshness ended by then.
     pub fn ended(self, by: SystemTime) -> Self {
-        let fresh = self.fresh_until();
-        let lifetime = by.duration_since(self.born).unwrap_or_default();
-        if lifetime >= self.lifetime {
+        let by = Stamp::from(by).max(self.born);
+        if by >= self.fresh_until {
             return self;
         }
-        let window = |end: SystemTime| after(by, end.duration_since(fresh).unwrap_or_default());
+        let window = |end: Stamp| by.after(end.since(self.fresh_until));
         Self {
-            lifetime,
+            fresh_until: by,
             while_revalidating: window(self.while_revalidating),
             on_error: window(self.on_error),
             ..self
@@ -120,32 +122,36 @@ impl Freshness {
 
     /// RFC 9111 4.2.3; the `Age` field has it in whole seconds.
     pub fn age(&self, now: SystemTime) -> Duration {
-        now.duration_since(self.born).unwrap_or_default()
+        Stamp::from(now).since(self.born)
     }
 
     pub fn fresh_until(&self) -> SystemTime {
-        after(self.born, self.lifetime)
+        self.fresh_until.time()
+    }
+
+    /// From when its age was zero to when it is stale.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.fresh_until.since(self.born)
     }
 
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         // Not by the age alone: a clock set back must not refresh what was never fresh.
-        self.has_lifetime() && now < self.fresh_until()
+        self.has_lifetime() && Stamp::from(now) < self.fresh_until
     }
 
     /// Whether it ever was fresh, or is for nobody without a question to the origin.
     pub fn has_lifetime(&self) -> bool {
-        !self.lifetime.is_zero()
+        self.fresh_until > self.born
     }
 
     /// How long it stays fresh; zero if it is not.
     pub fn remaining(&self, now: SystemTime) -> Duration {
-        let fresh = self.lifetime.saturating_sub(self.age(now));
-        fresh.min(self.lifetime)
+        self.lifetime().saturating_sub(self.age(now))
     }
 
     /// How long ago it stopped being fresh; zero if it is.
     pub fn staleness(&self, now: SystemTime) -> Duration {
-        self.age(now).saturating_sub(self.lifetime)
+        self.age(now).saturating_sub(self.lifetime())
     }
 
     /// Seconds that it stays fresh, negative since it is stale, each begun one as a whole: the `ttl` of
@@ -170,12 +176,12 @@ impl Freshness {
 
     /// Whether it answers at once although it is stale, while the origin is asked.
     pub fn serves_while_revalidating(&self, now: SystemTime) -> bool {
-        now < self.while_revalidating
+        Stamp::from(now) < self.while_revalidating
     }
 
     /// Whether it answers in place of a failed origin.
     pub fn serves_on(&self, failure: Failure, now: SystemTime) -> bool {
-        failure.counts() && (self.is_fresh(now) || now < self.on_error)
+        failure.counts() && (self.is_fresh(now) || Stamp::from(now) < self.on_error)
     }
 
     /// Until when it answers at once although it is stale.
@@ -190,8 +196,8 @@ impl Freshness {
 
     /// When no request can be given it any more without a successful question to the origin.
     pub fn usable_until(&self) -> SystemTime {
-        let fresh = self.fresh_until();
-        fresh.max(self.while_revalidating).max(self.on_error)
+        let stale = self.while_revalidating.max(self.on_error);
+        self.fresh_until.max(stale).time()
     }
 }
 
@@ -292,14 +298,6 @@ fn received_age(response: &Response<'_>) -> Duration {
         .and_then(|line| list::split(line).next())
         .and_then(delta_seconds)
         .unwrap_or_default()
-}
-
-fn after(time: SystemTime, duration: Duration) -> SystemTime {
-    time.checked_add(duration).unwrap_or(time)
-}
-
-fn before(time: SystemTime, duration: Duration) -> SystemTime {
-    time.checked_sub(duration).unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -399,9 +399,9 @@ impl Memory {
 /// Whether `entry` is a part of what is kept whole and fresh.
 fn has_whole_of(variants: &[Arc<Entry>], entry: &Entry) -> bool {
     let now = SystemTime::now();
-    entry.facts.part.is_some()
+    entry.facts.part().is_some()
         && variants.iter().any(|other| {
-            other.facts.part.is_none()
+            other.facts.part().is_none()
                 && other.facts.variant.bytes() == entry.facts.variant.bytes()
                 && other.facts.freshness.is_fresh(now)
         })
@@ -466,7 +466,7 @@ impl Slot {
         let found = found.or_else(|| {
             let favourite = vary.variant_of_favourite(request, policy)?;
             self.variants().iter().find(|entry| {
-                let in_language = entry.facts.variant_in_language.as_ref();
+                let in_language = entry.facts.variant_in_language();
                 in_language.is_some_and(|stored| is(stored, &favourite))
             })
         });

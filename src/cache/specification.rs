@@ -68,7 +68,7 @@ impl Visits {
         let variant = facts.vary.variant(second.fields, policy);
         let in_language = facts.vary.variant_of_favourite(second.fields, policy);
         let is_found = variant.as_ref() == Ok(&facts.variant)
-            || (in_language.is_some() && in_language == facts.variant_in_language);
+            || (in_language.is_some() && in_language.as_ref() == facts.variant_in_language());
         let found = if Key::of(&first, "", policy) != Key::of(&second, "", policy) {
             Found::Nothing
         } else if !is_found {

@@ -292,7 +292,7 @@ impl Lane<'_> {
         };
         let is_better = match (&elsewhere, found) {
             (Found::Entry(entry), Found::Entry(own)) => {
-                own.facts.part.is_some() || entry.received() > own.received()
+                own.facts.part().is_some() || entry.received() > own.received()
             }
             (Found::Entry(_), _) => true,
             (Found::OtherVariants(_) | Found::UnnamedCookie, Found::Nothing) => true,

@@ -77,7 +77,7 @@ impl Fetch {
         let is_stored = stored.unwrap_or(true);
         let shared = self.gateway.shared_cache().zip(self.caching.sharing);
         // A part there would stand where the whole could.
-        let is_shared = is_stored && entry.facts.part.is_none();
+        let is_shared = is_stored && entry.facts.part().is_none();
         if let Some((shared, sharing)) = shared.filter(|_| is_shared) {
             shared.store(&self.key, entry.clone(), &sharing, has_body, held);
         }

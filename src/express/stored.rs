@@ -83,7 +83,7 @@ impl Lane<'_> {
 
     /// What is wanted of a stored response that is `length` bytes long, stored or not.
     pub(super) fn wanted(&self, entry: &Entry, length: u64) -> Ranges {
-        let has_ranges = entry.facts.status == StatusCode::OK || entry.facts.part.is_some();
+        let has_ranges = entry.facts.status == StatusCode::OK || entry.facts.part().is_some();
         if !has_ranges || !self.request.fields.contains_key(RANGE) {
             return Ranges::Whole;
         }

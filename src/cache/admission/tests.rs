@@ -232,7 +232,7 @@ fn vary_may_forbid_storing() {
 fn a_part_is_stored_if_it_says_which_part() {
     let of = |range| {
         let lines = [FRESH, ("content-range", range)];
-        store(&get(&[]), &response(206, &lines), &rfc9111()).map(|facts| facts.part)
+        store(&get(&[]), &response(206, &lines), &rfc9111()).map(|facts| facts.part())
     };
     let part = of("bytes 0-4/10").unwrap().unwrap();
     assert_eq!((part.span.last, part.complete), (4, 10));

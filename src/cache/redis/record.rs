@@ -13,13 +13,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::Sharing;
 use super::wire::{Reader, Writer};
-use crate::cache::admission::{Admission, Facts};
+use crate::cache::admission::{Admission, Facts, Rare};
 use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
 use crate::cache::policy::Policy;
+use crate::cache::stamp::Stamp;
 use crate::cache::tags::Tag;
 use crate::cache::tombstones::{Cause, Epoch, Tombstones, Verdict};
 use crate::cache::vary::{Variant, Vary};
@@ -57,12 +58,12 @@ pub(super) fn meta(key: &Key, entry: &Entry, body: &[u8]) -> Vec<u8> {
     write_freshness(&mut out, &facts.freshness);
     out.bytes(facts.vary.to_string().as_bytes());
     out.bytes(facts.variant.bytes());
-    out.flag(facts.variant_in_language.is_some());
-    if let Some(variant) = &facts.variant_in_language {
+    out.flag(facts.variant_in_language().is_some());
+    if let Some(variant) = facts.variant_in_language() {
         out.bytes(variant.bytes());
     }
-    out.count(facts.tags.len());
-    for tag in &facts.tags {
+    out.count(facts.tags().len());
+    for tag in facts.tags() {
         let (Tag::Key(name) | Tag::Group(name)) = tag;
         out.flag(matches!(tag, Tag::Group(_)));
         out.bytes(name.as_bytes());
@@ -127,9 +128,7 @@ impl Record {
             freshness,
             vary,
             variant,
-            variant_in_language,
-            tags: tags.into(),
-            part: None,
+            rare: Rare::of(variant_in_language, tags.into(), None),
             no_transform,
         };
         let admission = Admission {
@@ -163,7 +162,7 @@ impl Record {
 
     fn adopt(&self, tombstones: &Tombstones) -> Option<Entry> {
         let (entry, key) = (&self.entry, &self.key);
-        let (verdict, asked) = tombstones.adopt(entry.asked.shared(), key, &entry.facts.tags);
+        let (verdict, asked) = tombstones.adopt(entry.asked.shared(), key, entry.facts.tags());
         match verdict {
             Verdict::Good => Some(entry.judged_at(asked)),
             Verdict::Stale(since) => Some(entry.stale_since(since, asked)),
@@ -173,19 +172,20 @@ impl Record {
 }
 
 fn write_freshness(out: &mut Writer, freshness: &Freshness) {
-    out.time(freshness.born);
-    out.duration(freshness.lifetime);
-    out.time(freshness.while_revalidating);
-    out.time(freshness.on_error);
+    out.time(freshness.born.time());
+    out.duration(freshness.lifetime());
+    out.time(freshness.while_revalidating.time());
+    out.time(freshness.on_error.time());
     out.flag(freshness.never_stale);
 }
 
 fn read_freshness(from: &mut Reader<'_>) -> Option<Freshness> {
+    let born = Stamp::from(from.time()?);
     Some(Freshness {
-        born: from.time()?,
-        lifetime: from.duration()?,
-        while_revalidating: from.time()?,
-        on_error: from.time()?,
+        born,
+        fresh_until: born.after(from.duration()?),
+        while_revalidating: from.time()?.into(),
+        on_error: from.time()?.into(),
         never_stale: from.flag()?,
     })
 }
