@@ -287,7 +287,11 @@ impl Stored {
             stale_while_revalidate_for: until(freshness.while_revalidating_until()),
             stale_if_error_for: until(freshness.on_error_until()),
             kept_for: until(entry.kept_until()),
-            tags: facts.tags.iter().map(|tag| tag.name().to_owned()).collect(),
+            tags: facts
+                .tags()
+                .iter()
+                .map(|tag| tag.name().to_owned())
+                .collect(),
             varies_by: facts.vary.names().iter().map(ToString::to_string).collect(),
             part,
             hits: None,

@@ -147,7 +147,7 @@ impl Entry {
     /// What purged it, if anything has: as [`Self::judge`], in words.
     pub fn purged_by(&self, tombstones: &Tombstones, key: &Key) -> Option<Cause> {
         let judged = self.judged.load(Ordering::Relaxed);
-        tombstones.cause(judged, key, &self.facts.tags)
+        tombstones.cause(judged, key, self.facts.tags())
     }
 
     /// How often it was given.

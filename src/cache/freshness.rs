@@ -186,12 +186,12 @@ impl Freshness {
 
     /// Until when it answers at once although it is stale.
     pub fn while_revalidating_until(&self) -> SystemTime {
-        self.while_revalidating
+        self.while_revalidating.time()
     }
 
     /// Until when it answers in place of a failed origin.
     pub fn on_error_until(&self) -> SystemTime {
-        self.on_error
+        self.on_error.time()
     }
 
     /// When no request can be given it any more without a successful question to the origin.

@@ -151,7 +151,7 @@ impl Record {
     /// What has purged it, if anything has.
     pub fn purged_by(&self, tombstones: &Tombstones) -> Option<Cause> {
         let (entry, key) = (&self.entry, &self.key);
-        tombstones.cause_of_others(entry.asked.shared(), key, &entry.facts.tags)
+        tombstones.cause_of_others(entry.asked.shared(), key, entry.facts.tags())
     }
 
     /// The entry as these purges leave it, or what is found where they leave nothing.
