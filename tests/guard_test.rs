@@ -237,9 +237,32 @@ fn an_operator_sees_what_is_kept_out_and_lets_it_in_again() {
     assert!(key.contains("http://a.example/"), "{key}");
     let order = serde_json::json!({ "key": key }).to_string();
     assert_eq!(call("POST /cache/release", &order)["released"], 1);
+    get(&gateway, "/");
+    let listed = call("GET /cache/quarantine", "");
+    let order = serde_json::json!({ "id": listed["quarantined"][0]["id"] }).to_string();
+    assert_eq!(call("POST /cache/release", &order)["released"], 1);
+    for wrong in [r#"{"id": "x"}"#, r#"{"id": "x", "key": "y"}"#] {
+        assert!(call("POST /cache/release", wrong)["error"].is_string());
+    }
     assert_eq!(
         call("GET /cache/quarantine", "")["quarantined"][0],
         serde_json::Value::Null
     );
     assert_eq!(told(&get(&gateway, "/")).0, "MISS");
+}
+
+#[test]
+fn what_visitors_send_is_not_in_the_log_of_a_quarantine() {
+    let origin = Origin::always(page(&format!("X-User-ID: 17\r\n{MINUTE}"), "page"));
+    let policy = "key_headers = [\"x-device\"]\nkey_cookies = [\"basket\"]";
+    let gateway = in_front_of(&origin, policy);
+    ask(
+        &gateway,
+        "GET",
+        "/",
+        "X-Device: s3cret\r\nCookie: basket=s3cret\r\n",
+    );
+    let line = gateway.wait_for_log("the quarantine", |line| line.contains("quarantined: "));
+    assert!(line.contains("x-device=* basket=*"), "{line}");
+    assert!(!gateway.log().lines().concat().contains("s3cret"));
 }

@@ -71,11 +71,32 @@ pub struct Guard {
 /// A key in quarantine.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// As [`Key`] displays itself.
+    /// Of the key.
+    pub id: Digest,
+    /// As [`Key`] displays itself: without what may be secret, so that several may look alike.
     pub key: Box<str>,
     pub why: Suspicion,
     pub since: SystemTime,
     until: Instant,
+}
+
+/// Whose quarantine ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    All,
+    Id(Digest),
+    /// All that are displayed so.
+    Key(Box<str>),
+}
+
+impl Release {
+    fn names(&self, held: &Held) -> bool {
+        match self {
+            Self::All => true,
+            Self::Id(id) => held.id == *id,
+            Self::Key(key) => held.key == *key,
+        }
+    }
 }
 
 impl Guard {
@@ -101,6 +122,7 @@ impl Guard {
             self.count.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%key, reason = %why, "quarantined: the page looks personal");
             let one = Held {
+                id: key.digest(),
                 key: key.to_string().into(),
                 why,
                 since: SystemTime::now(),
@@ -134,11 +156,11 @@ impl Guard {
         list
     }
 
-    /// Ends the quarantine of a key, displayed as in [`Held`], or of all; how many there were.
-    pub fn release(&self, key: Option<&str>) -> usize {
+    /// Ends the quarantine of these keys; how many there were.
+    pub fn release(&self, which: &Release) -> usize {
         let mut held = self.held.lock();
         let before = held.len();
-        held.retain(|_, one| key.is_some_and(|key| *one.key != *key));
+        held.retain(|_, one| !which.names(one));
         self.listed.store(held.len(), Ordering::Release);
         before - held.len()
     }
@@ -173,9 +195,12 @@ mod tests {
         assert_eq!((guard.held(&key("/c")), guard.count()), (None, 2));
         let list = guard.list();
         assert_eq!(&*list[0].key, "https://a.example/a route=pages");
-        assert_eq!(guard.release(Some(&list[0].key)), 1);
+        assert_eq!(guard.release(&Release::Key(list[0].key.clone())), 1);
         assert_eq!(guard.held(&key("/a")), None);
-        assert_eq!((guard.release(None), guard.list().len()), (1, 0));
+        assert_eq!(guard.release(&Release::Id(key("/a").digest())), 0);
+        assert_eq!(guard.release(&Release::Id(key("/b").digest())), 1);
+        guard.hold(&key("/a"), Suspicion::Token, HOUR);
+        assert_eq!((guard.release(&Release::All), guard.list().len()), (1, 0));
     }
 
     #[test]

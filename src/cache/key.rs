@@ -56,6 +56,31 @@ impl Key {
         self.0.digest()
     }
 
+    /// With the values of the chosen headers and cookies.
+    pub fn with_values(&self) -> WithValues<'_> {
+        WithValues(self)
+    }
+
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        write_value: impl Fn(&mut fmt::Formatter<'_>, &[u8]) -> fmt::Result,
+    ) -> fmt::Result {
+        for (tag, part) in self.0.parts() {
+            let text = part.escape_ascii();
+            match tag {
+                SCHEME => write!(f, "{text}://")?,
+                HOST | PATH => write!(f, "{text}")?,
+                QUERY => write!(f, "?{text}")?,
+                ROUTE => write!(f, " route={text}")?,
+                NAME | COOKIE_NAME => write!(f, " {text}")?,
+                ABSENT => {}
+                _ => write_value(f, part)?,
+            }
+        }
+        Ok(())
+    }
+
     /// What an entry found by the digest is held to.
     pub fn bytes(&self) -> &[u8] {
         self.0.bytes()
@@ -80,22 +105,21 @@ pub struct Url<'a> {
     pub query: Option<&'a str>,
 }
 
-/// For humans: the URL, the route, and what else was chosen.
+/// For humans and logs: the URL, the route, and which headers and cookies were chosen, with `*` for what they
+/// say. That may be somebody's secret.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (tag, part) in self.0.parts() {
-            let part = part.escape_ascii();
-            match tag {
-                SCHEME => write!(f, "{part}://")?,
-                HOST | PATH => write!(f, "{part}")?,
-                QUERY => write!(f, "?{part}")?,
-                ROUTE => write!(f, " route={part}")?,
-                NAME | COOKIE_NAME => write!(f, " {part}")?,
-                ABSENT => {}
-                _ => write!(f, "={part}")?,
-            }
-        }
-        Ok(())
+        self.write(f, |f, _| f.write_str("=*"))
+    }
+}
+
+/// A key for the one who has sent all of it.
+pub struct WithValues<'a>(&'a Key);
+
+impl fmt::Display for WithValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .write(f, |f, value| write!(f, "={}", value.escape_ascii()))
     }
 }
 
@@ -209,9 +233,14 @@ mod tests {
         };
         let mut asked = get(&[("x-device", "phone"), ("cookie", "country=de")]);
         asked.query = Some("a=1&utm_x=2".to_owned());
+        let key = Key::of(&asked.head(), "pages", &policy);
         assert_eq!(
-            Key::of(&asked.head(), "pages", &policy).to_string(),
+            key.with_values().to_string(),
             "https://a.example/page?a=1 route=pages x-device=phone x-none country=de"
+        );
+        assert_eq!(
+            key.to_string(),
+            "https://a.example/page?a=1 route=pages x-device=* x-none country=*"
         );
     }
 }

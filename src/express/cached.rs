@@ -68,7 +68,7 @@ impl Lane<'_> {
         let is_trusted = request.is_trusted;
         if is_trusted {
             self.exchange.cache = Some(Told {
-                key: Some(key.to_string().into()),
+                key: Some(key.with_values().to_string().into()),
                 ..Told::forwarded(Why::Miss, None)
             });
         }
