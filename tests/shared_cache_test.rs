@@ -496,3 +496,17 @@ fn whatever_becomes_of_redis_every_request_is_answered() {
         (!keys(&redis).is_empty()).then_some(())
     });
 }
+
+#[test]
+fn a_kind_of_larger_responses_than_the_route_stores_is_a_hit_on_another_gateway() {
+    let redis = RedisServer::start();
+    let large = "x".repeat(5000);
+    let body = large.clone();
+    let fields = "Cache-Control: max-age=60\r\nTollgate-Cache-Policy: assets\r\n";
+    let origin = Origin::with(move |_| page(fields, &body));
+    let policies = "largest_object = \"1 KiB\"\n[cache.policy.assets]\nlargest_object = \"1 MiB\"";
+    let gateways = [(); 2].map(|()| configured(&origin, &redis, "", policies));
+    assert_eq!(told(&get(&gateways[0], "/")).0, "MISS");
+    wait_for_keys(&redis, 1);
+    assert_eq!(told(&get(&gateways[1], "/")), ("HIT", large));
+}

@@ -56,6 +56,8 @@ pub struct Sharing {
     pub compression_level: i32,
     /// How long a gateway that asks the origin is believed to be alive without a word.
     pub fill_lock: Duration,
+    /// The longest body that any policy of the route stores: nothing longer is read.
+    pub largest_object: u64,
 }
 
 /// What may wait to be written.
@@ -135,11 +137,17 @@ impl SharedCache {
         key: &Key,
         request: &HeaderMap,
         policy: &Arc<Policy>,
+        sharing: &Sharing,
         tombstones: &Tombstones,
         look: Look,
     ) -> Result<Found, Away> {
         let place = self.place(key);
-        let (record, missing) = match self.read(place.first(), key, policy, look).await? {
+        let wanted = Wanted {
+            key: key.clone(),
+            policy: policy.clone(),
+            largest_object: sharing.largest_object,
+        };
+        let (record, missing) = match self.read(place.first(), &wanted, look).await? {
             Read::Record(record) if record.entry.facts.vary.is_empty() => (record, Found::Nothing),
             Read::Nothing | Read::Record(_) => return Ok(Found::Nothing),
             Read::Varies(vary) => {
@@ -149,7 +157,7 @@ impl SharedCache {
                 };
                 let missing = Found::OtherVariants(variant.digest());
                 let name = place.variant(variant.digest());
-                let Read::Record(record) = self.read(&name, key, policy, look).await? else {
+                let Read::Record(record) = self.read(&name, &wanted, look).await? else {
                     return Ok(missing);
                 };
                 let facts = &record.entry.facts;
@@ -246,19 +254,12 @@ impl SharedCache {
         self.queue.written(patience).await;
     }
 
-    async fn read(
-        &self,
-        name: &str,
-        key: &Key,
-        policy: &Arc<Policy>,
-        look: Look,
-    ) -> Result<Read, Away> {
+    async fn read(&self, name: &str, wanted: &Wanted, look: Look) -> Result<Read, Away> {
         let reading = reading(
             self.redis.clone(),
             self.reads.clone(),
             name.into(),
-            key.clone(),
-            policy.clone(),
+            wanted.clone(),
         );
         match look {
             Look::Together => {
@@ -270,13 +271,20 @@ impl SharedCache {
     }
 }
 
+/// What is looked for, and how it is read.
+#[derive(Clone)]
+struct Wanted {
+    key: Key,
+    policy: Arc<Policy>,
+    largest_object: u64,
+}
+
 /// Reads what stands under one name, and counts it.
 async fn reading(
     redis: Arc<Redis>,
     reads: Arc<Reads>,
     name: Box<str>,
-    key: Key,
-    policy: Arc<Policy>,
+    wanted: Wanted,
 ) -> Result<Read, Away> {
     let mut command = cmd("HMGET");
     command
@@ -300,9 +308,9 @@ async fn reading(
         return Ok(Read::Nothing);
     }
     let read = match fields.iter().flatten().map(Vec::len).sum::<usize>() > LARGE {
-        false => understood(fields, &key, &policy),
+        false => understood(fields, &wanted),
         true => {
-            let understanding = move || understood(fields, &key, &policy);
+            let understanding = move || understood(fields, &wanted);
             let understood = tokio::task::spawn_blocking(understanding).await;
             understood.unwrap_or(None)
         }
@@ -318,7 +326,7 @@ async fn reading(
 }
 
 /// `None` if these are no fields of ours.
-fn understood(fields: [Option<Vec<u8>>; 4], key: &Key, policy: &Policy) -> Option<Read> {
+fn understood(fields: [Option<Vec<u8>>; 4], wanted: &Wanted) -> Option<Read> {
     let [meta, vary, plain, zstd] = fields;
     if let Some(vary) = vary {
         return Some(Read::Varies(Vary::read(&vary)?));
@@ -328,7 +336,12 @@ fn understood(fields: [Option<Vec<u8>>; 4], key: &Key, policy: &Policy) -> Optio
         (None, Some(zstd)) => Stored::Zstd(Bytes::from(zstd)),
         _ => return None,
     };
-    let record = Record::read(&meta?, body, key, policy)?;
+    let Wanted {
+        key,
+        policy,
+        largest_object,
+    } = wanted;
+    let record = Record::read(&meta?, body, key, policy, *largest_object)?;
     let is_kept = record.entry.kept_until() > SystemTime::now();
     Some(match is_kept {
         true => Read::Record(Arc::new(record)),
