@@ -534,3 +534,29 @@ fn a_kind_of_larger_responses_than_the_route_stores_is_a_hit_on_another_gateway(
     wait_for_keys(&redis, 1);
     assert_eq!(told(&get(&gateways[1], "/")), ("HIT", large));
 }
+
+#[test]
+fn a_flood_of_changes_does_not_keep_a_new_gateway_from_what_stands_in_redis() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let first = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&first, "/")), ("MISS", "page 1".to_owned()));
+    wait_for_keys(&redis, 1);
+    // As many changed URLs as are remembered one by one, all in one bucket.
+    let flood = "for number = 1, 65536 do \
+                 redis.call('ZADD', KEYS[1], ARGV[1] + number, 'hu' .. string.format('%032x', number)) \
+                 end return 0";
+    let now: Vec<u64> = redis.command(&["TIME"]);
+    let now = (now[0] * 1_000_000 + now[1]).to_string();
+    redis.command::<i64>(&["EVAL", flood, "1", "tollgate:{purge}:urls", &now]);
+    for path in ["/a", "/b"] {
+        ask(&first, "POST", path, "Content-Length: 0\r\n");
+    }
+    wait_for("the oldest to be folded", || {
+        let buckets: u64 = redis.command(&["ZCARD", "tollgate:{purge}:buckets"]);
+        (buckets == 1).then_some(())
+    });
+    assert!(redis.command::<u64>(&["ZCARD", "tollgate:{purge}:urls"]) <= 65_536);
+    let second = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&second, "/")), ("HIT", "page 1".to_owned()));
+}

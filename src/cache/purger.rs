@@ -118,9 +118,11 @@ impl Purger {
 
     /// Purges here, and has it done elsewhere as soon as may be.
     pub fn purge_soon(&self, purge: Purge) {
-        self.tombstones.purge(&purge);
-        if let Some(replication) = &self.replication {
-            replication.send_soon(&purge);
+        match &self.replication {
+            Some(replication) => replication.purge_soon(&purge),
+            None => {
+                self.tombstones.purge(&purge);
+            }
         }
     }
 
