@@ -35,10 +35,18 @@ struct Order {
 
 pub(super) async fn release(admin: &Admin, body: Bytes) -> Reply {
     match understood(&body) {
-        Ok(which) => Reply::json(
-            StatusCode::OK,
-            json!({ "released": admin.gateway.guard().release(&which) }),
-        ),
+        Ok(which) => {
+            let (count, told) = admin.gateway.purger().release(&which).await;
+            let status = match told.is_everywhere() {
+                true => StatusCode::OK,
+                false => StatusCode::ACCEPTED,
+            };
+            let (acknowledged, missing) = (told.acknowledged, told.missing);
+            Reply::json(
+                status,
+                json!({ "released": count, "acknowledged": acknowledged, "missing": missing }),
+            )
+        }
         Err(why) => Reply::error(StatusCode::BAD_REQUEST, why),
     }
 }

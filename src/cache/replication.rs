@@ -5,6 +5,7 @@
 
 mod acknowledgements;
 mod outbox;
+mod quarantine;
 mod script;
 mod wire;
 
@@ -19,7 +20,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
 use self::acknowledgements::{Acknowledgements, Awaited};
 use self::outbox::Outbox;
+use self::quarantine::{Change, Known, Listing};
 use self::wire::{Acknowledgement, Member, NOBODY, News};
+use super::guard::Guard;
 use super::purger::{Name, Purged};
 use super::scope::ScopeId;
 use super::tombstones::{Purge, Strength, Tombstones};
@@ -52,6 +55,10 @@ pub struct Replication {
     standing: Mutex<Standing>,
     /// There may be something to be read.
     read: Notify,
+    guard: Arc<Guard>,
+    list: Mutex<Listing>,
+    /// There may be keys that the others are to be told of.
+    held: Notify,
 }
 
 /// Who else there is, with how long each has been silent.
@@ -135,6 +142,7 @@ impl Replication {
     pub fn open(
         redis: Arc<Redis>,
         tombstones: Arc<Tombstones>,
+        guard: Arc<Guard>,
         name: Name,
         patience: Option<Duration>,
     ) -> Arc<Self> {
@@ -152,6 +160,9 @@ impl Replication {
             awaited: Acknowledgements::default(),
             standing: Mutex::new(Standing::new()),
             read: Notify::new(),
+            guard,
+            list: Mutex::default(),
+            held: Notify::new(),
         });
         let (acknowledge, acknowledged) = mpsc::channel(WAITING);
         tokio::spawn(replication.clone().listen(acknowledge));
@@ -159,6 +170,7 @@ impl Replication {
         let living = tokio::spawn(replication.clone().live(patience));
         replication.standing.lock().living = Some(living.abort_handle());
         tokio::spawn(replication.clone().send());
+        tokio::spawn(replication.clone().send_held());
         replication
     }
 
@@ -266,7 +278,9 @@ impl Replication {
     async fn listen(self: Arc<Self>, acknowledge: mpsc::Sender<(u64, u64)>) {
         let acknowledgements = self.acknowledgements_of(self.own.instance);
         let news = self.news();
-        let mut events = self.redis.subscribe(vec![news.clone(), acknowledgements]);
+        let quarantine = self.quarantine();
+        let channels = vec![news.clone(), quarantine.clone(), acknowledgements];
+        let mut events = self.redis.subscribe(channels);
         while let Some(event) = events.recv().await {
             match event {
                 Event::Subscribed | Event::Lost => {
@@ -277,6 +291,16 @@ impl Replication {
                     match News::parse(&payload) {
                         Some(news) => self.hear(&news, &acknowledge),
                         None => tracing::warn!("a message about a purge that cannot be read"),
+                    }
+                }
+                Event::Message { channel, payload } if channel == quarantine => {
+                    match Change::parse(&payload) {
+                        Some(change) => {
+                            let (maker, token) = (change.maker, change.token);
+                            self.hear_change(change);
+                            self.confirm(maker, token, &acknowledge);
+                        }
+                        None => tracing::warn!("a message about a quarantine that cannot be read"),
                     }
                 }
                 Event::Message { payload, .. } => {
@@ -380,7 +404,7 @@ impl Replication {
             .arg(GONE.as_micros() as u64);
         call.arg(u8::from(is_continuous));
         let read: Read = self.run(READING, &call).await?;
-        let (last, floor, now, there, missed) = read;
+        let (last, floor, now, there, missed, (born, number)) = read;
         for (scope, number) in missed {
             if let Some((strength, scope)) = wire::parse_scope(&scope) {
                 let scopes = vec![scope];
@@ -403,7 +427,9 @@ impl Replication {
         if has_forgotten {
             self.restore(last).await?;
         }
-        Ok(())
+        let list = born.zip(number);
+        self.read_list(list.map(|(born, number)| Known::new(born, number)))
+            .await
     }
 
     /// Tells Redis what it knew before it forgot.
@@ -491,8 +517,15 @@ impl Replication {
     }
 }
 
-/// Last number, floor, now, who is there, what was missed.
-type Read = (u64, u64, u64, Vec<(String, f64)>, Vec<(String, u64)>);
+/// Last number, floor, now, who is there, what was missed, birth and number of the list of quarantined keys.
+type Read = (
+    u64,
+    u64,
+    u64,
+    Vec<(String, f64)>,
+    Vec<(String, u64)>,
+    (Option<u64>, Option<u64>),
+);
 
 /// Whether a gateway that has been silent for so long may still give what it has not heard to be purged.
 fn serves(peer: &Member, silent: Duration) -> bool {

@@ -5,6 +5,7 @@
 //! - `gateways`: a sorted set of who listens, by the time of Redis at which each was last heard of
 //! - `urls`, `tags`, `places`: sorted sets of purged scopes, by the number of their last purge. Each has room for
 //!   so many; then the oldest go into `buckets`, which has as many as there are
+//! - `quarantined`: a hash of the keys that are kept out of the cache, by their digests; see `quarantine`
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -14,7 +15,15 @@ use redis::Script;
 use crate::cache::scope::Kind;
 
 /// The names of the keys of every script, in this order.
-pub const KEYS: [&str; 6] = ["history", "gateways", "buckets", "urls", "tags", "places"];
+pub const KEYS: [&str; 7] = [
+    "history",
+    "gateways",
+    "buckets",
+    "urls",
+    "tags",
+    "places",
+    "quarantined",
+];
 
 /// What is folded by one call, so that none takes long.
 const MOST_FOLDED: usize = 2000;
@@ -53,7 +62,8 @@ pub static PURGE: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// ARGV the highest number up to which the gateway has heard everything, who it is, how long the others of its name may
 /// have been silent, how long anybody may, in microseconds, and 1 if it heard everything that was published since it was
-/// here, else 0. Returns last number, floor, now, gateways with times, scopes with numbers.
+/// here, else 0. Returns last number, floor, now, gateways with times, scopes with numbers, birth and number of the list of
+/// quarantined keys.
 pub static LIVE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
@@ -89,7 +99,8 @@ pub static LIVE: LazyLock<Script> = LazyLock::new(|| {
             end
         end
         local floor = redis.call('ZSCORE', KEYS[1], 'floor')
-        return { last, floor, string.format('%.0f', now), there, missed }
+        local list = redis.call('HMGET', KEYS[7], 'born', 'number')
+        return { last, floor, string.format('%.0f', now), there, missed, list }
         ",
     )
 });
@@ -111,7 +122,7 @@ pub static RESTORE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// With what all scripts share: `sets` by letter, and some functions.
-fn script(body: &str) -> Script {
+pub fn script(body: &str) -> Script {
     let mut text = String::from("local sets = { b = KEYS[3] }\nlocal rooms, widths = {}, {}\n");
     for (index, kind) in Kind::ALL.into_iter().enumerate() {
         let (letter, room) = (kind.letter(), kind.room());
@@ -162,5 +173,14 @@ local function notice_evicted(last)
             redis.call('ZADD', KEYS[1], last, 'floor')
         end
     end
+end
+
+-- Of a change of the list of quarantined keys.
+local function tell(channel, who, token, lines)
+    local born, before = unpack(redis.call('HMGET', KEYS[7], 'born', 'number'))
+    local number = redis.call('HINCRBY', KEYS[7], 'number', 1)
+    local head = table.concat({ born, number, before, who, token }, ' ')
+    redis.call('PUBLISH', channel, head .. lines)
+    return number
 end
 ";
