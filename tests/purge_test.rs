@@ -13,7 +13,7 @@ use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::origin::Origin;
 use crate::harness::process::Signal;
-use crate::harness::redis::RedisServer;
+use crate::harness::redis::{RedisCluster, RedisServer};
 use crate::harness::response::Response;
 use crate::harness::wait_for;
 
@@ -369,10 +369,16 @@ struct Fleet {
 impl Fleet {
     /// One gateway for each address of Redis.
     fn over(redis: &[SocketAddr], rest: &str) -> Self {
+        let nodes = redis.iter().map(|redis| format!("\"redis://{redis}\""));
+        Self::at(&nodes.collect::<Vec<_>>(), rest)
+    }
+
+    /// One gateway for each list of nodes.
+    fn at(nodes: &[String], rest: &str) -> Self {
         let site = Site::default();
         let origin = site.origin("Cache-Control: max-age=600\r\n");
-        let gateways = redis.iter().map(|redis| {
-            let redis = format!("[redis]\nnodes = [\"redis://{redis}\"]");
+        let gateways = nodes.iter().map(|nodes| {
+            let redis = format!("[redis]\nnodes = [{nodes}]");
             administered(&origin, &format!("{rest}\n{redis}"))
         });
         let gateways: Vec<_> = gateways.collect();
@@ -383,7 +389,7 @@ impl Fleet {
         };
         wait_for("all gateways to be known", || {
             let purged = purge(&fleet.gateways[0], &json!({ "tag": "none" }));
-            (names(&purged, "acknowledged") == redis.len()).then_some(())
+            (names(&purged, "acknowledged") == nodes.len()).then_some(())
         });
         fleet
     }
@@ -445,6 +451,23 @@ fn a_purge_is_acknowledged_by_every_gateway_and_none_gives_the_old_page() {
             .all(|text| *text == new)
             .then_some(())
     });
+}
+
+#[test]
+fn a_purge_goes_through_a_cluster_before_and_after_each_failover() {
+    let mut redis = RedisCluster::start();
+    let fleet = Fleet::at(&[redis.urls(), redis.urls()], "");
+    fleet.purge_in_turn(4);
+    // One of the three has the slot of all purges, and one was listened to.
+    for master in 0..3 {
+        redis.fail_over(master);
+        wait_for("both gateways to hear of purges again", || {
+            let purged = purge(&fleet.gateways[0], &json!({ "tag": "none" }));
+            let is_back = purged["number"].is_number() && names(&purged, "acknowledged") == 2;
+            (is_back && names(&purged, "missing") == 0).then_some(())
+        });
+        fleet.purge_in_turn(4);
+    }
 }
 
 /// `cargo test --release --test main purge_test:: -- --ignored --nocapture`

@@ -496,3 +496,38 @@ fn whatever_becomes_of_redis_every_request_is_answered() {
         (!keys(&redis).is_empty()).then_some(())
     });
 }
+
+#[test]
+fn when_a_cluster_fails_over_under_load_every_request_is_answered_and_pages_are_shared_again() {
+    let mut redis = RedisCluster::start();
+    let origin = Origin::with(|_| page("Cache-Control: max-age=1\r\n", "page"));
+    let [one, other] = [(); 2].map(|()| at_nodes(&origin, &redis.urls(), "", ""));
+    // Enough for every master to have some.
+    let loads: Vec<_> = (0..8)
+        .map(|number| Load::start(one.address(), &format!("/{number}"), 1))
+        .collect();
+    let go_on = || loads.iter().for_each(|load| load.wait_for_more(40));
+    let attempts = AtomicUsize::new(0);
+    // Of 24 pages hardly none has its place on the master that was lost.
+    let are_shared = || {
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        let is_shared = |number| {
+            let path = format!("/shared/{attempt}/{number}");
+            get(&one, &path);
+            let from = other.log().position();
+            told(&get(&other, &path)).0 == "HIT" && tier(&other, from) == "redis"
+        };
+        (0..24).all(is_shared).then_some(())
+    };
+    wait_for("pages to be shared", are_shared);
+    go_on();
+    redis.fail_over(0);
+    go_on();
+    wait_for("pages to be shared again", are_shared);
+    go_on();
+    for load in loads {
+        let tally = load.stop();
+        assert_eq!(tally.failures, [""; 0]);
+        assert_eq!(tally.statuses.keys().collect::<Vec<_>>(), [&200]);
+    }
+}
