@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cache_test::{Gate, MINUTE, ask, counting, get, page, send, told};
 use crate::harness::client::Connection;
+use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::Gateway;
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
@@ -530,4 +532,38 @@ fn when_a_cluster_fails_over_under_load_every_request_is_answered_and_pages_are_
         assert_eq!(tally.failures, [""; 0]);
         assert_eq!(tally.statuses.keys().collect::<Vec<_>>(), [&200]);
     }
+}
+
+#[test]
+fn a_miss_waits_for_all_that_it_asks_of_a_slow_redis_no_longer_than_for_one_answer() {
+    let redis = RedisServer::start();
+    let wire = Forwarder::to(redis.address());
+    let origin = Origin::with(|request| {
+        let fields = "Cache-Control: max-age=60\r\nVary: X-Theme\r\n";
+        page(fields, &request.fields("x-theme").join("+"))
+    });
+    ask(
+        &in_front_of(&origin, &redis),
+        "GET",
+        "/",
+        "X-Theme: dark\r\n",
+    );
+    wait_for_keys(&redis, 2);
+    let nodes = format!("\"redis://{}\"", wire.address());
+    let gateway = at_nodes(&origin, &nodes, "fill_lock = \"5m\"", "");
+    // Where the variant stands, whether it does, and whose turn it is: each is answered in time.
+    wire.delay(Duration::from_millis(400));
+    let from = gateway.log().position();
+    let miss = ask(&gateway, "GET", "/", "X-Theme: light\r\n");
+    assert_eq!(told(&miss), ("MISS", "light".to_owned()));
+    let line = gateway.wait_for_log_after(from, "its record", |line| line.contains("duration_ms"));
+    let record: Value = serde_json::from_str(&line).expect("JSON");
+    let took = record["duration_ms"].as_f64().expect("a number");
+    // The deadline is a second; one after the other they would take two.
+    assert!(took < 1600.0, "{record}");
+    wire.delay(Duration::ZERO);
+    wait_for("no other gateway to be made to wait", || {
+        let locks: Vec<String> = redis.command(&["KEYS", "*:lock"]);
+        locks.is_empty().then_some(())
+    });
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use ::redis::cmd;
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::flight::Flights;
 use self::place::Place;
@@ -40,7 +40,7 @@ use super::memory::Found;
 use super::policy::Policy;
 use super::tombstones::Tombstones;
 use super::vary::{UnnamedCookie, Vary};
-use crate::redis::{Away, Lane, Redis};
+use crate::redis::{Away, Lane, Patience, Redis};
 
 pub use self::lock::{Held, Turn, Waited};
 
@@ -128,6 +128,11 @@ impl SharedCache {
         }
     }
 
+    /// What a request that begins now may wait, for all that it asks.
+    pub fn patience(&self) -> Patience {
+        self.redis.patience()
+    }
+
     /// What all gateways keep for a request with these fields, as far as these purges leave it. An error
     /// says that Redis did not answer: there is no use in asking it more for this request.
     pub async fn find(
@@ -137,9 +142,11 @@ impl SharedCache {
         policy: &Arc<Policy>,
         tombstones: &Tombstones,
         look: Look,
+        patience: &mut Patience,
     ) -> Result<Found, Away> {
         let place = self.place(key);
-        let (record, missing) = match self.read(place.first(), key, policy, look).await? {
+        let first = self.read(place.first(), key, policy, look, patience);
+        let (record, missing) = match first.await? {
             Read::Record(record) if record.entry.facts.vary.is_empty() => (record, Found::Nothing),
             Read::Nothing | Read::Record(_) => return Ok(Found::Nothing),
             Read::Varies(vary) => {
@@ -149,7 +156,8 @@ impl SharedCache {
                 };
                 let missing = Found::OtherVariants(variant.digest());
                 let name = place.variant(variant.digest());
-                let Read::Record(record) = self.read(&name, key, policy, look).await? else {
+                let variant_read = self.read(&name, key, policy, look, patience);
+                let Read::Record(record) = variant_read.await? else {
                     return Ok(missing);
                 };
                 let facts = &record.entry.facts;
@@ -189,19 +197,23 @@ impl SharedCache {
         key: &Key,
         variant: Option<Digest>,
         sharing: &Sharing,
+        patience: &mut Patience,
     ) -> Result<Turn, Away> {
         let name = self.place(key).lock(variant);
-        lock::take(&self.redis, name, sharing.fill_lock).await
+        lock::take(&self.redis, name, sharing.fill_lock, patience).await
     }
 
-    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`.
+    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`. A Redis that
+    /// answers costs no patience here: it is the other gateway that is waited for.
     pub async fn wait(
         &self,
         key: &Key,
         variant: Option<Digest>,
         until: Instant,
+        patience: &Patience,
     ) -> Result<Waited, Away> {
-        lock::wait(&self.redis, &self.place(key).lock(variant), until).await
+        let name = self.place(key).lock(variant);
+        lock::wait(&self.redis, &name, until, patience.left()).await
     }
 
     pub fn counts(&self) -> Counts {
@@ -252,21 +264,30 @@ impl SharedCache {
         key: &Key,
         policy: &Arc<Policy>,
         look: Look,
+        patience: &mut Patience,
     ) -> Result<Read, Away> {
-        let reading = reading(
-            self.redis.clone(),
-            self.reads.clone(),
-            name.into(),
-            key.clone(),
-            policy.clone(),
-        );
-        match look {
+        let reading = |deadline| {
+            reading(
+                self.redis.clone(),
+                self.reads.clone(),
+                name.into(),
+                key.clone(),
+                policy.clone(),
+                deadline,
+            )
+        };
+        let asked = patience.ask(async |left| match look {
             Look::Together => {
-                let read = self.flights.join(name, reading).await;
-                read.unwrap_or(Ok(Read::Nothing))
+                // Others may have more time.
+                let joined = self.flights.join(name, reading(self.redis.deadline()));
+                let read = timeout(left, joined).await;
+                read.map_or(Err(Away::Deadline), |read| {
+                    read.unwrap_or(Ok(Read::Nothing))
+                })
             }
-            Look::Anew => reading.await,
-        }
+            Look::Anew => reading(left).await,
+        });
+        asked.await
     }
 }
 
@@ -277,13 +298,15 @@ async fn reading(
     name: Box<str>,
     key: Key,
     policy: Arc<Policy>,
+    deadline: Duration,
 ) -> Result<Read, Away> {
     let mut command = cmd("HMGET");
     command
         .arg(&*name)
         .arg(&["meta", "vary", record::PLAIN, record::ZSTD]);
     let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
-    let fields: [Option<Vec<u8>>; 4] = match redis.ask(Lane::Bodies, &command).await {
+    let asked = redis.ask_within(Lane::Bodies, deadline, &command);
+    let fields: [Option<Vec<u8>>; 4] = match asked.await {
         Ok(fields) => fields,
         // It has answered: what stands there is no hash, or no text.
         Err(Away::Unexpected) => {

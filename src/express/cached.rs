@@ -30,6 +30,7 @@ use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::plan::{Caching, Forward};
+use crate::redis::Patience;
 use crate::refusal::Refusal;
 
 /// How often a request waits for the question of another one before it asks by itself.
@@ -37,15 +38,6 @@ const MOST_TRIES: usize = 3;
 
 /// Why a stale response is given, for trusted clients and the record.
 const STALE_IF_ERROR: &str = "stale_if_error";
-
-/// What a look into Redis has come to.
-enum Further {
-    /// More than stands in memory.
-    Better(Found),
-    Nothing,
-    /// It does not answer.
-    Away,
-}
 
 impl Lane<'_> {
     /// Answers from memory, or asks the origin.
@@ -79,7 +71,7 @@ impl Lane<'_> {
         let mut leading = None;
         let mut tries = 0;
         let mut has_looked = false;
-        let mut awaits_others = true;
+        let mut patience = self.gateway.patience();
         loop {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
@@ -87,14 +79,11 @@ impl Lane<'_> {
             let mut given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
-                match self.look_further(caching, &key, &found).await? {
-                    Further::Better(better) => {
-                        found = better;
-                        tier = Tier::Redis;
-                        given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
-                    }
-                    Further::Nothing => {}
-                    Further::Away => awaits_others = false,
+                let further = self.look_further(caching, &key, &found, &mut patience);
+                if let Some(better) = further.await? {
+                    found = better;
+                    tier = Tier::Redis;
+                    given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
                 }
             }
             let why = match given {
@@ -153,7 +142,8 @@ impl Lane<'_> {
             if let Some(leading) = leading.take().or_else(alone) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
-                fetch.awaits_others &= awaits_others && why != Why::Request;
+                fetch.awaits_others &= why != Why::Request;
+                fetch.patience = patience;
                 return Box::pin(self.lead(forward, caching, fetch, why)).await;
             }
             tries += 1;
@@ -268,19 +258,21 @@ impl Lane<'_> {
         caching: &Caching,
         key: &Key,
         found: &Found,
-    ) -> Result<Further, Unanswered> {
+        patience: &mut Patience,
+    ) -> Result<Option<Found>, Unanswered> {
         let memory = self.gateway.memory();
         let (Some(shared), Some(_)) = (self.gateway.shared_cache(), caching.sharing) else {
-            return Ok(Further::Nothing);
+            return Ok(None);
         };
         if !memory.expects_something(key) {
-            return Ok(Further::Nothing);
+            return Ok(None);
         }
         let (fields, policy) = (&self.request.fields, &caching.policy);
-        let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
+        let tombstones = memory.tombstones();
+        let look = shared.find(key, fields, policy, tombstones, Look::Together, patience);
         let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
-            return Ok(Further::Away);
+            return Ok(None);
         };
         let is_better = match (&elsewhere, found) {
             (Found::Entry(entry), Found::Entry(own)) => {
@@ -295,10 +287,7 @@ impl Lane<'_> {
         {
             memory.store(key, entry.clone(), policy);
         }
-        Ok(match is_better {
-            true => Further::Better(elsewhere),
-            false => Further::Nothing,
-        })
+        Ok(is_better.then_some(elsewhere))
     }
 
     /// Whether a stored response has what is wanted of it.
@@ -513,6 +502,7 @@ impl Lane<'_> {
             leading,
             leader: None,
         }
+            patience: self.gateway.patience(),
     }
 
     /// Sets what is told of this answer; a key that may be told stays.
