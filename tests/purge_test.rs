@@ -541,6 +541,24 @@ fn a_gateway_that_may_not_vouch_for_its_memory_asks_the_application() {
     });
 }
 
+/// For three seconds after its last word it is waited for.
+#[test]
+fn a_gateway_whose_redis_is_silent_gives_nothing_old_when_nobody_waits_for_it() {
+    let redis = RedisServer::start();
+    let fleet = Fleet::over(&[redis.address()], "[cache]\nwithout_redis = \"0s\"");
+    let gateway = &fleet.gateways[0];
+    get(gateway, "/a");
+    let new = fleet.site.publish();
+    redis.pause();
+    let frozen = Instant::now();
+    wait_for("the old page not to be given", || {
+        (get(gateway, "/a").text() == new).then_some(())
+    });
+    // With some more for a machine under load.
+    assert!(frozen.elapsed() < Duration::from_secs(4));
+    redis.resume();
+}
+
 #[test]
 fn a_redis_that_forgets_everything_is_told_again() {
     let redis = RedisServer::start();
