@@ -11,7 +11,7 @@ use crate::cache_test::{Gate, MINUTE, ask, configured, get, page, told};
 use crate::harness::client::Connection;
 use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::{Gateway, tollgate};
-use crate::harness::origin::Origin;
+use crate::harness::origin::{Origin, Received};
 use crate::harness::process::Signal;
 use crate::harness::redis::{RedisCluster, RedisServer};
 use crate::harness::response::Response;
@@ -557,6 +557,56 @@ fn a_gateway_whose_redis_is_silent_gives_nothing_old_when_nobody_waits_for_it() 
     // With some more for a machine under load.
     assert!(frozen.elapsed() < Duration::from_secs(4));
     redis.resume();
+}
+
+#[test]
+fn without_word_of_purges_the_application_is_asked_once_for_all_who_came_before() {
+    let (gate, site) = (Gate::default(), Site::default());
+    let origin = {
+        let (gate, edition) = (gate.clone(), site.0.clone());
+        Origin::with(move |request| {
+            let text = format!("edition {}", edition.load(Ordering::SeqCst));
+            if request.head.starts_with(b"GET /slow ") {
+                gate.pass();
+            }
+            page(MINUTE, &text)
+        })
+    };
+    let redis = RedisServer::start();
+    let wire = Forwarder::to(redis.address());
+    let rest = format!(
+        "[cache]\nwithout_redis = \"0s\"\n[redis]\nnodes = [\"redis://{}\"]",
+        wire.address()
+    );
+    let gateway = administered(&origin, &rest);
+    let is = |status| told(&get(&gateway, "/other")).0 == status;
+    wait_for("pages to be given from memory", || is("HIT").then_some(()));
+    wire.cut();
+    wait_for("pages not to be given from memory", || {
+        is("MISS").then_some(())
+    });
+    let asked = || {
+        let all = origin.received();
+        let is_slow = |request: &&Received| request.head.starts_with(b"GET /slow ");
+        all.iter().filter(is_slow).count()
+    };
+    let visit = || {
+        let mut visitor = gateway.connect();
+        let sent = visitor.send(b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        sent.expect("it is read");
+        visitor
+    };
+    let mut first = visit();
+    wait_for("the first question", || (asked() == 1).then_some(()));
+    let new = site.publish();
+    let others: Vec<_> = (0..20).map(|_| visit()).collect();
+    gate.open();
+    assert_eq!(first.response().expect("an answer").text(), "edition 0");
+    for mut other in others {
+        assert_eq!(other.response().expect("an answer").text(), new);
+    }
+    // Two, and some for those who came late.
+    assert!(asked() < 10, "{}", asked());
 }
 
 #[test]

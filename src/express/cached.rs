@@ -70,6 +70,7 @@ impl Lane<'_> {
         let mut wanted: Wanted = (key.digest(), None);
         let mut leading = None;
         let mut tries = 0;
+        let mut arrival = None;
         let mut has_looked = false;
         let mut patience = self.gateway.patience();
         loop {
@@ -131,7 +132,7 @@ impl Lane<'_> {
                     return Box::pin(self.ask_head(forward, caching, key, entry, why)).await;
                 }
                 (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
-                _ if is_own || tries == MOST_TRIES => {
+                _ if is_own || (tries == MOST_TRIES && leading.is_none()) => {
                     return self.pass_on(forward, caching, why).await;
                 }
                 _ => {}
@@ -148,7 +149,8 @@ impl Lane<'_> {
             }
             tries += 1;
             let fills = self.gateway.fills();
-            let following = match fills.join(wanted, &key, memory.tombstones()) {
+            let arrival = *arrival.get_or_insert_with(|| fills.arrival());
+            let following = match fills.join(wanted, &key, memory.tombstones(), arrival) {
                 Role::Leader(role) => {
                     // Once more to memory: the question before this one may have ended just now.
                     leading = Some(role);
@@ -156,11 +158,12 @@ impl Lane<'_> {
                 }
                 Role::Follower(following) => following,
             };
+            let is_later = following.is_later;
             let outcome = watched(&mut self.client, following.outcome()).await;
             match self.present(outcome)? {
-                // It was purged by a tag that nobody knew before its head was there.
+                // It was purged by a tag that nobody knew before its head was there, or may have been.
                 Stage::Ready(entry)
-                    if entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
+                    if !is_later && entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
@@ -462,7 +465,9 @@ impl Lane<'_> {
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();
-        if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
+        let fills = self.gateway.fills();
+        let arrival = fills.arrival();
+        if let Role::Leader(leading) = fills.join(wanted, key, tombstones, arrival) {
             let stale = Stored::Stale(entry.clone());
             let fetch = self.fetch(caching, key.clone(), stale, leading);
             tokio::spawn(fetch.refresh());
@@ -497,12 +502,12 @@ impl Lane<'_> {
             key,
             stored,
             awaits_others: is_ever_fresh && leading.wanted().is_some(),
+            patience: self.gateway.patience(),
             variant: leading.wanted().and_then(|(_, variant)| variant),
             held: None,
             leading,
             leader: None,
         }
-            patience: self.gateway.patience(),
     }
 
     /// Sets what is told of this answer; a key that may be told stays.
