@@ -18,8 +18,6 @@ const SAID_FOR: Duration = Duration::from_millis(500);
 /// Between two looks of who waits: doubled, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// For what nobody waits for.
-const UNHURRIED: Duration = Duration::from_secs(2);
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -168,7 +166,7 @@ impl Drop for Held {
 async fn give_back(redis: Arc<Redis>, name: String, token: String) {
     let mut script = GIVE_BACK.key(name);
     script.arg(token);
-    let _: Result<i64, Away> = redis.run(Lane::Control, UNHURRIED, &script).await;
+    let _: Result<i64, Away> = redis.run(Lane::Control, redis.deadline(), &script).await;
 }
 
 /// As [`give_back`], and tells the others that nothing comes.
@@ -176,7 +174,7 @@ async fn end_in_vain(redis: Arc<Redis>, name: String, token: String) {
     let mut script = END_IN_VAIN.key(name);
     script.arg(token).arg(NOTHING_COMES);
     script.arg(milliseconds(SAID_FOR));
-    let _: Result<i64, Away> = redis.run(Lane::Control, UNHURRIED, &script).await;
+    let _: Result<i64, Away> = redis.run(Lane::Control, redis.deadline(), &script).await;
 }
 
 /// Renews a lock three times in its life, until it is somebody else's.
