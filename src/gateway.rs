@@ -19,7 +19,7 @@ use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
 use crate::limit::{self, local::Moment};
 use crate::plan::Plan;
-use crate::redis::Redis;
+use crate::redis::{Patience, Redis};
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 
@@ -104,6 +104,12 @@ impl Gateway {
     /// What is stored for all gateways; `None` without a Redis.
     pub fn shared_cache(&self) -> Option<&SharedCache> {
         self.shared_cache.as_ref()
+    }
+
+    /// What a request that begins now may wait for Redis.
+    pub fn patience(&self) -> Patience {
+        let shared = self.shared_cache.as_ref();
+        shared.map(SharedCache::patience).unwrap_or_default()
     }
 
     /// What is being asked to be stored.

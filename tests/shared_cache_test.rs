@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cache_test::{Gate, MINUTE, ask, counting, get, page, send, told};
 use crate::harness::client::Connection;
+use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::Gateway;
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
@@ -522,6 +524,41 @@ fn what_somebody_else_left_in_redis_does_not_fill_the_memory_of_a_gateway() {
 }
 
 #[test]
+fn when_a_cluster_fails_over_under_load_every_request_is_answered_and_pages_are_shared_again() {
+    let mut redis = RedisCluster::start();
+    let origin = Origin::with(|_| page("Cache-Control: max-age=1\r\n", "page"));
+    let [one, other] = [(); 2].map(|()| at_nodes(&origin, &redis.urls(), "", ""));
+    // Enough for every master to have some.
+    let loads: Vec<_> = (0..8)
+        .map(|number| Load::start(one.address(), &format!("/{number}"), 1))
+        .collect();
+    let go_on = || loads.iter().for_each(|load| load.wait_for_more(40));
+    let attempts = AtomicUsize::new(0);
+    // Of 24 pages hardly none has its place on the master that was lost.
+    let are_shared = || {
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        let is_shared = |number| {
+            let path = format!("/shared/{attempt}/{number}");
+            get(&one, &path);
+            let from = other.log().position();
+            told(&get(&other, &path)).0 == "HIT" && tier(&other, from) == "redis"
+        };
+        (0..24).all(is_shared).then_some(())
+    };
+    wait_for("pages to be shared", are_shared);
+    go_on();
+    redis.fail_over(0);
+    go_on();
+    wait_for("pages to be shared again", are_shared);
+    go_on();
+    for load in loads {
+        let tally = load.stop();
+        assert_eq!(tally.failures, [""; 0]);
+        assert_eq!(tally.statuses.keys().collect::<Vec<_>>(), [&200]);
+    }
+}
+
+#[test]
 fn a_kind_of_larger_responses_than_the_route_stores_is_a_hit_on_another_gateway() {
     let redis = RedisServer::start();
     let large = "x".repeat(5000);
@@ -559,4 +596,38 @@ fn a_flood_of_changes_does_not_keep_a_new_gateway_from_what_stands_in_redis() {
     assert!(redis.command::<u64>(&["ZCARD", "tollgate:{purge}:urls"]) <= 65_536);
     let second = in_front_of(&origin, &redis);
     assert_eq!(told(&get(&second, "/")), ("HIT", "page 1".to_owned()));
+}
+
+#[test]
+fn a_miss_waits_for_all_that_it_asks_of_a_slow_redis_no_longer_than_for_one_answer() {
+    let redis = RedisServer::start();
+    let wire = Forwarder::to(redis.address());
+    let origin = Origin::with(|request| {
+        let fields = "Cache-Control: max-age=60\r\nVary: X-Theme\r\n";
+        page(fields, &request.fields("x-theme").join("+"))
+    });
+    ask(
+        &in_front_of(&origin, &redis),
+        "GET",
+        "/",
+        "X-Theme: dark\r\n",
+    );
+    wait_for_keys(&redis, 2);
+    let nodes = format!("\"redis://{}\"", wire.address());
+    let gateway = at_nodes(&origin, &nodes, "fill_lock = \"5m\"", "");
+    // Where the variant stands, whether it does, and whose turn it is: each is answered in time.
+    wire.delay(Duration::from_millis(400));
+    let from = gateway.log().position();
+    let miss = ask(&gateway, "GET", "/", "X-Theme: light\r\n");
+    assert_eq!(told(&miss), ("MISS", "light".to_owned()));
+    let line = gateway.wait_for_log_after(from, "its record", |line| line.contains("duration_ms"));
+    let record: Value = serde_json::from_str(&line).expect("JSON");
+    let took = record["duration_ms"].as_f64().expect("a number");
+    // The deadline is a second; one after the other they would take two.
+    assert!(took < 1600.0, "{record}");
+    wire.delay(Duration::ZERO);
+    wait_for("no other gateway to be made to wait", || {
+        let locks: Vec<String> = redis.command(&["KEYS", "*:lock"]);
+        locks.is_empty().then_some(())
+    });
 }

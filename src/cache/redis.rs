@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use ::redis::Script;
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::flight::Flights;
 use self::place::Place;
@@ -40,7 +40,7 @@ use super::memory::Found;
 use super::policy::Policy;
 use super::tombstones::{Cause, Tombstones};
 use super::vary::{UnnamedCookie, Vary};
-use crate::redis::{Away, Lane, Redis};
+use crate::redis::{Away, Lane, Patience, Redis};
 
 pub use self::lock::{Held, Turn, Waited};
 
@@ -154,6 +154,11 @@ impl SharedCache {
         }
     }
 
+    /// What a request that begins now may wait, for all that it asks.
+    pub fn patience(&self) -> Patience {
+        self.redis.patience()
+    }
+
     /// What all gateways keep for a request with these fields, as far as these purges leave it. An error
     /// says that Redis did not answer: there is no use in asking it more for this request.
     pub async fn find(
@@ -164,10 +169,11 @@ impl SharedCache {
         sharing: &Sharing,
         tombstones: &Tombstones,
         look: Look,
+        patience: &mut Patience,
     ) -> Result<Found, Away> {
         let wanted = Wanted::of(key, policy, sharing);
-        let located = self.locate(&wanted, request, look, &self.reads).await?;
-        Ok(match located {
+        let located = self.locate(&wanted, request, look, &self.reads, patience);
+        Ok(match located.await? {
             Located::Record(record, missing) => record.found(tombstones, missing),
             Located::Missing(missing) => missing,
         })
@@ -184,7 +190,8 @@ impl SharedCache {
     ) -> Result<(Found, Option<(Entry, Option<Cause>)>), Away> {
         let uncounted = Arc::default();
         let wanted = Wanted::of(key, policy, sharing);
-        let located = self.locate(&wanted, request, Look::Anew, &uncounted);
+        let mut patience = self.patience();
+        let located = self.locate(&wanted, request, Look::Anew, &uncounted, &mut patience);
         Ok(match located.await? {
             Located::Record(record, missing) => {
                 let written = (record.as_written(), record.purged_by(tombstones));
@@ -201,10 +208,11 @@ impl SharedCache {
         request: &HeaderMap,
         look: Look,
         reads: &Arc<Reads>,
+        patience: &mut Patience,
     ) -> Result<Located, Away> {
         let place = self.place(&wanted.key);
-        let read = async |name: &str| self.read(name, wanted, look, reads).await;
-        let vary = match read(place.first()).await? {
+        let first = self.read(place.first(), wanted, look, reads, patience);
+        let vary = match first.await? {
             Read::Record(record) if record.entry.facts.vary.is_empty() => {
                 return Ok(Located::Record(record, Found::Nothing));
             }
@@ -217,7 +225,8 @@ impl SharedCache {
         };
         let missing = Found::OtherVariants(variant.digest());
         let name = place.variant(variant.digest());
-        let Read::Record(record) = read(&name).await? else {
+        let read = self.read(&name, wanted, look, reads, patience);
+        let Read::Record(record) = read.await? else {
             return Ok(Located::Missing(missing));
         };
         let facts = &record.entry.facts;
@@ -254,19 +263,23 @@ impl SharedCache {
         key: &Key,
         variant: Option<Digest>,
         sharing: &Sharing,
+        patience: &mut Patience,
     ) -> Result<Turn, Away> {
         let name = self.place(key).lock(variant);
-        lock::take(&self.redis, name, sharing.fill_lock).await
+        lock::take(&self.redis, name, sharing.fill_lock, patience).await
     }
 
-    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`.
+    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`. A Redis that
+    /// answers costs no patience here: it is the other gateway that is waited for.
     pub async fn wait(
         &self,
         key: &Key,
         variant: Option<Digest>,
         until: Instant,
+        patience: &Patience,
     ) -> Result<Waited, Away> {
-        lock::wait(&self.redis, &self.place(key).lock(variant), until).await
+        let name = self.place(key).lock(variant);
+        lock::wait(&self.redis, &name, until, patience.left()).await
     }
 
     pub fn counts(&self) -> Counts {
@@ -322,20 +335,29 @@ impl SharedCache {
         wanted: &Wanted,
         look: Look,
         reads: &Arc<Reads>,
+        patience: &mut Patience,
     ) -> Result<Read, Away> {
-        let reading = reading(
-            self.redis.clone(),
-            reads.clone(),
-            name.into(),
-            wanted.clone(),
-        );
-        match look {
+        let reading = |deadline| {
+            reading(
+                self.redis.clone(),
+                reads.clone(),
+                name.into(),
+                wanted.clone(),
+                deadline,
+            )
+        };
+        let asked = patience.ask(async |left| match look {
             Look::Together => {
-                let read = self.flights.join(name, reading).await;
-                read.unwrap_or(Ok(Read::Nothing))
+                // Others may have more time.
+                let joined = self.flights.join(name, reading(self.redis.deadline()));
+                let read = timeout(left, joined).await;
+                read.map_or(Err(Away::Deadline), |read| {
+                    read.unwrap_or(Ok(Read::Nothing))
+                })
             }
-            Look::Anew => reading.await,
-        }
+            Look::Anew => reading(left).await,
+        });
+        asked.await
     }
 }
 
@@ -363,11 +385,11 @@ async fn reading(
     reads: Arc<Reads>,
     name: Box<str>,
     wanted: Wanted,
+    deadline: Duration,
 ) -> Result<Read, Away> {
     let mut script = READ.key(&*name);
     script.arg(LARGEST_META).arg(wanted.largest_object);
     let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
-    let deadline = redis.deadline();
     let fields: Vec<_> = match redis.run(Lane::Bodies, deadline, &script).await {
         Ok(fields) => fields,
         // It has answered: what stands there is no hash, or no text.

@@ -32,6 +32,9 @@ use crate::redis::{Away, Event, LONGEST_PIPELINE, Lane, Redis};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a gateway says that it lives, and looks whether it has missed anything.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks how long it has known nothing. With [`LIVE_EVERY`] it is less than [`SILENT`]: who is not waited
+/// for has stopped giving what it may not give.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// For what comes back from Redis, which may be all that it knows.
 const READING: Duration = Duration::from_secs(5);
 /// A gateway that has been silent for so long is not waited for.
@@ -75,8 +78,9 @@ struct Standing {
     ahead: Option<(u64, u64)>,
     /// Every purge above this number, up to the last one heard, is known here.
     floor: u64,
+    /// Who else there is, with how long each had been silent.
     peers: Peers,
-    /// When everything was last read or heard.
+    /// When everything was last read. What is heard does not count: others wait only for who says that it lives.
     vouched: Instant,
     /// Says that this gateway lives.
     living: Option<AbortHandle>,
@@ -111,7 +115,6 @@ impl Standing {
     /// Takes note of a number that was heard. The one up to which everything is known now, if that is sure.
     fn hear(&mut self, before: u64, number: u64, known: u64) -> Option<u64> {
         if self.is_continuous() && before <= known {
-            self.vouched = Instant::now();
             return Some(number);
         }
         if self.is_continuous() {
@@ -122,10 +125,10 @@ impl Standing {
         None
     }
 
-    /// Takes note that everything up to `last` was read, when there were so many gaps. The number up to which
-    /// everything is known now.
-    fn read(&mut self, gaps: u64, last: u64) -> u64 {
-        self.vouched = Instant::now();
+    /// Takes note that everything up to `last` was read by a question of `asked`, when there were so many gaps. The
+    /// number up to which everything is known now.
+    fn read(&mut self, asked: Instant, gaps: u64, last: u64) -> u64 {
+        self.vouched = self.vouched.max(asked);
         let is_whole = self.is_subscribed && gaps == self.gaps;
         let ahead = self.ahead.take().filter(|(begin, _)| *begin <= last);
         if !is_whole {
@@ -167,8 +170,9 @@ impl Replication {
         let (acknowledge, acknowledged) = mpsc::channel(WAITING);
         tokio::spawn(replication.clone().listen(acknowledge));
         tokio::spawn(replication.clone().acknowledge(acknowledged));
-        let living = tokio::spawn(replication.clone().live(patience));
+        let living = tokio::spawn(replication.clone().live());
         replication.standing.lock().living = Some(living.abort_handle());
+        tokio::spawn(replication.clone().vouch(patience));
         tokio::spawn(replication.clone().send());
         tokio::spawn(replication.clone().send_held());
         replication
@@ -362,10 +366,9 @@ impl Replication {
     }
 
     /// Says that this gateway lives, and reads what it has missed.
-    async fn live(self: Arc<Self>, patience: Option<Duration>) {
+    async fn live(self: Arc<Self>) {
         let mut turns = interval(LIVE_EVERY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut doubted = false;
         loop {
             tokio::select! {
                 _ = turns.tick() => {}
@@ -374,6 +377,17 @@ impl Replication {
             if let Err(away) = self.say_alive().await {
                 tracing::debug!(%away, "purges of other gateways are not read");
             }
+        }
+    }
+
+    /// Gives nothing of others after [`SILENT`] without word, and nothing that is kept after `patience`. Waits for no
+    /// answer: one may not come.
+    async fn vouch(self: Arc<Self>, patience: Option<Duration>) {
+        let mut turns = interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut doubted = false;
+        loop {
+            turns.tick().await;
             let vouched = self.standing.lock().vouched.elapsed();
             if vouched > SILENT {
                 self.tombstones.informed(false);
@@ -393,6 +407,7 @@ impl Replication {
     }
 
     async fn say_alive(&self) -> Result<(), Away> {
+        let asked = Instant::now();
         let heard = self.tombstones.epoch().shared();
         let (gaps, is_continuous) = {
             let standing = self.standing.lock();
@@ -418,7 +433,7 @@ impl Replication {
                 self.tombstones.missed(floor);
                 standing.floor = floor;
             }
-            let known = standing.read(gaps, last);
+            let known = standing.read(asked, gaps, last);
             self.tombstones.heard(known);
             self.tombstones.informed(true);
             standing.peers = self.peers(now, there);
@@ -552,7 +567,7 @@ mod tests {
     fn continuous() -> Standing {
         let mut standing = Standing::new();
         standing.gap(true);
-        assert_eq!(standing.read(1, 10), 10);
+        assert_eq!(standing.read(Instant::now(), 1, 10), 10);
         standing
     }
 
@@ -572,7 +587,7 @@ mod tests {
         assert_eq!(standing.hear(12, 13, 10), None);
         assert!(!standing.is_continuous());
         // What was heard since continues what was read.
-        assert_eq!(standing.read(standing.gaps, 12), 13);
+        assert_eq!(standing.read(Instant::now(), standing.gaps, 12), 13);
         assert_eq!(standing.hear(13, 14, 13), Some(14));
     }
 
@@ -581,7 +596,7 @@ mod tests {
         let mut standing = continuous();
         let before = standing.gaps;
         standing.gap(true);
-        assert_eq!(standing.read(before, 11), 11);
+        assert_eq!(standing.read(Instant::now(), before, 11), 11);
         assert!(!standing.is_continuous());
     }
 
@@ -589,7 +604,7 @@ mod tests {
     fn without_messages_reading_is_never_enough() {
         let mut standing = continuous();
         standing.gap(false);
-        assert_eq!(standing.read(standing.gaps, 20), 20);
+        assert_eq!(standing.read(Instant::now(), standing.gaps, 20), 20);
         assert!(!standing.is_continuous());
     }
 

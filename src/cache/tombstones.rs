@@ -200,10 +200,14 @@ impl Tombstones {
         self.last.store(own, Ordering::Release);
     }
 
-    /// While there is doubt, everything counts as purged: there may be purges that nobody could tell
+    /// While there is doubt, nothing that is kept is given: there may be purges that nobody could tell
     /// of. What was good before and still is then is good again when the doubt ends.
     pub fn doubt(&self, is_doubted: bool) {
         self.doubted.store(is_doubted, Ordering::Relaxed);
+    }
+
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
     }
 
     /// The number here of the last purge of a scope; zero if there was none.
@@ -223,12 +227,9 @@ impl Tombstones {
         (known.graves.numbered(), known.floor.shared)
     }
 
-    /// What became of an entry that was good when `own` was the number of the last purge, and what that
-    /// number is now.
+    /// What the purges that are known have made of an entry that was good when `own` was the number of the last
+    /// one, and what that number is now.
     pub fn judge(&self, own: u64, key: &Key, tags: &[Tag]) -> (Verdict, u64) {
-        if self.doubted.load(Ordering::Relaxed) {
-            return (Verdict::Purged, own);
-        }
         if own >= self.last.load(Ordering::Acquire) {
             return (Verdict::Good, own);
         }
