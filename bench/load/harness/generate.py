@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .cases import Load
 from .process import ProgramFailed
-from .proxies import Site
+from .site import Site
 
 # Beyond the seconds of the run itself: connecting, handshakes, printing, reading the log.
 GRACE_S = 30

@@ -20,7 +20,8 @@ from pathlib import Path
 from . import measure, report, setup
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
-from .proxies import BASELINE, DESCRIPTORS, PROXIES, Programs
+from .proxies import BASELINE, PROXIES
+from .site import DESCRIPTORS, Programs
 
 SYSCALL_SECONDS = 2
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from . import client, generate, syscalls
 from .cases import SMALL, Cache, Case, Idle, Load
 from .process import ProgramFailed, Tree, core_cpu, free_port, started
-from .proxies import Programs, Proxy, Site
+from .proxies import Proxy
+from .site import Programs, Site
 
 WARM_UP_S = 1
 # RSS is read again until two readings agree, at most this often.

@@ -7,53 +7,13 @@ of hits each has its cache in memory, as large as the others'.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import tollgate
 from .cases import Cache, Case, Load
-
-# Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
-# idle clients hold none towards the origin.
-CONNECTIONS = 12_000
-DESCRIPTORS = 16_000
-# Of the caches; the pages of the bench are two.
-CACHE_MIB = 64
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a proxy must serve, and a directory of its own."""
-
-    directory: Path
-    memory: Path
-    """The same where files are in memory, if the machine has such a place."""
-    origin: str
-    plain_port: int
-    tls_port: int
-    certificate: Path
-    key: Path
-    cache: Cache
-
-    @property
-    def caches(self) -> bool:
-        return self.cache is not Cache.OFF
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.directory / name
-        path.write_text(text)
-        return path
-
-
-@dataclass(frozen=True)
-class Programs:
-    """Where the binaries are."""
-
-    tollgate: Path
-    bare: Path
-    bare_hit: Path
-    origin: Path
+from .site import CACHE_MIB, CONNECTIONS, DESCRIPTORS, Programs, Site
 
 
 @dataclass(frozen=True)
@@ -75,53 +35,6 @@ def _bare(programs: Programs, site: Site) -> list[str]:
     plain, tls = f"127.0.0.1:{site.plain_port}", f"127.0.0.1:{site.tls_port}"
     program = programs.bare_hit if site.caches else programs.bare
     return [str(program), site.origin, plain, tls, str(site.certificate), str(site.key)]
-
-
-# The rest is what a policy is by default.
-_TOLLGATE_CACHE = f"""\
-cache = "pages"
-
-[cache]
-memory = "{CACHE_MIB} MiB"
-
-[cache.policy.pages]
-"""
-
-
-def _tollgate(headers: str) -> Callable[[Programs, Site], list[str]]:
-    def command(programs: Programs, site: Site) -> list[str]:
-        certificates = site.directory / "certs"
-        certificates.mkdir()
-        shutil.copy(site.certificate, certificates / "bench.crt")
-        shutil.copy(site.key, certificates / "bench.key")
-        path = site.write(
-            "gateway.toml",
-            f"""\
-[server]
-workers = 1
-listen = [
-    "127.0.0.1:{site.plain_port}",
-    {{ address = "127.0.0.1:{site.tls_port}", tls = "certs/", min_tls = "1.3" }},
-]
-max_connections = {CONNECTIONS}
-max_connections_per_client = {CONNECTIONS}
-keepalive_requests = 1_000_000_000
-watch = false
-
-[log]
-access = "errors"
-
-[upstream.origin]
-backends = ["{site.origin}"]
-
-[[route]]
-upstream = "origin"
-headers = "{headers}"
-{_TOLLGATE_CACHE if site.caches else ""}""",
-        )
-        return [str(programs.tollgate), "run", "--config", str(path)]
-
-    return command
 
 
 # Files in memory, opened once: what nginx has in place of a cache in memory.
@@ -265,8 +178,8 @@ PROXIES = {
     proxy.name: proxy
     for proxy in (
         Proxy("bare", "bare pingora", _bare),
-        Proxy("tollgate", "Tollgate", _tollgate("basic")),
-        Proxy("tollgate-headers-off", "Tollgate, headers off", _tollgate("off")),
+        Proxy("tollgate", "Tollgate", tollgate.proxy("basic")),
+        Proxy("tollgate-headers-off", "Tollgate, headers off", tollgate.proxy("off")),
         Proxy("nginx", "nginx", _nginx("")),
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),

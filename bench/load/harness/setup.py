@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .process import ProgramFailed
-from .proxies import Programs
+from .site import Programs
 
 ROOT = Path(__file__).resolve().parents[3]
 LOAD = ROOT / "bench" / "load"
