@@ -1,22 +1,19 @@
 //! The yardstick of a hit: what `bare` is, with a map of answers in memory that `request_filter` gives. It stores
 //! what comes, asks nobody whether it may, and tells its client nothing of it.
 //!
-//! `bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]`; the TLS listener offers h2 and http/1.1.
+//! `bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]`
 
-use std::process::exit;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use moka::sync::Cache;
+use peers::serve;
 use pingora_core::Result;
-use pingora_core::listeners::tls::TlsSettings;
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
-use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora_proxy::{ProxyHttp, Session};
 
 /// Answers that are kept; the bench asks for two.
 const MOST: u64 = 1000;
@@ -97,35 +94,8 @@ impl ProxyHttp for Bare {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (origin, listen, tls) = match arguments.as_slice() {
-        [origin, listen] => (origin, listen, None),
-        [origin, listen, tls, certificate, key] => (origin, listen, Some((tls, certificate, key))),
-        _ => {
-            eprintln!("usage: bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]");
-            exit(2);
-        }
-    };
-
-    let conf = ServerConf {
-        threads: 1,
-        upstream_keepalive_pool_size: 128,
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
-
-    let bare = Bare {
-        origin: HttpPeer::new(origin.as_str(), false, String::new()),
+    serve("bare_hit", &arguments, |origin| Bare {
+        origin,
         pages: Cache::new(MOST),
-    };
-    let mut proxy = http_proxy_service(&server.configuration, bare);
-    proxy.add_tcp(listen);
-    if let Some((address, certificate, key)) = tls {
-        let mut settings =
-            TlsSettings::intermediate(certificate, key).expect("paths are only stored here");
-        settings.enable_h2();
-        proxy.add_tls_with_settings(address, None, settings);
-    }
-    server.add_service(proxy);
-    server.run(RunArgs::default());
+    });
 }
