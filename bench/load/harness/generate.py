@@ -6,11 +6,14 @@ import math
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from .cases import Load
 from .process import ProgramFailed
 from .site import Site
 
+# Asks for several URLs, if a case has them.
+URLS = Path(__file__).with_name("urls.lua")
 # Beyond the seconds of the run itself: connecting, handshakes, printing, reading the log.
 GRACE_S = 30
 
@@ -32,8 +35,9 @@ def generate(case: Load, site: Site, seconds: int, connections: int, core: int) 
     port = site.tls_port if case.tls else site.plain_port
     url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
     if not case.h2:
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency", url]
-        return parse_wrk(_run(command, core, seconds))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency"]
+        in_turn = ["-s", str(URLS), url, "--", str(case.urls)] if case.urls > 1 else [url]
+        return parse_wrk(_run(command + in_turn, core, seconds))
     log = site.directory / "h2load.tsv"
     log.unlink(missing_ok=True)
     command = ["h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}", f"--log-file={log}", url]

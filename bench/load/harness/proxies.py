@@ -2,7 +2,8 @@
 
 Equal for all: one worker or thread, no access log of successes, keep-alive to clients without an
 end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN. In the cases
-of hits each has its cache in memory, as large as the others'.
+of hits each has its cache in memory, as large as the others'; where hits are from Redis, Tollgate's is too
+small for them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from . import tollgate
 from .cases import Cache, Case, Load
-from .site import CACHE_MIB, CONNECTIONS, DESCRIPTORS, Programs, Site
+from .site import CONNECTIONS, DESCRIPTORS, Programs, Site
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,11 @@ class Proxy:
     command: Callable[[Programs, Site], list[str]]
     only_plain_hits: bool = False
     """It speaks no TLS, and is there for its cache."""
+    has_redis: bool = False
+    """Its cache has a tier in Redis."""
 
     def serves(self, case: Case) -> bool:
-        return not self.only_plain_hits or (isinstance(case, Load) and case.cache is Cache.MEMORY and not case.tls)
+        return not self.only_plain_hits or (isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls)
 
     def ports(self, site: Site) -> list[int]:
         return [site.plain_port] if self.only_plain_hits else [site.plain_port, site.tls_port]
@@ -39,8 +42,8 @@ def _bare(programs: Programs, site: Site) -> list[str]:
 
 # Files in memory, opened once: what nginx has in place of a cache in memory.
 _NGINX_CACHE = """\
-    proxy_cache_path {directory} keys_zone=bench:1m max_size={size}m inactive=1h use_temp_path=off;
-    open_file_cache max=100 inactive=1h;
+    proxy_cache_path {directory} keys_zone=bench:4m max_size={size}m inactive=1h use_temp_path=off;
+    open_file_cache max={files} inactive=1h;
     open_file_cache_valid 1h;
     sendfile on;
 """
@@ -67,7 +70,10 @@ def _nginx(extra: str) -> Callable[[Programs, Site], list[str]]:
     def command(_: Programs, site: Site) -> list[str]:
         for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
             (site.directory / name).mkdir()
-        cache = _NGINX_CACHE.format(directory=_in_memory(site), size=CACHE_MIB) if site.caches else ""
+        cache = ""
+        if site.caches:
+            files = site.case.urls + 100
+            cache = _NGINX_CACHE.format(directory=_in_memory(site), size=site.cache_mib, files=files)
         path = site.write(
             "nginx.conf",
             f"""\
@@ -138,7 +144,7 @@ defaults
     timeout client 75s
     timeout server 60s
     timeout http-keep-alive 75s
-{_HAPROXY_CACHE if site.caches else ""}frontend bench
+{_HAPROXY_CACHE.format(size=site.cache_mib) if site.caches else ""}frontend bench
     bind 127.0.0.1:{site.plain_port}
     bind 127.0.0.1:{site.tls_port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3
     default_backend origin
@@ -151,7 +157,7 @@ backend origin
 
 _HAPROXY_CACHE = f"""\
 cache bench
-    total-max-size {CACHE_MIB}
+    total-max-size {{size}}
     max-object-size {2**20}
     max-age 3600
 """
@@ -166,7 +172,7 @@ def _varnish(_: Programs, site: Site) -> list[str]:
     vcl = site.write("bench.vcl", f'vcl 4.1;\nbackend origin {{ .host = "{host}"; .port = "{port}"; }}\n')
     return [
         "varnishd", "-F", "-j", "none", "-n", str(site.directory / "varnish"), "-T", "none",
-        "-a", f"127.0.0.1:{site.plain_port}", "-f", str(vcl), "-s", f"malloc,{CACHE_MIB}m",
+        "-a", f"127.0.0.1:{site.plain_port}", "-f", str(vcl), "-s", f"malloc,{site.cache_mib}m",
         "-p", "thread_pools=1",
     ]
 
@@ -178,8 +184,8 @@ PROXIES = {
     proxy.name: proxy
     for proxy in (
         Proxy("bare", "bare pingora", _bare),
-        Proxy("tollgate", "Tollgate", tollgate.proxy("basic")),
-        Proxy("tollgate-headers-off", "Tollgate, headers off", tollgate.proxy("off")),
+        Proxy("tollgate", "Tollgate", tollgate.proxy("basic"), has_redis=True),
+        Proxy("tollgate-headers-off", "Tollgate, headers off", tollgate.proxy("off"), has_redis=True),
         Proxy("nginx", "nginx", _nginx("")),
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),

@@ -23,6 +23,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "varnishd": "varnish",
+    "redis-server": "redis-server",
     "wrk": "wrk",
     "h2load": "nghttp2-client",
     "strace": "strace",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import Cache
+from .cases import Cache, Case
+from .redis import Redis
 
 # Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
 # idle clients hold none towards the origin.
 CONNECTIONS = 12_000
 DESCRIPTORS = 16_000
-# Of the caches; the pages of the bench are two.
+# Of a cache with one answer in it, and of one that holds those of many URLs.
 CACHE_MIB = 64
+LARGE_CACHE_MIB = 512
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,18 @@ class Site:
     tls_port: int
     certificate: Path
     key: Path
-    cache: Cache
+    case: Case
+    admin_port: int
+    redis: Redis | None
+    """For a proxy that has a tier there, in the cases of hits in it."""
 
     @property
     def caches(self) -> bool:
-        return self.cache is not Cache.OFF
+        return self.case.cache is not Cache.OFF
+
+    @property
+    def cache_mib(self) -> int:
+        return CACHE_MIB if self.case.urls == 1 else LARGE_CACHE_MIB
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name

@@ -16,6 +16,7 @@ from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
 from harness.syscalls import parse_strace  # noqa: E402
+from harness.tollgate import Answers, parse_metrics  # noqa: E402
 
 WRK = """\
 Running 5s test @ http://127.0.0.1:8080/1k
@@ -49,6 +50,16 @@ STRACE = """\
 """
 
 
+METRICS = """\
+# TYPE tollgate_cache_requests_total counter
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="memory",outcome="hit"} 3
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="redis",outcome="hit"} 96
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="origin",outcome="miss"} 1
+# TYPE tollgate_cache_memory_keys gauge
+tollgate_cache_memory_keys 12
+"""
+
+
 class Reading(unittest.TestCase):
     def test_wrk_units_become_microseconds(self):
         load = parse_wrk(WRK)
@@ -79,6 +90,15 @@ class Reading(unittest.TestCase):
 
     def test_strace_calls_are_counted_without_the_total(self):
         self.assertEqual(parse_strace(STRACE), {"recvfrom": 200_000, "writev": 100_000})
+
+    def test_answers_are_told_apart_by_where_they_came_from(self):
+        self.assertEqual(parse_metrics(METRICS), Answers(redis=96, origin=1, all=100))
+
+    def test_hits_that_did_not_come_from_redis_give_no_figure(self):
+        now = Answers(redis=1_950, origin=0, all=2_000)
+        self.assertEqual(now.from_redis_since(Answers(redis=0, origin=0, all=0)), 0.975)
+        with self.assertRaisesRegex(ProgramFailed, "only 90.0% of the answers came from Redis"):
+            now.from_redis_since(Answers(redis=1_050, origin=0, all=1_000))
 
     def test_a_process_name_may_hold_spaces_and_parentheses(self):
         fields = ["S", "1", "2", "77"] + ["0"] * 7 + ["200", "100", "30", "20"] + ["0"] * 6 + ["5"] + ["0"] * 20
@@ -120,7 +140,7 @@ class Reckoning(unittest.TestCase):
 class Serving(unittest.TestCase):
     def test_varnish_takes_part_in_plain_hits_alone(self):
         served = [name for name, case in CASES.items() if PROXIES["varnish"].serves(case)]
-        self.assertEqual(served, ["hit-1k", "hit-64k"])
+        self.assertEqual(served, ["hit-1k", "hit-64k", "redis-hit-1k", "redis-hit-64k"])
         self.assertTrue(all(PROXIES["nginx"].serves(case) for case in CASES.values()))
 
     def test_a_paused_program_does_nothing_until_it_goes_on(self):
