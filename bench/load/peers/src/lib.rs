@@ -1,4 +1,6 @@
-//! What the bare pingora proxies have in common: arguments, one thread, listeners, stock modules.
+//! What the bare pingora proxies have in common: arguments, one thread, listeners, stock modules; a map of answers.
+
+pub mod pages;
 
 use std::process::exit;
 
