@@ -140,12 +140,15 @@ def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
 def _asked(bench: Bench, case: Load, site: Site) -> Iterator[str]:
     """A proxy that has answered rightly and is warm; gives TLS version and cipher.
 
-    In a case of hits the origin stands still meanwhile: a proxy that asked it would have no answers.
+    In a case of hits or refusals the origin stands still meanwhile: a proxy that asked it would have no answers.
     """
     port = site.tls_port if case.tls else site.plain_port
-    tls = client.check(port, case.path, case.body_bytes, case.tls)
+    if case.is_refused:
+        tls = client.check_refused(port, case.path, case.tls)
+    else:
+        tls = client.check(port, case.path, case.body_bytes, case.tls)
     _warm_up(bench, case, site)
-    if case.cache is Cache.OFF:
+    if case.asks_origin:
         yield tls
     else:
         with bench.origin_tree.paused():

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.cases import CASES, Cache, Idle  # noqa: E402
+from harness.cases import CASES, Cache, Idle, Limit  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
 
@@ -44,6 +44,9 @@ SHORT = {
     "tls-h2-hit-1k": "TLS HTTP/2\n1 KiB",
     "redis-hit-1k": "1 KiB\n(others: in memory)",
     "redis-hit-64k": "64 KiB\n(others: in memory)",
+    "refused": "refused",
+    "tls-h2-refused": "TLS HTTP/2\nrefused",
+    "limited-hit-1k": "hit in memory\n1 KiB",
     "idle-1000": "1,000\nconnections",
     "idle-10000": "10,000\nconnections",
 }
@@ -61,12 +64,15 @@ class Panel:
 def draw(results: dict, picture: Path) -> None:
     about = results["about"]
     load = [case for case in about["cases"] if not isinstance(CASES[case], Idle)]
-    from_cache = {cache: [case for case in load if CASES[case].cache is cache] for cache in Cache}
+    limited = [case for case in load if CASES[case].limit is not Limit.OFF]
+    from_cache = {cache: [case for case in load if CASES[case].cache is cache and case not in limited]
+                  for cache in Cache}
     idle = [case for case in about["cases"] if isinstance(CASES[case], Idle)]
     panels = [panel for panel in (
         Panel(from_cache[Cache.OFF], LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
         Panel(from_cache[Cache.MEMORY], LOAD_FIGURE, "CPU per hit in memory", "µs, user + kernel"),
         Panel(from_cache[Cache.REDIS], LOAD_FIGURE, "CPU per hit in Redis", "µs, user + kernel, without Redis itself"),
+        Panel(limited, LOAD_FIGURE, "CPU per request under a limit", "µs, user + kernel"),
         Panel(idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
     ) if panel.cases]
     rows = [panels[at:at + IN_A_ROW] for at in range(0, len(panels), IN_A_ROW)]

@@ -3,7 +3,7 @@
 Equal for all: one worker or thread, no access log of successes, keep-alive to clients without an
 end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN. In the cases
 of hits each has its cache in memory, as large as the others'; where hits are from Redis, Tollgate's is too
-small for them.
+small for them. A limit counts addresses of clients, and a refusal is a 429 with Retry-After that is not logged.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import tollgate
-from .cases import Cache, Case, Load
-from .site import CONNECTIONS, DESCRIPTORS, Programs, Site
+from .cases import Cache, Case, Limit, Load
+from .site import AMPLE, CONNECTIONS, DESCRIPTORS, Programs, Site
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Proxy:
     """Its cache has a tier in Redis."""
 
     def serves(self, case: Case) -> bool:
-        return not self.only_plain_hits or (isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls)
+        return not self.only_plain_hits or (
+            isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls and case.limit is Limit.OFF
+        )
 
     def ports(self, site: Site) -> list[int]:
         return [site.plain_port] if self.only_plain_hits else [site.plain_port, site.tls_port]
@@ -36,8 +38,10 @@ class Proxy:
 
 def _bare(programs: Programs, site: Site) -> list[str]:
     plain, tls = f"127.0.0.1:{site.plain_port}", f"127.0.0.1:{site.tls_port}"
-    program = programs.bare_hit if site.caches else programs.bare
-    return [str(program), site.origin, plain, tls, str(site.certificate), str(site.key)]
+    arguments = [site.origin, plain, tls, str(site.certificate), str(site.key)]
+    if site.limits:
+        return [str(programs.bare_limit), str(1 if site.refuses else 60 * AMPLE), *arguments]
+    return [str(programs.bare_hit if site.caches else programs.bare), *arguments]
 
 
 # Files in memory, opened once: what nginx has in place of a cache in memory.
@@ -46,6 +50,18 @@ _NGINX_CACHE = """\
     open_file_cache max={files} inactive=1h;
     open_file_cache_valid 1h;
     sendfile on;
+"""
+
+# A bucket takes one request at a time where no burst is named; a refusal would be logged as an error.
+_NGINX_ZONE = """\
+    limit_req_zone $binary_remote_addr zone=clients:10m rate={rate};
+    limit_req_status 429;
+    limit_req_log_level info;
+    map $limit_req_status $retry_after {{ REJECTED 60; default ""; }}
+"""
+_NGINX_LIMIT = """\
+            limit_req zone=clients {burst};
+            add_header Retry-After $retry_after always;
 """
 
 # What Tollgate's "basic" headers and forwarding fields ask of it, said to nginx.
@@ -74,6 +90,8 @@ def _nginx(extra: str) -> Callable[[Programs, Site], list[str]]:
         if site.caches:
             files = site.case.urls + 100
             cache = _NGINX_CACHE.format(directory=_in_memory(site), size=site.cache_mib, files=files)
+        zone = _NGINX_ZONE.format(rate="1r/m" if site.refuses else f"{AMPLE}r/s") if site.limits else ""
+        limit = _NGINX_LIMIT.format(burst="" if site.refuses else f"burst={AMPLE} nodelay") if site.limits else ""
         path = site.write(
             "nginx.conf",
             f"""\
@@ -93,7 +111,7 @@ http {{
     scgi_temp_path {site.directory}/scgi;
     keepalive_requests 1000000000;
     tcp_nodelay on;
-{cache}    upstream origin {{
+{cache}{zone}    upstream origin {{
         server {site.origin};
         keepalive 64;
         keepalive_requests 1000000000;
@@ -109,7 +127,7 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
 {"            proxy_cache bench;" if site.caches else ""}
-{extra}        }}
+{limit}{extra}        }}
     }}
 }}
 """,
@@ -147,7 +165,7 @@ defaults
 {_HAPROXY_CACHE.format(size=site.cache_mib) if site.caches else ""}frontend bench
     bind 127.0.0.1:{site.plain_port}
     bind 127.0.0.1:{site.tls_port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3
-    default_backend origin
+{_HAPROXY_LIMIT.format(most=1 if site.refuses else 60 * AMPLE) if site.limits else ""}    default_backend origin
 backend origin
 {_HAPROXY_USE if site.caches else ""}    server origin {site.origin}
 """,
@@ -160,6 +178,11 @@ cache bench
     total-max-size {{size}}
     max-object-size {2**20}
     max-age 3600
+"""
+_HAPROXY_LIMIT = """\
+    stick-table type ip size 100k expire 1m store http_req_rate(1m)
+    http-request track-sc0 src
+    http-request deny deny_status 429 content-type text/plain string "too many requests" hdr Retry-After 60 if {{ sc_http_req_rate(0) gt {most} }}
 """
 _HAPROXY_USE = """\
     http-request cache-use bench

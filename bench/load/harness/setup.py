@@ -79,7 +79,13 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
     if wanted and not tollgate.is_file():
         raise ProgramFailed(f"no Tollgate at {tollgate}")
     release = PEERS_TARGET / "release"
-    return Programs(tollgate=tollgate.resolve(), bare=release / "bare", bare_hit=release / "bare_hit", origin=release / "origin")
+    return Programs(
+        tollgate=tollgate.resolve(),
+        bare=release / "bare",
+        bare_hit=release / "bare_hit",
+        bare_limit=release / "bare_limit",
+        origin=release / "origin",
+    )
 
 
 def _build(manifest: Path, environment: dict[str, str]) -> None:

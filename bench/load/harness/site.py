@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import Cache, Case
+from .cases import Cache, Case, Limit
 from .redis import Redis
 
 # Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
@@ -15,6 +15,8 @@ DESCRIPTORS = 16_000
 # Of a cache with one answer in it, and of one that holds those of many URLs.
 CACHE_MIB = 64
 LARGE_CACHE_MIB = 512
+# Of a limit that nobody reaches, a second.
+AMPLE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Site:
         return self.case.cache is not Cache.OFF
 
     @property
+    def limits(self) -> bool:
+        return self.case.limit is not Limit.OFF
+
+    @property
+    def refuses(self) -> bool:
+        return self.case.limit is Limit.USED_UP
+
+    @property
     def cache_mib(self) -> int:
         return CACHE_MIB if self.case.urls == 1 else LARGE_CACHE_MIB
 
@@ -55,4 +65,5 @@ class Programs:
     tollgate: Path
     bare: Path
     bare_hit: Path
+    bare_limit: Path
     origin: Path

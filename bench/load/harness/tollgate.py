@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.request import Request, urlopen
 
 from .process import ProgramFailed
-from .site import CONNECTIONS, Programs, Site
+from .site import AMPLE, CONNECTIONS, Programs, Site
 
 TOKEN = "of-a-bench-on-loopback"
 TIMEOUT_S = 10
@@ -70,7 +70,7 @@ keepalive_requests = 1_000_000_000
 watch = false
 
 [log]
-access = "errors"
+access = "{"off" if site.refuses else "errors"}"
 
 [upstream.origin]
 backends = ["{site.origin}"]
@@ -78,11 +78,17 @@ backends = ["{site.origin}"]
 [[route]]
 upstream = "origin"
 headers = "{headers}"
-{_cache(site) if site.caches else ""}""",
+{'limit = ["bench"]' if site.limits else ""}
+{_cache(site) if site.caches else ""}{_limit(site) if site.limits else ""}""",
         )
         return [str(programs.tollgate), "run", "--config", str(path)]
 
     return command
+
+
+def _limit(site: Site) -> str:
+    quota = "1 per minute" if site.refuses else f"{AMPLE} per second"
+    return f'\n[limit.bench]\nquota = "{quota}"\nkey = "client-ip"\n'
 
 
 def _cache(site: Site) -> str:

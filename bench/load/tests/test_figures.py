@@ -88,6 +88,20 @@ class Reading(unittest.TestCase):
         with self.assertRaisesRegex(ProgramFailed, "502"):
             parse_h2load(H2LOAD, "1\t200\t5\n1\t502\t5\n", seconds=2)
 
+    def test_refusals_are_measured_where_nearly_every_request_is_refused(self):
+        few, most = (f"  Non-2xx or 3xx responses: {count}\n" for count in (252_000, 252_549))
+        self.assertEqual(parse_wrk(WRK + most, refused=True).requests, 252_550)
+        for trouble in ("", few):
+            with self.assertRaisesRegex(ProgramFailed, "of 252550 requests were refused"):
+                parse_wrk(WRK + trouble, refused=True)
+
+    def test_refusals_over_http2_are_told_by_the_log(self):
+        failed = H2LOAD.replace("300 succeeded, 0 failed", "0 succeeded, 300 failed")
+        load = parse_h2load(failed, "1\t429\t5\n" * 300, seconds=2, refused=True)
+        self.assertEqual((load.requests, load.p50_us), (300, 5.0))
+        with self.assertRaisesRegex(ProgramFailed, "only 150 of 300"):
+            parse_h2load(failed, "1\t429\t5\n1\t200\t5\n" * 150, seconds=2, refused=True)
+
     def test_strace_calls_are_counted_without_the_total(self):
         self.assertEqual(parse_strace(STRACE), {"recvfrom": 200_000, "writev": 100_000})
 
