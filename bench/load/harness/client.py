@@ -101,22 +101,27 @@ def _ask(stream: socket.socket, path: str, body_bytes: int) -> None:
 
 def _exchange(stream: socket.socket, path: str) -> _Answer:
     """One request and its answer, of a length that is told."""
-    stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    received = b""
-    while b"\r\n\r\n" not in received:
-        if not (piece := stream.recv(65536)):
-            raise ProgramFailed(f"{path}: connection closed within the head: {received!r}")
-        received += piece
-    head, _, body = received.partition(b"\r\n\r\n")
-    first, *lines = head.split(b"\r\n")
-    fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    if b"content-length" not in fields:
-        raise ProgramFailed(f"{path}: expected Content-Length, got {head!r}")
-    while len(body) < int(fields[b"content-length"]):
-        if not (piece := stream.recv(65536)):
-            raise ProgramFailed(f"{path}: connection closed after {len(body)} bytes of body")
-        body += piece
+    try:
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += _receive(stream)
+        head, _, body = received.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        if b"content-length" not in fields:
+            raise ProgramFailed(f"{path}: expected Content-Length, got {head!r}")
+        while len(body) < int(fields[b"content-length"]):
+            body += _receive(stream)
+    except ConnectionError as error:
+        raise ProgramFailed(f"{path}: the connection was closed: {error}") from error
     return _Answer(int(first.split(b" ")[1]), fields, body)
+
+
+def _receive(stream: socket.socket) -> bytes:
+    if piece := stream.recv(65536):
+        return piece
+    raise ConnectionError("before the end of an answer")
 
 
 def _check_open(held: list[socket.socket]) -> None:

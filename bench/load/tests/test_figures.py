@@ -1,8 +1,10 @@
 """How figures are read and reckoned. Run: python3 -m unittest discover bench/load/tests"""
 
 import os
+import socket
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import unittest
@@ -10,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness import client  # noqa: E402
 from harness.cases import CASES  # noqa: E402
 from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
@@ -120,6 +123,43 @@ class Reading(unittest.TestCase):
         self.assertEqual((stat.pid, stat.session), (42, 77))
         self.assertAlmostEqual(stat.cpu.user, 230 / TICKS_PER_SECOND)
         self.assertAlmostEqual(stat.cpu.system, 120 / TICKS_PER_SECOND)
+
+
+class Refusing(unittest.TestCase):
+    GIVEN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
+
+    def check(self, *answers):
+        """What is found of a proxy that gives these answers on one connection, and then closes it."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            proxy = threading.Thread(target=answer, args=(listener, answers))
+            proxy.start()
+            try:
+                client.check_refused(listener.getsockname()[1], "/1k", tls=False)
+            finally:
+                proxy.join()
+
+    def test_a_proxy_may_answer_a_few_requests_before_it_refuses(self):
+        self.check(self.GIVEN, self.GIVEN, self.REFUSED, self.REFUSED)
+
+    def test_a_refusal_that_closes_the_connection_gives_no_figure(self):
+        with self.assertRaisesRegex(ProgramFailed, "the connection was closed"):
+            self.check(self.GIVEN, self.REFUSED)
+
+    def test_a_refusal_that_does_not_say_when_to_come_back_gives_no_figure(self):
+        silent = self.REFUSED.replace(b"Retry-After: 60\r\n", b"")
+        with self.assertRaisesRegex(ProgramFailed, "expected 429 with Retry-After"):
+            self.check(silent, silent)
+
+
+def answer(listener, answers):
+    stream, _ = listener.accept()
+    with stream:
+        for given in answers:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += stream.recv(65536)
+            stream.sendall(given)
 
 
 class Reckoning(unittest.TestCase):
