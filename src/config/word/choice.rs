@@ -8,6 +8,7 @@ use crate::certificates::MinTls;
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
+use crate::limit;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
@@ -59,6 +60,8 @@ words!(
     LastResort,
     Level,
     MinTls,
+    limit::Fields,
+    limit::Mode,
     PathParameters,
     Preset,
     Protocol,
