@@ -85,7 +85,7 @@ def parse_h2load(output: str, log: str, seconds: int, refused: bool = False) -> 
     if "Application protocol: h2" not in output:
         raise ProgramFailed(f"h2load: HTTP/2 was not negotiated:\n{output}")
     counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output)
-    if not counts:
+    if not counts or counts[1] == "0":
         raise ProgramFailed(f"h2load: cannot read its output:\n{output}")
     done, succeeded, failed, _errored, timed_out = (int(count) for count in counts.groups())
     statuses = Counter(line.split("\t")[1] for line in log.splitlines())

@@ -105,6 +105,11 @@ class Reading(unittest.TestCase):
         with self.assertRaisesRegex(ProgramFailed, "only 150 of 300"):
             parse_h2load(failed, "1\t429\t5\n1\t200\t5\n" * 150, seconds=2, refused=True)
 
+    def test_a_run_without_a_single_answer_gives_no_figure(self):
+        nothing = "Application protocol: h2\nrequests: 0 total, 64 started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout\n"
+        with self.assertRaisesRegex(ProgramFailed, "0 done"):
+            parse_h2load(nothing, "", seconds=1, refused=True)
+
     def test_strace_calls_are_counted_without_the_total(self):
         self.assertEqual(parse_strace(STRACE), {"recvfrom": 200_000, "writev": 100_000})
 
