@@ -34,7 +34,6 @@ pub struct Gateway {
     memory: Memory,
     shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
-    guard: Guard,
     redis: Option<Arc<Redis>>,
     purger: Purger,
 }
@@ -57,7 +56,6 @@ impl Gateway {
             memory,
             shared_cache,
             fills: Arc::default(),
-            guard: Guard::default(),
             redis,
             purger,
         }
@@ -115,7 +113,7 @@ impl Gateway {
 
     /// What is kept out of it.
     pub fn guard(&self) -> &Guard {
-        &self.guard
+        self.purger.guard()
     }
 
     /// Lets the counters of every route remember where they stand, for as long as the process lives.

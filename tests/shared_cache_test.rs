@@ -496,3 +496,67 @@ fn whatever_becomes_of_redis_every_request_is_answered() {
         (!keys(&redis).is_empty()).then_some(())
     });
 }
+
+#[test]
+fn what_somebody_else_left_in_redis_does_not_fill_the_memory_of_a_gateway() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let start = || configured(&origin, &redis, "", "largest_object = \"1 MiB\"");
+    get(&start(), "/");
+    let key = wait_for_keys(&redis, 1).remove(0);
+    let sent = || {
+        let bytes = redis.info("stats", "total_net_output_bytes");
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+    };
+    for field in ["meta", "vary", "body", "zstd"] {
+        let script = "redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 16777216)) return 0";
+        redis.command::<i64>(&["EVAL", script, "1", &key, field]);
+        let gateway = start();
+        let before: u64 = sent();
+        assert_eq!(told(&get(&gateway, "/")).0, "MISS", "{field}");
+        assert!(sent() - before < 1 << 20, "{field} was read");
+        wait_for("the page to stand there again", || {
+            (redis.command::<u64>(&["HSTRLEN", &key, field]) < 1000).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_kind_of_larger_responses_than_the_route_stores_is_a_hit_on_another_gateway() {
+    let redis = RedisServer::start();
+    let large = "x".repeat(5000);
+    let body = large.clone();
+    let fields = "Cache-Control: max-age=60\r\nTollgate-Cache-Policy: assets\r\n";
+    let origin = Origin::with(move |_| page(fields, &body));
+    let policies = "largest_object = \"1 KiB\"\n[cache.policy.assets]\nlargest_object = \"1 MiB\"";
+    let gateways = [(); 2].map(|()| configured(&origin, &redis, "", policies));
+    assert_eq!(told(&get(&gateways[0], "/")).0, "MISS");
+    wait_for_keys(&redis, 1);
+    assert_eq!(told(&get(&gateways[1], "/")), ("HIT", large));
+}
+
+#[test]
+fn a_flood_of_changes_does_not_keep_a_new_gateway_from_what_stands_in_redis() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let first = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&first, "/")), ("MISS", "page 1".to_owned()));
+    wait_for_keys(&redis, 1);
+    // As many changed URLs as are remembered one by one, all in one bucket.
+    let flood = "for number = 1, 65536 do \
+                 redis.call('ZADD', KEYS[1], ARGV[1] + number, 'hu' .. string.format('%032x', number)) \
+                 end return 0";
+    let now: Vec<u64> = redis.command(&["TIME"]);
+    let now = (now[0] * 1_000_000 + now[1]).to_string();
+    redis.command::<i64>(&["EVAL", flood, "1", "tollgate:{purge}:urls", &now]);
+    for path in ["/a", "/b"] {
+        ask(&first, "POST", path, "Content-Length: 0\r\n");
+    }
+    wait_for("the oldest to be folded", || {
+        let buckets: u64 = redis.command(&["ZCARD", "tollgate:{purge}:buckets"]);
+        (buckets == 1).then_some(())
+    });
+    assert!(redis.command::<u64>(&["ZCARD", "tollgate:{purge}:urls"]) <= 65_536);
+    let second = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&second, "/")), ("HIT", "page 1".to_owned()));
+}

@@ -577,7 +577,7 @@ mod tests {
         memory.store(&key(&asked), entry(&asked, &swr, "page"), &anonymous());
         let find = || memory.find(&key(&asked), &asked.fields, &anonymous());
         let purge = |strength| {
-            let scopes = vec![Scope::Everything.digest()];
+            let scopes = vec![Scope::Everything.id()];
             memory.tombstones().purge(&Purge { scopes, strength });
         };
         purge(Strength::Soft);

@@ -70,7 +70,7 @@ impl Lane<'_> {
         let is_trusted = request.is_trusted;
         if is_trusted {
             self.exchange.cache = Some(Told {
-                key: Some(key.to_string().into()),
+                key: Some(key.with_values().to_string().into()),
                 ..Told::forwarded(Why::Miss, None)
             });
         }
@@ -278,14 +278,16 @@ impl Lane<'_> {
         found: &Found,
     ) -> Result<Further, Unanswered> {
         let memory = self.gateway.memory();
-        let (Some(shared), Some(_)) = (self.gateway.shared_cache(), caching.sharing) else {
+        let Some((shared, sharing)) = self.gateway.shared_cache().zip(caching.sharing.as_ref())
+        else {
             return Ok(Further::Nothing);
         };
         if !memory.expects_something(key) {
             return Ok(Further::Nothing);
         }
         let (fields, policy) = (&self.request.fields, &caching.policy);
-        let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
+        let tombstones = memory.tombstones();
+        let look = shared.find(key, fields, policy, sharing, tombstones, Look::Together);
         let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
             return Ok(Further::Away);

@@ -643,11 +643,10 @@ impl Fetch {
 
     /// Keeps the page out of the cache from here on, and what is stored of it.
     fn quarantine(&self, suspicion: Suspicion) {
-        let gateway = &self.gateway;
-        gateway
-            .guard()
-            .hold(&self.key, suspicion, self.caching.policy.quarantine);
-        gateway.purger().purge_soon(self.purge());
+        let duration = self.caching.policy.quarantine;
+        self.gateway
+            .purger()
+            .quarantine(&self.key, suspicion, duration, self.purge());
     }
 
     /// A new part, with what is held of the same bytes where that joins it.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Stored};
 use crate::cache::entry::Entry;
 use crate::cache::memory::Found;
-use crate::cache::redis::{Look, SharedCache, Turn, Waited};
+use crate::cache::redis::{Look, SharedCache, Sharing, Turn, Waited};
 use crate::exchange::attempt::forwarding;
 
 /// What was found out before the origin is asked.
@@ -36,7 +36,7 @@ impl Fetch {
             match shared.take(&self.key, variant, &sharing).await {
                 Ok(Turn::Ours(held)) => {
                     // What another one has stored since we looked.
-                    if let Some(entry) = self.find_anew(shared).await {
+                    if let Some(entry) = self.find_anew(shared, &sharing).await {
                         held.stored();
                         return Others::Stored(entry);
                     }
@@ -49,7 +49,7 @@ impl Fetch {
             }
             match shared.wait(&self.key, variant, until).await {
                 Ok(Waited::Ended) => {
-                    if let Some(entry) = self.find_anew(shared).await {
+                    if let Some(entry) = self.find_anew(shared, &sharing).await {
                         return Others::Stored(entry);
                     }
                 }
@@ -83,12 +83,12 @@ impl Fetch {
     }
 
     /// What is fresh now for all gateways and newer than what is held, and from now on in memory.
-    async fn find_anew(&mut self, shared: &SharedCache) -> Option<Arc<Entry>> {
+    async fn find_anew(&mut self, shared: &SharedCache, sharing: &Sharing) -> Option<Arc<Entry>> {
         let memory = self.gateway.memory();
         let (fields, policy) = (&self.request.fields, &self.caching.policy);
         let tombstones = memory.tombstones();
         let found = shared
-            .find(&self.key, fields, policy, tombstones, Look::Anew)
+            .find(&self.key, fields, policy, sharing, tombstones, Look::Anew)
             .await;
         match found.ok()? {
             Found::Entry(entry)
