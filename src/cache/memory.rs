@@ -199,7 +199,7 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Ok(());
         };
-        if entry.judge(&self.tombstones, key) == Verdict::Purged {
+        if entry.judge_by_known(&self.tombstones, key) == Verdict::Purged {
             Err(NotStored::Outdated)
         } else if self.others(key, slot.variants(), entry).count() >= policy.variants {
             Err(NotStored::TooManyVariants)
@@ -219,7 +219,7 @@ impl Memory {
             self.refused.fetch_add(1, Ordering::Relaxed);
         })?;
         let is_stored = self.change(key, place, |variants| {
-            let is_purged = entry.judge(&self.tombstones, key) == Verdict::Purged;
+            let is_purged = entry.judge_by_known(&self.tombstones, key) == Verdict::Purged;
             let others = self.others(key, variants, &entry).cloned();
             let mut stay: SmallVec<[_; 1]> = others.collect();
             if is_purged || has_whole_of(variants, &entry) || stay.len() >= policy.variants {
@@ -372,7 +372,7 @@ impl Memory {
             other.facts.vary == entry.facts.vary
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until() > now
-                && other.judge(&self.tombstones, key) != Verdict::Purged
+                && other.judge_by_known(&self.tombstones, key) != Verdict::Purged
         })
     }
 
@@ -703,7 +703,7 @@ mod tests {
         store(&memory, &asked, entry(&asked, &swr, "page"), &anonymous());
         let find = || memory.find(&key(&asked), &asked.fields, &anonymous());
         let purge = |strength| {
-            let scopes = vec![Scope::Everything.digest()];
+            let scopes = vec![Scope::Everything.id()];
             memory.tombstones().purge(&Purge { scopes, strength });
         };
         purge(Strength::Soft);
