@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::TE;
+use http::header::{RETRY_AFTER, TE};
 use http::{Method, StatusCode};
 use pingora_core::protocols::http::v2::server::HttpSession;
 
@@ -40,7 +40,7 @@ use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
 use crate::plan::Forward;
 use crate::refusal::{Answer, Refusal};
-use crate::upstream::{ConnectFailed, Failure, Origin, Protocol};
+use crate::upstream::{ConnectFailed, Failure, Origin, Priority, Protocol};
 
 /// What became of a request, and with it of its connection.
 pub enum Outcome {
@@ -264,6 +264,9 @@ impl<'a> Lane<'a> {
             },
         };
         let entry = entry::enter(&parsed, self.downstream, &mut self.exchange)?;
+        if let Client::Own(_) = self.client {
+            self.exchange.priority = Priority::Low;
+        }
         self.shed();
         Ok(entry)
     }
@@ -315,7 +318,9 @@ impl<'a> Lane<'a> {
             let failed = match self.ask(&mut origin, &mut interim).await? {
                 Ok(response) => {
                     let repeatable = again && !interim;
-                    if !attempt::answered(&mut self.exchange, response.status(), repeatable) {
+                    let (status, exchange) = (response.status(), &mut self.exchange);
+                    let wait = || response.values(&RETRY_AFTER).next();
+                    if !attempt::answered(exchange, status, wait, repeatable) {
                         return Ok((origin, response));
                     }
                     None

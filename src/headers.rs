@@ -7,4 +7,5 @@ pub mod forwarded;
 pub mod host;
 pub mod names;
 pub mod policy;
+pub mod retry_after;
 pub mod security;

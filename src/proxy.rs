@@ -8,6 +8,7 @@ mod encoding;
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -196,7 +197,10 @@ impl ProxyHttp for FullLane {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        exchange.request_body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        if let Some(piece) = body {
+            exchange.request_body_bytes += piece.len() as u64;
+            exchange.attempt.uploaded = Some(Instant::now());
+        }
         if exchange.request_body_bytes > route.max_body {
             let limit = route.max_body;
             return Err(refused(exchange, Refusal::BodyTooLarge { limit }));

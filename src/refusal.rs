@@ -53,6 +53,16 @@ pub enum Refusal {
     QueueFull,
     /// Every backend stayed at its cap for as long as a request may wait.
     QueueTimeout,
+    /// The upstream has as many requests as it does well with, and no place or time to wait is left.
+    Overloaded,
+    /// The pace of the upstream does not allow the request in time.
+    UpstreamPaced {
+        retry_after: Duration,
+    },
+    /// The upstream has asked for a pause that is longer than the request may wait.
+    UpstreamPaused {
+        retry_after: Duration,
+    },
     /// The gateway is going away.
     Draining,
     /// The backend did not answer in time.
@@ -131,6 +141,21 @@ impl Refusal {
                 S::SERVICE_UNAVAILABLE,
                 "queue_timeout",
                 "the application was busy for too long",
+            ),
+            Self::Overloaded => (
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "the application has more to do than it can",
+            ),
+            Self::UpstreamPaced { .. } => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream_paced",
+                "the application takes only so many requests in a time",
+            ),
+            Self::UpstreamPaused { .. } => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream_paused",
+                "the application has asked for a pause",
             ),
             Self::Draining => (
                 S::SERVICE_UNAVAILABLE,
@@ -241,6 +266,23 @@ mod tests {
             ),
             (Refusal::QueueFull, 503, "queue_full", true),
             (Refusal::QueueTimeout, 503, "queue_timeout", true),
+            (Refusal::Overloaded, 503, "overloaded", true),
+            (
+                Refusal::UpstreamPaced {
+                    retry_after: Duration::from_secs(1),
+                },
+                503,
+                "upstream_paced",
+                true,
+            ),
+            (
+                Refusal::UpstreamPaused {
+                    retry_after: Duration::from_secs(1),
+                },
+                503,
+                "upstream_paused",
+                true,
+            ),
             (Refusal::Draining, 503, "draining", false),
             (Refusal::UpstreamTimeout, 504, "upstream_timeout", true),
             (Refusal::NotCached, 504, "not_cached", true),

@@ -67,6 +67,7 @@ pub fn enter(
     }
     let route = find(&exchange.plan, asked, request.method)?;
     exchange.route = Some(route.clone());
+    exchange.priority = route.priority;
     // Until the cache has been asked.
     exchange.cache = route.cache.as_ref().map(|_| match *request.method {
         Method::GET | Method::HEAD => Told::forwarded(Forward::Bypass, None),

@@ -92,6 +92,8 @@ fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
         keepalive: spec.keepalive,
         keepalive_idle: spec.keepalive_idle,
         max_connections: spec.max_connections as u32,
+        concurrency: None,
+        pace: None,
         queue: spec.queue,
         queue_timeout: spec.queue_timeout,
         slow_start: spec.slow_start,

@@ -83,7 +83,9 @@ pub fn answered(
         let error = Error::explain(ErrorType::InvalidHTTPHeader, wrong);
         return Err(error.into_up());
     }
-    if attempt::answered(exchange, status, repeatable(session, &forward.retry)) {
+    let repeatable = repeatable(session, &forward.retry);
+    let wait = || Some(response.headers.get(header::RETRY_AFTER)?.as_bytes());
+    if attempt::answered(exchange, status, wait, repeatable) {
         let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
         error.set_retry(true);
         return Err(error);

@@ -11,7 +11,7 @@ use crate::headers::security::Preset;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
-use crate::upstream::{Balance, LastResort, Protocol};
+use crate::upstream::{Balance, ConcurrencyMode, LastResort, Priority, Protocol};
 use crate::word::{Choice, choice};
 
 choice! {
@@ -54,6 +54,7 @@ macro_rules! words {
 words!(
     Audience,
     Coding,
+    ConcurrencyMode,
     Format,
     HealthKindSpec,
     LastResort,
@@ -61,6 +62,7 @@ words!(
     MinTls,
     PathParameters,
     Preset,
+    Priority,
     Protocol,
     QueryMode,
     RetryOnSpec,
