@@ -241,6 +241,9 @@ fn refusals() -> Vec<Refusal> {
         | Refusal::UpstreamUnavailable
         | Refusal::QueueFull
         | Refusal::QueueTimeout
+        | Refusal::Overloaded
+        | Refusal::UpstreamPaced { .. }
+        | Refusal::UpstreamPaused { .. }
         | Refusal::Draining
         | Refusal::UpstreamTimeout
         | Refusal::NotCached
@@ -268,6 +271,13 @@ fn refusals() -> Vec<Refusal> {
         Refusal::UpstreamUnavailable,
         Refusal::QueueFull,
         Refusal::QueueTimeout,
+        Refusal::Overloaded,
+        Refusal::UpstreamPaced {
+            retry_after: Duration::ZERO,
+        },
+        Refusal::UpstreamPaused {
+            retry_after: Duration::ZERO,
+        },
         Refusal::Draining,
         Refusal::UpstreamTimeout,
         Refusal::NotCached,

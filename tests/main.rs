@@ -32,6 +32,7 @@ mod ingress_test;
 mod lanes_test;
 mod listener_test;
 mod log_test;
+mod pace_test;
 mod path_test;
 mod policy_test;
 mod purge_test;

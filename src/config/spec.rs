@@ -18,7 +18,10 @@ pub use headers::HeadersSpec;
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
-pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+pub use upstream::{
+    BackendSpec, ConcurrencySpec, HealthSpec, PaceSpec, RetrySpec, TimeoutsSpec, TlsSpec,
+    UpstreamSpec,
+};
 pub use warm::WarmSpec;
 
 use std::collections::BTreeMap;
