@@ -5,7 +5,9 @@ pub mod attempt;
 pub mod caching;
 pub mod compressing;
 pub mod entry;
+pub mod imagined;
 pub mod ingress;
+pub mod limiting;
 pub mod record;
 
 use std::net::IpAddr;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::compressing::Wish;
 use self::ingress::Admitted;
+use self::limiting::Limiting;
 use crate::client::RequestId;
 use crate::headers::cache::Told;
 use crate::plan::{Plan, Route};
@@ -36,6 +39,7 @@ pub struct Exchange {
     /// Who goes first where requests wait for an upstream: what the route says, until a plan of the client's says more.
     pub priority: Priority,
     pub attempt: Attempt,
+    pub limiting: Limiting,
     /// What the cache had to do with it, on a route that has a policy.
     pub cache: Option<Told>,
     /// The coding that the client would take, on a route that compresses.
@@ -119,6 +123,7 @@ impl Exchange {
             route: None,
             priority: Priority::default(),
             attempt: Attempt::default(),
+            limiting: Limiting::default(),
             cache: None,
             wish: Wish::default(),
             varies: false,

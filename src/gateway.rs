@@ -17,10 +17,14 @@ use crate::cache::purger::Purger;
 use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, entry, record};
+use crate::limit::{self, local::Moment};
 use crate::plan::Plan;
 use crate::redis::Redis;
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
+
+/// In how many turns all clients of limits are looked at.
+const CLEANING_TURNS: u32 = 300;
 
 /// One gateway, shared by its connections and both lanes.
 pub struct Gateway {
@@ -121,6 +125,18 @@ impl Gateway {
             every.tick().await;
             for counters in self.plan().counters.values() {
                 counters.sample();
+            }
+        }
+    }
+
+    /// Forgets, all the time a few, the clients of limits of whom nothing need be remembered.
+    pub async fn clean_limits(self: Arc<Self>) {
+        let mut every = tokio::time::interval(limit::CLEANED_EVERY / CLEANING_TURNS);
+        for turn in 0.. {
+            every.tick().await;
+            for rule in self.plan().rules.values() {
+                rule.live
+                    .clean(turn, CLEANING_TURNS as usize, Moment::now());
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::admin::command::{self, CommandError, PurgeOptions, WarmOptions};
+use tollgate::admin::command::{self, CommandError, LookOptions, PurgeOptions, WarmOptions};
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
@@ -79,6 +79,8 @@ enum Command {
         /// A request field, as in curl.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
+        #[command(flatten)]
+        gateway: LookOptions,
     },
     /// Change what the running gateway has stored.
     Cache {
@@ -177,9 +179,14 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             method,
             url,
             headers,
+            gateway,
         } => {
-            let plan = server::check(&Source::File(file.config))?.plan;
+            let plan = server::check(&Source::File(file.config.clone()))?.plan;
             say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
+            if gateway.running {
+                let looked = command::look(gateway, file.config, &method, url, headers)?;
+                say(&format!("\nin the running gateway\n{looked}"))?;
+            }
         }
         Command::Cache { command } => match command {
             CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,

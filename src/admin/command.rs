@@ -1,5 +1,7 @@
-//! `tollgate cache purge` and `warm`: an order on the command line, and what the running gateway makes of it.
+//! `tollgate cache purge` and `warm`, `tollgate explain --running`: an order on the command line, and what the running
+//! gateway makes of it.
 
+mod look;
 mod warm;
 
 use std::fs;
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::look::{LookOptions, look};
 pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};
 use crate::cache::purger::Purged;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, Method, Version};
 
-use super::Exchange;
+use super::{Exchange, limiting};
 use crate::cache::status::Tier;
 use crate::downstream::Downstream;
 use crate::target::Host;
@@ -31,6 +31,7 @@ pub struct Served<'a> {
 
 /// Records a request that a lane has dealt with.
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
+    limiting::settle(exchange, served.bytes_in + served.bytes_out);
     let route = exchange.route.as_deref();
     let caching = route.and_then(|route| route.cache.as_deref());
     let told = exchange.cache.as_ref().filter(|_| !exchange.is_own);

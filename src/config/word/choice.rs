@@ -8,6 +8,7 @@ use crate::certificates::MinTls;
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
+use crate::limit;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
@@ -60,6 +61,8 @@ words!(
     LastResort,
     Level,
     MinTls,
+    limit::Fields,
+    limit::Mode,
     PathParameters,
     Preset,
     Priority,
