@@ -364,6 +364,7 @@ impl ProxyHttp for FullLane {
         record::finish(self.0.log(), exchange, downstream(session), &served);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
+        exchange.limiting.taken.leave();
         let refused = error.is_some() && exchange.refusal.is_some();
         if refused && session.req_header().version < Version::HTTP_2 {
             // What the client still sends must not destroy the answer on its way.

@@ -12,7 +12,7 @@ use http::StatusCode;
 pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
 use crate::http1::Malformed;
-use crate::limit::Limited;
+use crate::limit::{Bound, Limited};
 
 /// Why a request is not answered by the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,13 @@ impl Refusal {
                 "too_many_connections",
                 "too many connections from this address",
             ),
+            Self::Limited(limited) if limited.bound == Bound::InFlight => {
+                let detail = format!(
+                    "as many requests are under way as {:?} allows; come back when one has ended",
+                    limited.policy
+                );
+                return (limited.status, "too_many_in_flight", detail.into());
+            }
             Self::Limited(limited) => {
                 let detail = format!(
                     "the quota {:?} is used up; come back in {} s",
@@ -241,9 +248,16 @@ mod tests {
             allow: "GET, HEAD".into(),
         };
         let too_many = Refusal::Limited(Limited {
+            bound: Bound::Quota,
             policy: "api".into(),
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::from_millis(1500),
+        });
+        let in_flight = Refusal::Limited(Limited {
+            bound: Bound::InFlight,
+            policy: "api".into(),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Duration::from_secs(1),
         });
         vec![
             (Refusal::Forbidden, 403, "forbidden", true),
@@ -264,6 +278,7 @@ mod tests {
                 false,
             ),
             (too_many, 429, "too_many_requests", true),
+            (in_flight, 429, "too_many_in_flight", true),
             (Refusal::Internal, 500, "internal", false),
             (Refusal::UpstreamConnect, 502, "upstream_connect", true),
             (Refusal::UpstreamProtocol, 502, "upstream_protocol", true),

@@ -201,7 +201,9 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     if let Some(route) = &exchange.route
         && !exchange.limiting.taken.is_empty()
     {
-        headers::limit::finish(response, exchange.limiting.taken.standings(&route.limits));
+        let (taken, rules) = (&exchange.limiting.taken, &route.limits);
+        let (stood, concurrency) = (taken.standings(rules), taken.concurrency(rules));
+        headers::limit::finish(response, stood, concurrency);
     }
 }
 
