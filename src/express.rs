@@ -308,7 +308,8 @@ impl<'a> Lane<'a> {
         let again = attempt::may_repeat(&self.request.method, &forward.retry);
         let mut interim = false;
         loop {
-            let begun = attempt::begin(&mut self.exchange, &self.request.fields);
+            let affinity = attempt::affinity(&self.exchange, &self.request.fields);
+            let begun = attempt::begin(&mut self.exchange, affinity);
             let begun = watched(&mut self.client, begun).await;
             if let Err(refusal) = self.present(begun)? {
                 return Err(Unanswered::Refused(refusal));

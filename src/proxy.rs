@@ -139,7 +139,7 @@ impl ProxyHttp for FullLane {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<bool> {
-        match decide::begin(exchange, &session.req_header().headers).await {
+        match attempt::begin(session, exchange).await? {
             Ok(()) => Ok(true),
             Err(refusal) => {
                 let answer = self.refusal_answer(session, exchange, &refusal);
@@ -156,8 +156,8 @@ impl ProxyHttp for FullLane {
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
         if !std::mem::take(&mut exchange.attempt.fresh) {
-            decide::begin(exchange, &session.req_header().headers)
-                .await
+            attempt::begin(session, exchange)
+                .await?
                 .map_err(|refusal| refused(exchange, refusal))?;
             exchange.attempt.fresh = false;
         }

@@ -471,12 +471,14 @@ fn when_the_queue_is_full_exports_give_way_to_pages_and_those_to_health_checks()
 
 #[test]
 fn a_client_that_leaves_the_queue_frees_its_place() {
-    let (origin, _) = timed(|_| Reply::ok("hello"));
-    let upstream = "pace = \"1 per 20s\"\nqueue = 1\nqueue_timeout = \"30s\"";
-    let gateway = start(&origin, upstream);
-    assert_eq!(ask(&gateway, "GET").status(), 200);
-    let client = send(&gateway, "GET", "/");
-    wait_for_queued(&gateway, "normal", 1.0);
-    client.reset();
-    wait_for_queued(&gateway, "normal", 0.0);
+    for method in ["GET", "POST"] {
+        let (origin, _) = timed(|_| Reply::ok("hello"));
+        let upstream = "pace = \"1 per 20s\"\nqueue = 1\nqueue_timeout = \"30s\"";
+        let gateway = start(&origin, upstream);
+        assert_eq!(ask(&gateway, method).status(), 200);
+        let client = send(&gateway, method, "/");
+        wait_for_queued(&gateway, "normal", 1.0);
+        client.reset();
+        wait_for_queued(&gateway, "normal", 0.0);
+    }
 }

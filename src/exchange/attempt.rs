@@ -29,10 +29,12 @@ const MAX_STALE: u32 = 3;
 /// Room for what a request gains on its way to the application.
 const FIELDS_ADDED: usize = 12;
 
-/// Chooses a backend and counts this request as its load: the exchange holds the lease.
-pub async fn begin(exchange: &mut Exchange, fields: &HeaderMap) -> Result<(), Refusal> {
+/// Chooses a backend and counts this request as its load: the exchange holds the lease. Waits in the queue of the
+/// upstream; its place there is given up when this is dropped.
+///
+/// `affinity` is that of the request's fields: see [`affinity`].
+pub async fn begin(exchange: &mut Exchange, affinity: Option<u64>) -> Result<(), Refusal> {
     let (_, forward) = forwarding(exchange);
-    let affinity = affinity(&forward, fields, exchange);
     let priority = exchange.priority;
     let attempt = &mut exchange.attempt;
     // The load of a failed attempt ends before the next one is chosen.
@@ -320,7 +322,8 @@ pub fn forwarding(exchange: &Exchange) -> (&Route, Arc<Forward>) {
 }
 
 /// The hash that keeps a client or a value on one backend, where the balance asks for one.
-fn affinity(forward: &Forward, fields: &HeaderMap, exchange: &Exchange) -> Option<u64> {
+pub fn affinity(exchange: &Exchange, fields: &HeaderMap) -> Option<u64> {
+    let (_, forward) = forwarding(exchange);
     let Balance::ConsistentHash(affinity) = &forward.upstream.settings().balance else {
         return None;
     };

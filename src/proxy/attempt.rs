@@ -19,6 +19,27 @@ use crate::plan::Retry;
 use crate::refusal::Refusal;
 use crate::upstream::{Deadline, Failure, Protocol};
 
+/// Begins an attempt. An error is a client that left while it waited.
+pub async fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Refusal>> {
+    let affinity = attempt::affinity(exchange, &session.req_header().headers);
+    tokio::select! {
+        biased;
+        begun = attempt::begin(exchange, affinity) => Ok(begun),
+        left = left(session) => Err(left),
+    }
+}
+
+/// Ends when the client leaves, where that is seen without reading what it sends to the backend.
+async fn left(session: &mut Session) -> Box<Error> {
+    let downstream = session.as_downstream_mut();
+    if downstream.is_http2() || downstream.is_body_empty() {
+        if let Err(error) = downstream.read_body_or_idle(true).await {
+            return error.into_down();
+        }
+    }
+    std::future::pending().await
+}
+
 /// Where the attempt that has begun goes.
 pub fn peer(session: &Session, exchange: &Exchange) -> Box<HttpPeer> {
     let (_, forward) = forwarding(exchange);

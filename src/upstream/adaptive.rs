@@ -31,6 +31,9 @@ const FIRST_LIMIT: u32 = 20;
 const GRADIENT: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// The part by which faster answers than the quiet ones correct these.
 const CORRECTION: f64 = 0.1;
+/// Answers that come this many times faster than the quiet ones show that these are of another time: they are measured
+/// anew at once.
+const FASTER: f64 = 3.0;
 /// Gateways that start together measure at different times: the time between is up to this part longer.
 const SPREAD: f64 = 0.1;
 
@@ -132,7 +135,7 @@ impl Adaptive {
             self.window.add(sample);
         }
         if self.window.count >= WINDOW_SAMPLES && now >= self.window.since + rule.window {
-            self.adjust(rule);
+            self.adjust(rule, now);
             self.window = Samples::since(now);
         }
         let every = rule.measure_every.mul_f64(self.spread);
@@ -140,9 +143,13 @@ impl Adaptive {
             .quiet
             .is_some_and(|(_, measured)| now >= measured + every)
         {
-            self.measuring = Some(now);
-            self.calm = Samples::since(now);
+            self.measure(now);
         }
+    }
+
+    fn measure(&mut self, now: Instant) {
+        self.measuring = Some(now);
+        self.calm = Samples::since(now);
     }
 
     /// Takes what the quiet samples say, once there are enough.
@@ -159,11 +166,14 @@ impl Adaptive {
         }
     }
 
-    fn adjust(&mut self, rule: &Concurrency) {
+    fn adjust(&mut self, rule: &Concurrency, now: Instant) {
         let Some((quiet, _)) = &mut self.quiet else {
             return;
         };
         let mean = self.window.mean();
+        if mean < *quiet - FASTER.ln() {
+            return self.measure(now);
+        }
         let tolerated = 1.0 + f64::from(rule.tolerance) / 100.0;
         let gradient =
             (tolerated * (*quiet - mean).exp()).clamp(*GRADIENT.start(), *GRADIENT.end());
