@@ -178,15 +178,15 @@ fn overload(gateway: &Gateway, clients: u32, each: u32, warm_up: Duration, time:
 
 #[test]
 fn an_upstream_asked_for_five_times_what_it_can_do_does_what_it_can_and_answers_soon() {
-    // 100 a second.
-    let origin = with_workers(20, Duration::from_millis(200));
+    // 25 a second: the work is what takes time here, not the machine.
+    let origin = with_workers(10, Duration::from_millis(400));
     let seconds = Duration::from_secs;
-    let measure = |gateway: &Gateway| overload(gateway, 250, 500, seconds(5), seconds(8));
+    let measure = |gateway: &Gateway| overload(gateway, 60, 125, seconds(5), seconds(10));
 
     let without = measure(&start(&origin, ""));
     let gateway = start(
         &origin,
-        "concurrency = \"adaptive\"\nqueue = 20\nqueue_timeout = \"500ms\"",
+        "concurrency = \"adaptive\"\nqueue = 5\nqueue_timeout = \"1s\"",
     );
     let with = measure(&gateway);
 
@@ -198,14 +198,14 @@ fn an_upstream_asked_for_five_times_what_it_can_do_does_what_it_can_and_answers_
         without.goodput
     );
     assert!(
-        with.p99 * 2 < without.p99,
+        with.p99 * 3 < without.p99 * 2,
         "{:?} {:?}",
         with.p99,
         without.p99
     );
     assert_eq!(without.refused, 0);
     assert!(with.refused > 0);
-    assert!((10.0..80.0).contains(&limit), "{limit}");
+    assert!((5.0..40.0).contains(&limit), "{limit}");
     let shed = "tollgate_upstream_shed_total{upstream=\"app\",priority=\"normal\"}";
     assert!(metric(&gateway, shed) >= with.refused as f64);
     let refused = wait_for("a refusal", || {
