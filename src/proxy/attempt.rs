@@ -32,10 +32,9 @@ pub async fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Res
 /// Ends when the client leaves, where that is seen without reading what it sends to the backend.
 async fn left(session: &mut Session) -> Box<Error> {
     let downstream = session.as_downstream_mut();
-    if downstream.is_http2() || downstream.is_body_empty() {
-        if let Err(error) = downstream.read_body_or_idle(true).await {
-            return error.into_down();
-        }
+    let is_seen = downstream.is_http2() || downstream.is_body_empty();
+    if is_seen && let Err(error) = downstream.read_body_or_idle(true).await {
+        return error.into_down();
     }
     std::future::pending().await
 }
