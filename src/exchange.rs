@@ -22,7 +22,7 @@ use crate::headers::cache::Told;
 use crate::plan::{Plan, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
-use crate::upstream::{Backend, Lease, Tried, Upstream};
+use crate::upstream::{Backend, Lease, Priority, Tried, Upstream};
 
 /// One request and its answer.
 pub struct Exchange {
@@ -36,6 +36,8 @@ pub struct Exchange {
     /// Present once the request has been let in.
     pub asked: Option<Asked>,
     pub route: Option<Arc<Route>>,
+    /// Who goes first where requests wait for an upstream: what the route says, until a plan of the client's says more.
+    pub priority: Priority,
     pub attempt: Attempt,
     pub limiting: Limiting,
     /// What the cache had to do with it, on a route that has a policy.
@@ -99,6 +101,8 @@ pub struct Attempt {
     pub backend: Option<Arc<Backend>>,
     pub began: Option<Instant>,
     pub connected: Option<Instant>,
+    /// When the latest part of the request's body was passed on.
+    pub uploaded: Option<Instant>,
     /// Set when a response head has been accepted.
     pub first_byte: Option<Instant>,
     /// A pooled connection was used.
@@ -117,6 +121,7 @@ impl Exchange {
             https: false,
             asked: None,
             route: None,
+            priority: Priority::default(),
             attempt: Attempt::default(),
             limiting: Limiting::default(),
             cache: None,
@@ -141,6 +146,7 @@ impl Exchange {
             https: self.https,
             asked: self.asked.clone(),
             route: self.route.clone(),
+            priority: self.priority,
             ..Self::new(self.plan.clone())
         }
     }
@@ -174,6 +180,18 @@ impl Attempt {
             return None;
         }
         Some(self.connected?.duration_since(self.began?))
+    }
+
+    /// How long the backend has had the request, an upload left out: that takes as long as its client likes.
+    pub fn work_time(&self) -> Option<Duration> {
+        let asked = self
+            .connected?
+            .max(self.uploaded.unwrap_or(self.connected?));
+        Some(
+            self.first_byte
+                .unwrap_or_else(Instant::now)
+                .saturating_duration_since(asked),
+        )
     }
 
     /// From the connection to the response head.

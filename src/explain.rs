@@ -15,6 +15,7 @@ use crate::headers::host::HostSent;
 use crate::plan::{Action, Caching, Forward, Plan, Rewrite, Route};
 use crate::refusal::Refusal;
 use crate::target::{BadUrl, Host, Url};
+use crate::upstream::{Concurrency, Rate};
 
 /// Why a request cannot be explained.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,9 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
         let rule = format!("{} from {above} bytes on", codings.join(", "));
         line(text, "compresses", &rule);
     }
+    if matches!(route.action, Action::Forward(_)) {
+        line(text, "priority", route.priority.as_str());
+    }
     if route.max_body < u64::MAX {
         line(text, "max body", &format!("{} bytes", route.max_body));
     }
@@ -148,6 +152,18 @@ fn describe_forward(text: &mut String, forward: &Forward, asked: &Asked) {
             "backend",
             &format!("{} weight {}{role}", backend.address, backend.weight),
         );
+    }
+    let settings = upstream.settings();
+    if let Some(Concurrency { min, max, .. }) = &settings.concurrency {
+        line(text, "concurrency", &format!("adaptive, {min} to {max}"));
+    }
+    if let Some(pace) = &settings.pace {
+        let left_alone = format!("left alone for {:?} at most", pace.longest_pause);
+        let rate = pace.rate.map_or(left_alone.clone(), |rate| {
+            let Rate { every, burst } = rate;
+            format!("one each {every:?}, {burst} at once, {left_alone}")
+        });
+        line(text, "pace", &rate);
     }
     let retry = &forward.retry;
     let mut on: Vec<String> = [

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::TE;
+use http::header::{RETRY_AFTER, TE};
 use http::{Method, StatusCode};
 use pingora_core::protocols::http::v2::server::HttpSession;
 
@@ -42,7 +42,7 @@ use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
 use crate::limit::Phase;
 use crate::plan::Forward;
 use crate::refusal::{Answer, Refusal};
-use crate::upstream::{ConnectFailed, Failure, Origin, Protocol};
+use crate::upstream::{ConnectFailed, Failure, Origin, Priority, Protocol};
 
 /// What became of a request, and with it of its connection.
 pub enum Outcome {
@@ -276,6 +276,9 @@ impl<'a> Lane<'a> {
             },
         };
         let entry = entry::enter(&parsed, self.downstream, &mut self.exchange)?;
+        if let Client::Own(_) = self.client {
+            self.exchange.priority = Priority::Low;
+        }
         self.shed();
         Ok(entry)
     }
@@ -305,7 +308,8 @@ impl<'a> Lane<'a> {
         let again = attempt::may_repeat(&self.request.method, &forward.retry);
         let mut interim = false;
         loop {
-            let begun = attempt::begin(&mut self.exchange, &self.request.fields);
+            let affinity = attempt::affinity(&self.exchange, &self.request.fields);
+            let begun = attempt::begin(&mut self.exchange, affinity);
             let begun = watched(&mut self.client, begun).await;
             if let Err(refusal) = self.present(begun)? {
                 return Err(Unanswered::Refused(refusal));
@@ -333,7 +337,9 @@ impl<'a> Lane<'a> {
             let failed = match self.ask(&mut origin, &mut interim).await? {
                 Ok(response) => {
                     let repeatable = again && !interim;
-                    if !attempt::answered(&mut self.exchange, response.status(), repeatable) {
+                    let (status, exchange) = (response.status(), &mut self.exchange);
+                    let wait = || response.values(&RETRY_AFTER).next();
+                    if !attempt::answered(exchange, status, wait, repeatable) {
                         return Ok((origin, response));
                     }
                     None

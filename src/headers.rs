@@ -8,4 +8,5 @@ pub mod host;
 pub mod limit;
 pub mod names;
 pub mod policy;
+pub mod retry_after;
 pub mod security;

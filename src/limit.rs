@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod calendar;
+pub mod in_flight;
 pub mod key;
 pub mod local;
 pub mod quota;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
+use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
 use self::local::{Exceeded, Local, Meter, Moment, Standing};
 use self::quota::{Quota, Unit};
@@ -53,6 +55,8 @@ pub struct Rule {
     pub prefixes: Prefixes,
     /// From 1 on; what each is called towards clients.
     pub meters: Box<[(Meter, Box<str>)]>,
+    /// How many requests of one client may be under way at once; `None` is any number.
+    pub in_flight: Option<Concurrency>,
     pub cost: Cost,
     pub mode: Mode,
     /// Of a refusal.
@@ -63,11 +67,20 @@ pub struct Rule {
     pub live: Arc<Live>,
 }
 
+/// A bound of what is under way at once, and what it is called towards clients.
+#[derive(Debug)]
+pub struct Concurrency {
+    /// At least 1.
+    pub most: u32,
+    pub policy: Box<str>,
+}
+
 /// What of a rule lives on from plan to plan: what has been used.
 pub struct Live {
     local: Local,
     /// New names that each address may still bring.
     names: Local,
+    pub in_flight: Arc<InFlight>,
     /// For how many clients there is room.
     pub clients: usize,
     pub tally: Tally,
@@ -103,9 +116,23 @@ pub struct Exempt {
     pub fields: Box<[(HeaderName, HeaderValue)]>,
 }
 
-/// What one request has taken so far, and how its client stands by that.
+/// What one request has taken so far, and how its client stands by that. What is under way counts until this is
+/// dropped or [left](Taken::leave).
 #[derive(Debug, Default)]
-pub struct Taken(SmallVec<[Charge; 2]>);
+pub struct Taken {
+    charges: SmallVec<[Charge; 2]>,
+    entries: SmallVec<[Entered; 1]>,
+}
+
+/// Of one bound of what is under way. `rule` is a place in the rules of the route.
+#[derive(Debug)]
+struct Entered {
+    rule: u16,
+    /// How many more there may be.
+    left: u32,
+    /// `None`: there was none, and nobody minds; or it has been left.
+    place: Option<Place>,
+}
 
 /// Of one quota. `rule` and `meter` are places in the rules of the route, and in the rule.
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +146,20 @@ pub struct Charge {
     is_taken: bool,
 }
 
+/// Which bound of a rule it is that holds a request back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// A quota is used up.
+    Quota,
+    /// As many requests of this client are under way as there may be.
+    InFlight,
+}
+
 /// What a rule holds a request back by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// What the quota is called towards clients.
+    pub bound: Bound,
+    /// What it is called towards clients.
     pub policy: Box<str>,
     pub status: StatusCode,
     /// Until it is worth coming back; not less than what is told of the quota.
@@ -148,12 +185,16 @@ pub const CLEANED_EVERY: Duration = Duration::from_secs(30);
 /// How many new names an address may bring, if clients choose their names by themselves.
 const NEW_NAMES: &str = "100 per minute";
 
+/// When it is worth coming back while requests are under way: nobody knows when they end.
+const AFTER_OTHERS: Duration = Duration::from_secs(1);
+
 impl Live {
     /// For `clients` of a rule with so many `quotas`.
     pub fn new(clients: usize, quotas: usize, zero: Instant) -> Self {
         Self {
             local: Local::new(clients.saturating_mul(quotas.max(1)), zero),
             names: Local::new(clients, zero),
+            in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
         }
@@ -285,7 +326,11 @@ impl Taken {
             }
             let cost = rule.cost_of(method, asker.path, phase);
             let client = rule.client(asker, now);
-            if let Err(limited) = self.take_of(rule, place, client, cost, now) {
+            let taken = match self.enter(rule, place, client, now) {
+                Ok(()) => self.take_of(rule, place, client, cost, now),
+                Err(limited) => Err(limited),
+            };
+            if let Err(limited) = taken {
                 rule.live.tally.refuse(rule.mode);
                 if rule.mode == Mode::Enforce {
                     self.give_back(rules, now);
@@ -298,6 +343,43 @@ impl Taken {
         Ok(())
     }
 
+    /// Counts the request as one of its client's that are under way.
+    fn enter(
+        &mut self,
+        rule: &Rule,
+        place: usize,
+        client: Digest,
+        now: Moment,
+    ) -> Result<(), Limited> {
+        let Some(bound) = &rule.in_flight else {
+            return Ok(());
+        };
+        let entered = rule.live.in_flight.enter(client, bound.most);
+        let number = entered.as_ref().map_or(bound.most, |place| place.number);
+        let is_in = entered.is_some();
+        self.entries.push(Entered {
+            rule: place as u16,
+            left: bound.most.saturating_sub(number),
+            place: entered,
+        });
+        match is_in {
+            true => Ok(()),
+            false => Err(Limited {
+                bound: Bound::InFlight,
+                policy: bound.policy.clone(),
+                status: rule.status,
+                retry_after: jittered(AFTER_OTHERS, client, now),
+            }),
+        }
+    }
+
+    /// The request is over: it is none of its client's any more.
+    pub fn leave(&mut self) {
+        for entered in &mut self.entries {
+            entered.place = None;
+        }
+    }
+
     /// Takes `cost` of every quota of a rule, or of none of them.
     fn take_of(
         &mut self,
@@ -307,7 +389,7 @@ impl Taken {
         cost: u64,
         now: Moment,
     ) -> Result<(), Limited> {
-        let before = self.0.len();
+        let before = self.charges.len();
         for (number, (meter, policy)) in rule.meters.iter().enumerate() {
             let client = rule.secret.with(client, number);
             let cost = match meter.quota.unit {
@@ -320,7 +402,7 @@ impl Taken {
                 Ok(standing) => (standing, true),
                 Err(Exceeded { standing, .. }) => (standing, false),
             };
-            self.0.push(Charge {
+            self.charges.push(Charge {
                 rule: place as u16,
                 meter: number as u16,
                 client,
@@ -329,10 +411,11 @@ impl Taken {
                 is_taken,
             });
             if let Err(Exceeded { wait, .. }) = taken {
-                for charge in &mut self.0[before..] {
+                for charge in &mut self.charges[before..] {
                     charge.give_back(rule, now);
                 }
                 return Err(Limited {
+                    bound: Bound::Quota,
                     policy: policy.clone(),
                     status: rule.status,
                     retry_after: jittered(wait, client, now),
@@ -344,15 +427,16 @@ impl Taken {
 
     /// Gives back everything that was taken; how the client stands is remembered.
     fn give_back(&mut self, rules: &[Arc<Rule>], now: Moment) {
-        for charge in &mut self.0 {
+        for charge in &mut self.charges {
             charge.give_back(&rules[usize::from(charge.rule)], now);
         }
+        self.leave();
     }
 
     /// Takes what turned out to be the cost when the answer was there: `said` by the application, and `bytes` of its
     /// bodies.
     pub fn settle(&self, rules: &[Arc<Rule>], said: Option<u64>, bytes: u64, now: Moment) {
-        for charge in self.0.iter().filter(|charge| charge.is_taken) {
+        for charge in self.charges.iter().filter(|charge| charge.is_taken) {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, _) = &rule.meters[usize::from(charge.meter)];
             let cost = match meter.quota.unit {
@@ -378,7 +462,7 @@ impl Taken {
         &'a self,
         rules: &'a [Arc<Rule>],
     ) -> impl Iterator<Item = Stood<'a>> + Clone {
-        self.0.iter().filter_map(|charge| {
+        self.charges.iter().filter_map(|charge| {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, policy) = &rule.meters[usize::from(charge.meter)];
             (rule.mode == Mode::Enforce).then_some(Stood {
@@ -390,9 +474,36 @@ impl Taken {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many more requests of the client may be under way, by every bound it met of a rule that refuses and tells
+    /// it as draft-11 has it: the older fields know no such bound.
+    pub fn concurrency<'a>(
+        &'a self,
+        rules: &'a [Arc<Rule>],
+    ) -> impl Iterator<Item = Concurrent<'a>> {
+        self.entries.iter().filter_map(|entered| {
+            let rule = &rules[usize::from(entered.rule)];
+            let is_told = rule.mode == Mode::Enforce && rule.fields == Fields::Draft11;
+            let bound = rule.in_flight.as_ref().filter(|_| is_told)?;
+            Some(Concurrent {
+                policy: &bound.policy,
+                most: bound.most,
+                left: entered.left,
+            })
+        })
     }
+
+    /// Whether no rule was met.
+    pub fn is_empty(&self) -> bool {
+        self.charges.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// How a client stands with a bound of what is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Concurrent<'a> {
+    pub policy: &'a str,
+    pub most: u32,
+    pub left: u32,
 }
 
 /// How a client stands with one quota.

@@ -37,7 +37,7 @@ use crate::route::Routes;
 use crate::route::rewrite::{self, Template};
 use crate::target::PathPrefix;
 use crate::telemetry::access::AccessPolicy;
-use crate::upstream::{DnsSettings, Transport, Upstream};
+use crate::upstream::{DnsSettings, Priority, Transport, Upstream};
 
 pub use self::admin::{AdminSettings, admin_settings};
 pub use self::compile::{check_restart, limits, log_settings};
@@ -92,6 +92,19 @@ impl Plan {
     pub fn log_status(&self) {
         for (name, upstream) in &self.upstreams {
             let waiting = upstream.waiting();
+            let load = upstream.load();
+            if load.limit.is_some() || upstream.settings().pace.is_some() {
+                tracing::info!(
+                    upstream = %name,
+                    in_flight = load.in_flight,
+                    limit = load.limit,
+                    quiet_ms = load.quiet.map(|quiet| quiet.as_millis() as u64),
+                    waiting,
+                    shed = load.shed.iter().sum::<u64>(),
+                    paused_ms = load.paused.map(|left| left.as_millis() as u64),
+                    "upstream"
+                );
+            }
             for backend in upstream.status() {
                 tracing::info!(
                     upstream = %name,
@@ -117,6 +130,8 @@ pub struct Route {
     /// The longest request body, in bytes.
     pub max_body: u64,
     pub access: AccessPolicy,
+    /// Who goes first where requests wait for the upstream.
+    pub priority: Priority,
     /// What is stored of its responses; `None` is nothing.
     pub cache: Option<Arc<Caching>>,
     /// What its requests are counted by, in this order.

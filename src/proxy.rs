@@ -8,6 +8,7 @@ mod encoding;
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -138,7 +139,7 @@ impl ProxyHttp for FullLane {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<bool> {
-        match decide::begin(exchange, &session.req_header().headers).await {
+        match attempt::begin(session, exchange).await? {
             Ok(()) => Ok(true),
             Err(refusal) => {
                 let answer = self.refusal_answer(session, exchange, &refusal);
@@ -155,8 +156,8 @@ impl ProxyHttp for FullLane {
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
         if !std::mem::take(&mut exchange.attempt.fresh) {
-            decide::begin(exchange, &session.req_header().headers)
-                .await
+            attempt::begin(session, exchange)
+                .await?
                 .map_err(|refusal| refused(exchange, refusal))?;
             exchange.attempt.fresh = false;
         }
@@ -203,7 +204,10 @@ impl ProxyHttp for FullLane {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        exchange.request_body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        if let Some(piece) = body {
+            exchange.request_body_bytes += piece.len() as u64;
+            exchange.attempt.uploaded = Some(Instant::now());
+        }
         if exchange.request_body_bytes > route.max_body {
             let limit = route.max_body;
             return Err(refused(exchange, Refusal::BodyTooLarge { limit }));
@@ -360,6 +364,7 @@ impl ProxyHttp for FullLane {
         record::finish(self.0.log(), exchange, downstream(session), &served);
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
+        exchange.limiting.taken.leave();
         let refused = error.is_some() && exchange.refusal.is_some();
         if refused && session.req_header().version < Version::HTTP_2 {
             // What the client still sends must not destroy the answer on its way.

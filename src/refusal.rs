@@ -12,7 +12,7 @@ use http::StatusCode;
 pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
 use crate::http1::Malformed;
-use crate::limit::Limited;
+use crate::limit::{Bound, Limited};
 
 /// Why a request is not answered by the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,16 @@ pub enum Refusal {
     QueueFull,
     /// Every backend stayed at its cap for as long as a request may wait.
     QueueTimeout,
+    /// The upstream has as many requests as it does well with, and no place or time to wait is left.
+    Overloaded,
+    /// The pace of the upstream does not allow the request in time.
+    UpstreamPaced {
+        retry_after: Duration,
+    },
+    /// The upstream has asked for a pause that is longer than the request may wait.
+    UpstreamPaused {
+        retry_after: Duration,
+    },
     /// The gateway is going away.
     Draining,
     /// The backend did not answer in time.
@@ -97,6 +107,13 @@ impl Refusal {
                 "too_many_connections",
                 "too many connections from this address",
             ),
+            Self::Limited(limited) if limited.bound == Bound::InFlight => {
+                let detail = format!(
+                    "as many requests are under way as {:?} allows; come back when one has ended",
+                    limited.policy
+                );
+                return (limited.status, "too_many_in_flight", detail.into());
+            }
             Self::Limited(limited) => {
                 let detail = format!(
                     "the quota {:?} is used up; come back in {} s",
@@ -134,6 +151,21 @@ impl Refusal {
                 S::SERVICE_UNAVAILABLE,
                 "queue_timeout",
                 "the application was busy for too long",
+            ),
+            Self::Overloaded => (
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "the application has more to do than it can",
+            ),
+            Self::UpstreamPaced { .. } => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream_paced",
+                "the application takes only so many requests in a time",
+            ),
+            Self::UpstreamPaused { .. } => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream_paused",
+                "the application has asked for a pause",
             ),
             Self::Draining => (
                 S::SERVICE_UNAVAILABLE,
@@ -216,9 +248,16 @@ mod tests {
             allow: "GET, HEAD".into(),
         };
         let too_many = Refusal::Limited(Limited {
+            bound: Bound::Quota,
             policy: "api".into(),
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::from_millis(1500),
+        });
+        let in_flight = Refusal::Limited(Limited {
+            bound: Bound::InFlight,
+            policy: "api".into(),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Duration::from_secs(1),
         });
         vec![
             (Refusal::Forbidden, 403, "forbidden", true),
@@ -239,6 +278,7 @@ mod tests {
                 false,
             ),
             (too_many, 429, "too_many_requests", true),
+            (in_flight, 429, "too_many_in_flight", true),
             (Refusal::Internal, 500, "internal", false),
             (Refusal::UpstreamConnect, 502, "upstream_connect", true),
             (Refusal::UpstreamProtocol, 502, "upstream_protocol", true),
@@ -251,6 +291,23 @@ mod tests {
             ),
             (Refusal::QueueFull, 503, "queue_full", true),
             (Refusal::QueueTimeout, 503, "queue_timeout", true),
+            (Refusal::Overloaded, 503, "overloaded", true),
+            (
+                Refusal::UpstreamPaced {
+                    retry_after: Duration::from_secs(1),
+                },
+                503,
+                "upstream_paced",
+                true,
+            ),
+            (
+                Refusal::UpstreamPaused {
+                    retry_after: Duration::from_secs(1),
+                },
+                503,
+                "upstream_paused",
+                true,
+            ),
             (Refusal::Draining, 503, "draining", false),
             (Refusal::UpstreamTimeout, 504, "upstream_timeout", true),
             (Refusal::NotCached, 504, "not_cached", true),

@@ -1,5 +1,6 @@
 //! A named set of backends, and the lease of one of them. Knows load and health; knows nothing of routes or of HTTP fields.
 
+mod adaptive;
 mod address;
 mod backend;
 pub mod balance;
@@ -10,13 +11,17 @@ mod deadline;
 mod dns;
 mod health;
 mod idle;
+mod intake;
 mod inventory;
 mod lease;
 mod origin;
 mod outgoing;
+mod pace;
 mod passive;
+mod pause;
 mod peer;
 mod pick;
+mod priority;
 mod queue;
 pub mod resolve;
 mod settings;
@@ -31,6 +36,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -43,8 +49,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
-use self::queue::Live;
 pub use self::{
+    adaptive::{Concurrency, ConcurrencyMode},
     address::{Address, AddressError, Endpoint, Host},
     backend::{Backend, Failure, State},
     balance::{Affinity, Balance, BalanceError},
@@ -52,13 +58,17 @@ pub use self::{
     connector::Connector,
     deadline::Deadline,
     dns::{BadNameServer, Dns, DnsSettings, NameServer},
-    lease::{Lease, Tried},
+    intake::Load,
+    lease::{Lease, Reception, Tried},
     origin::Origin,
+    pace::{Pace, Rate},
+    priority::Priority,
     resolve::{Lookup, NoResolver},
     settings::{LastResort, Probe, ProbeKind, Protocol, Seed, Settings, Timeouts},
     tls::{Tls, TlsError, TlsFiles},
     transport::Transport,
 };
+use self::{pace::Pacer, pause::Gate, queue::Live};
 
 /// The backends of one name, under one plan.
 pub struct Upstream {
@@ -71,6 +81,8 @@ pub struct Upstream {
     /// What each seed's name resolved to last; held while `members` is rebuilt.
     found: Mutex<Vec<Found>>,
     transport: Arc<Transport>,
+    /// How much of its pace is left.
+    pacer: Option<Arc<Pacer>>,
     /// Told when `members` changed.
     changed: Arc<Notify>,
     /// Names that have not been looked up yet.
@@ -104,6 +116,12 @@ pub enum Unavailable {
     QueueFull,
     #[error("no backend fell below its connection cap in time")]
     QueueTimeout,
+    #[error("the upstream has as many requests as it does well with")]
+    Overloaded,
+    #[error("the pace of the upstream allows no more requests now")]
+    Paced { again: Duration },
+    #[error("the upstream wants to be left alone")]
+    Paused { again: Duration },
     #[error("no backend: no name has been resolved")]
     NoBackends,
 }
@@ -144,6 +162,7 @@ impl Upstream {
             .inventory
             .lock()
             .transport(settings.transport(&settings.timeouts));
+        let pacer = pacer(&settings, carried);
         let tasks = CancellationToken::new();
         let upstream = Self {
             settings: Arc::new(settings),
@@ -152,6 +171,7 @@ impl Upstream {
             members: ArcSwap::default(),
             found: Mutex::new(found),
             transport,
+            pacer,
             changed: Arc::default(),
             unresolved: watch::Sender::new(unresolved),
             _end_tasks: tasks.clone().drop_guard(),
@@ -206,20 +226,38 @@ impl Upstream {
             .expect("the sender is this upstream's own");
     }
 
-    /// Leases a backend for one attempt; waits in the queue if all that are up are at their cap.
+    /// Leases a backend for one attempt; waits in the queue if none that is up may be given one more now: for its cap,
+    /// for the concurrency or the pace of the upstream, or because it wants to be left alone. Who has the higher
+    /// `priority` goes first there.
     ///
     /// `affinity` is the hash ([`balance::hash`]) of what [`Balance::ConsistentHash`] asks for, if the request has it.
     /// A backend in `tried` is leased again only if no other is up. An empty `tried` counts as a new request for the
     /// retry budget. Dropping the future gives up the place in the queue.
     pub async fn lease(
         self: &Arc<Self>,
+        priority: Priority,
         affinity: Option<u64>,
         tried: &Tried,
     ) -> Result<Lease, Unavailable> {
         if tried.is_empty() {
             self.live.budget.lock().request(Instant::now());
         }
-        self.live.lease(self, affinity, tried).await
+        self.live.lease(self, priority, affinity, tried).await
+    }
+
+    /// Whether one more attempt would have to wait longer than the queue allows, because all of it wants to be left
+    /// alone.
+    pub fn is_left_alone(&self) -> bool {
+        if self.settings.pace.is_none() {
+            return false;
+        }
+        let now = Instant::now();
+        let latest = now + self.settings.queue_timeout;
+        let too_long = |gate| matches!(gate, Gate::Closed { until } if until > latest);
+        let members = self.members.load();
+        let mut members = members.iter();
+        too_long(self.live.intake.pause.lock().gate(now))
+            || members.all(|member| too_long(member.backend.pause().lock().gate(now)))
     }
 
     /// Takes one retry from the budget: at most `retry_percent` of the requests of the last ten seconds, or ten.
@@ -258,9 +296,17 @@ impl Upstream {
         members.iter().map(status).collect()
     }
 
-    /// Requests waiting for a backend below its cap.
+    /// Requests that wait in the queue.
     pub fn waiting(&self) -> usize {
         self.live.waiting()
+    }
+
+    /// What it has to do now, and what was kept from it.
+    pub fn load(&self) -> Load {
+        let waiting = self.live.waiting_by_class();
+        self.live
+            .intake
+            .load(&self.settings, waiting, Instant::now())
     }
 
     /// Sets what the name of seed `index` resolves to, and joins and drains backends accordingly.
@@ -339,6 +385,16 @@ impl Upstream {
     }
 }
 
+/// What is left of the pace that is carried over, if it is the same one.
+fn pacer(settings: &Settings, carried: Option<&Upstream>) -> Option<Arc<Pacer>> {
+    let rate = settings.pace.as_ref()?.rate?;
+    let running = carried.and_then(|running| running.pacer.as_ref());
+    match running.filter(|pacer| pacer.rate() == rate) {
+        Some(pacer) => Some(pacer.clone()),
+        None => Some(Arc::new(Pacer::new(rate, carried.is_none()))),
+    }
+}
+
 /// 64 bits that differ between processes: gateways that start together must not move in step.
 fn entropy() -> u64 {
     RandomState::new().build_hasher().finish()
@@ -367,7 +423,10 @@ mod tests {
     async fn a_reload_keeps_load_and_health_of_the_backends_that_stay() {
         let old = upstream(settings(), 3);
         take_down(&old, 0).await;
-        let held = old.lease(None, &only(&old, 1)).await.unwrap();
+        let held = old
+            .lease(Priority::Normal, None, &only(&old, 1))
+            .await
+            .unwrap();
 
         let mut backends = seeds(&["192.0.2.2:80", "192.0.2.1:80", "192.0.2.9:80"]);
         backends[0].weight = 7;
@@ -467,7 +526,7 @@ mod tests {
                 let mut held: Vec<Lease> = Vec::new();
                 for event in events {
                     match event {
-                        Event::Lease => held.extend(upstream.lease(None, &Tried::default()).await),
+                        Event::Lease => held.extend(upstream.lease(Priority::Normal, None, &Tried::default()).await),
                         Event::Succeed(index) if !held.is_empty() => index.get_mut(&mut held).succeeded(),
                         Event::Fail(index) if !held.is_empty() => index.get_mut(&mut held).failed(Failure::Reset),
                         Event::Drop(index) if !held.is_empty() => drop(held.swap_remove(index.index(held.len()))),
@@ -480,6 +539,7 @@ mod tests {
                     }
                     let loads = loads(&upstream);
                     assert_eq!(loads.iter().sum::<u32>() as usize, held.len());
+                    assert_eq!(upstream.load().in_flight as usize, held.len());
                     assert!(loads.iter().all(|load| *load <= 3));
                 }
                 held.clear();

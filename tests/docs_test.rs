@@ -9,7 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use tollgate::http1::bad_response::BadResponse;
 use tollgate::http1::malformed::Malformed;
-use tollgate::limit::Limited;
+use tollgate::limit::{Bound, Limited};
 use tollgate::refusal::Refusal;
 use tollgate::target::{BadHost, BadPath};
 
@@ -242,6 +242,9 @@ fn refusals() -> Vec<Refusal> {
         | Refusal::UpstreamUnavailable
         | Refusal::QueueFull
         | Refusal::QueueTimeout
+        | Refusal::Overloaded
+        | Refusal::UpstreamPaced { .. }
+        | Refusal::UpstreamPaused { .. }
         | Refusal::Draining
         | Refusal::UpstreamTimeout
         | Refusal::NotCached
@@ -261,6 +264,13 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Misdirected,
         Refusal::TooManyConnections,
         Refusal::Limited(Limited {
+            bound: Bound::Quota,
+            policy: "api".into(),
+            status: http::StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Duration::ZERO,
+        }),
+        Refusal::Limited(Limited {
+            bound: Bound::InFlight,
             policy: "api".into(),
             status: http::StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::ZERO,
@@ -271,6 +281,13 @@ fn refusals() -> Vec<Refusal> {
         Refusal::UpstreamUnavailable,
         Refusal::QueueFull,
         Refusal::QueueTimeout,
+        Refusal::Overloaded,
+        Refusal::UpstreamPaced {
+            retry_after: Duration::ZERO,
+        },
+        Refusal::UpstreamPaused {
+            retry_after: Duration::ZERO,
+        },
         Refusal::Draining,
         Refusal::UpstreamTimeout,
         Refusal::NotCached,

@@ -5,6 +5,7 @@ use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::process::Signal;
 use crate::harness::response::Response;
+use crate::harness::wait_for;
 
 /// A gateway before the origin, with these lines of configuration.
 fn gateway(origin: &Origin, lines: &str) -> Gateway {
@@ -317,4 +318,132 @@ fn a_reload_keeps_what_was_used() {
             .expect("it is told")
             .starts_with(r#""api";r=27"#)
     );
+}
+
+/// A backend that answers when the test says so.
+fn gated() -> (Origin, std::sync::mpsc::Sender<()>) {
+    let (release, gate) = std::sync::mpsc::channel();
+    let gate = std::sync::Mutex::new(gate);
+    let origin = Origin::with(move |_| {
+        // The test may end with requests still waiting.
+        let _ = gate.lock().expect("no holder panics").recv();
+        Reply::ok("done")
+    });
+    (origin, release)
+}
+
+const TWO_AT_ONCE: &str = r#"
+    [limit.work]
+    in_flight = 2
+    key = "header:x-api-key | client-ip"
+    [[route]]
+    upstream = "app"
+    limit = ["work"]
+"#;
+
+#[test]
+fn a_client_has_as_many_requests_under_way_as_it_may_in_both_lanes() {
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let (origin, release) = gated();
+        let gateway = gateway(&origin, TWO_AT_ONCE);
+        let mut clients: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(request.as_bytes()).expect("it is taken");
+            origin.wait_for_requests(number + 1);
+        }
+        let mut third = gateway.connect();
+        let refused = ask(&mut third, request);
+        assert_eq!(refused.status(), 429);
+        let problem: serde_json::Value = refused.json();
+        assert_eq!(problem["reason"], "too_many_in_flight");
+        let policy = r#""work";q=2;qu="concurrent-requests""#;
+        assert_eq!(refused.field("ratelimit-policy"), Some(policy));
+        assert_eq!(refused.field("ratelimit"), Some(r#""work";r=0"#));
+        let other = request.replace("Host: a\r\n", "Host: a\r\nX-API-Key: another\r\n");
+        let mut another = gateway.connect();
+        another.send(other.as_bytes()).expect("it is taken");
+        origin.wait_for_requests(3);
+
+        for _ in 0..3 {
+            release.send(()).expect("the origin lives");
+        }
+        for client in clients.iter_mut().chain([&mut another]) {
+            assert_eq!(client.response().expect("an answer").status(), 200);
+        }
+        // On the connections that are kept: what is over no longer counts.
+        for client in clients.iter_mut().chain([&mut third]) {
+            release.send(()).expect("the origin lives");
+            wait_for("a place", || {
+                (ask(client, request).status() == 200).then_some(())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_counts_until_its_client_leaves() {
+    const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let origin = Origin::with(|request| match request.head_text().contains("/ws") {
+        true => Reply::raw(SWITCHING).then_stall(),
+        false => Reply::ok("ok"),
+    });
+    let gateway = gateway(&origin, TWO_AT_ONCE);
+    let open = || {
+        let mut client = gateway.connect();
+        client.send(UPGRADE.as_bytes()).expect("it is taken");
+        let status = client.head().expect("a head").status;
+        (client, status)
+    };
+    let tunnels = [open(), open()];
+    assert!(tunnels.iter().all(|(_, status)| *status == 101));
+    assert_eq!(open().1, 429);
+    assert_eq!(asked(&gateway, "/", "").status(), 429);
+    let [(gone, _), _kept] = tunnels;
+    gone.reset();
+    wait_for("its place", || {
+        (asked(&gateway, "/", "").status() == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_slow_download_counts_until_its_client_has_it_or_leaves() {
+    let body = "x".repeat(64 << 20);
+    let origin = Origin::with(move |request| match request.head_text().contains("/file") {
+        true => Reply::ok(&body),
+        false => Reply::ok("ok"),
+    });
+    let gateway = gateway(&origin, TWO_AT_ONCE);
+    let download = || {
+        let mut client = gateway.connect();
+        let request = b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.send(request).expect("it is taken");
+        assert_eq!(client.head().expect("a head").status, 200);
+        client
+    };
+    let (first, _second) = (download(), download());
+    assert_eq!(asked(&gateway, "/", "").status(), 429);
+    first.reset();
+    wait_for("its place", || {
+        (asked(&gateway, "/", "").status() == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_refusal_for_a_full_quota_holds_no_place() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let lines = THREE.replace("[limit.api]", "[limit.api]\nin_flight = 2");
+    let gateway = gateway(&origin, &lines);
+    let statuses = statuses(&gateway, "/", "", 6);
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+    let refused = asked(&gateway, "/", "");
+    let problem: serde_json::Value = refused.json();
+    assert_eq!(problem["reason"], "too_many_requests");
+    let policy = r#""api";q=3;w=3600, "api-in-flight";q=2;qu="concurrent-requests""#;
+    assert_eq!(refused.field("ratelimit-policy"), Some(policy));
 }

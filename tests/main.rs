@@ -35,6 +35,7 @@ mod limit_test;
 mod listener_test;
 mod log_test;
 mod memory_test;
+mod pace_test;
 mod path_test;
 mod policy_test;
 mod purge_test;

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the numbers of `GET /cache` in the text format of Prometheus.
+//! `GET /metrics`: the numbers of `GET /cache` and of the upstreams, in the text format of Prometheus.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -8,12 +8,15 @@ use super::{Admin, Reply};
 use crate::cache::redis::SharedCache;
 use crate::plan::Plan;
 use crate::redis::Redis;
+use crate::upstream::{Load, Priority};
 
 pub(super) async fn metrics(admin: &Admin) -> Reply {
     let gateway = &admin.gateway;
     let mut page = Page::default();
-    routes(&mut page, &gateway.plan());
-    limits(&mut page, &gateway.plan());
+    let plan = gateway.plan();
+    routes(&mut page, &plan);
+    limits(&mut page, &plan);
+    upstreams(&mut page, &plan);
     let memory = gateway.memory();
     let (keys, bytes) = memory.size();
     page.gauge("tollgate_cache_memory_keys", keys);
@@ -59,6 +62,70 @@ fn routes(page: &mut Page, plan: &Plan) {
                 let labels = [("route", &**route), ("minutes", &minutes.to_string())];
                 page.sample("tollgate_cache_hit_ratio", &labels, ratio);
             }
+        }
+    }
+}
+
+fn upstreams(page: &mut Page, plan: &Plan) {
+    let loads: Vec<(&str, Load)> = plan
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name.as_str(), upstream.load()))
+        .collect();
+    page.family("tollgate_upstream_in_flight", "gauge");
+    for (name, load) in &loads {
+        let labels = [("upstream", *name)];
+        page.sample("tollgate_upstream_in_flight", &labels, load.in_flight);
+    }
+    page.family("tollgate_upstream_limit", "gauge");
+    for (name, load) in &loads {
+        if let Some(limit) = load.limit {
+            page.sample("tollgate_upstream_limit", &[("upstream", name)], limit);
+        }
+    }
+    page.family("tollgate_upstream_quiet_seconds", "gauge");
+    for (name, load) in &loads {
+        if let Some(quiet) = load.quiet {
+            let labels = [("upstream", *name)];
+            let quiet = quiet.as_secs_f64();
+            page.sample("tollgate_upstream_quiet_seconds", &labels, quiet);
+        }
+    }
+    by_class(page, &loads, "tollgate_upstream_queued", "gauge", |load| {
+        load.waiting.map(|count| count as u64)
+    });
+    let shed = "tollgate_upstream_shed_total";
+    by_class(page, &loads, shed, "counter", |load| load.shed);
+    page.family("tollgate_upstream_paced_total", "counter");
+    for (name, load) in &loads {
+        let labels = [("upstream", *name)];
+        page.sample("tollgate_upstream_paced_total", &labels, load.paced);
+    }
+    page.family("tollgate_upstream_pauses_total", "counter");
+    for (name, load) in &loads {
+        let labels = [("upstream", *name)];
+        page.sample("tollgate_upstream_pauses_total", &labels, load.pauses);
+    }
+    page.family("tollgate_upstream_pause_left_seconds", "gauge");
+    for (name, load) in &loads {
+        let labels = [("upstream", *name)];
+        let left = load.paused.unwrap_or_default().as_secs_f64();
+        page.sample("tollgate_upstream_pause_left_seconds", &labels, left);
+    }
+}
+
+fn by_class<const N: usize>(
+    page: &mut Page,
+    loads: &[(&str, Load)],
+    family: &str,
+    kind: &str,
+    counts: impl Fn(&Load) -> [u64; N],
+) {
+    page.family(family, kind);
+    for (name, load) in loads {
+        for (priority, count) in Priority::ALL.into_iter().zip(counts(load)) {
+            let labels = [("upstream", *name), ("priority", priority.as_str())];
+            page.sample(family, &labels, count);
         }
     }
 }

@@ -20,7 +20,10 @@ pub use limit::{CostSpec, ExemptSpec, LimitSpec, LimitsSpec};
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
-pub use upstream::{BackendSpec, HealthSpec, RetrySpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+pub use upstream::{
+    BackendSpec, ConcurrencySpec, HealthSpec, PaceSpec, RetrySpec, TimeoutsSpec, TlsSpec,
+    UpstreamSpec,
+};
 pub use warm::WarmSpec;
 
 use std::collections::BTreeMap;

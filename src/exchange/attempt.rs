@@ -6,20 +6,21 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::warn;
 
-use super::Exchange;
+use super::{Attempt, Exchange};
 use crate::downstream::Downstream;
 use crate::headers::forwarded::{Arrival, strip_hop_by_hop, towards_application};
 use crate::headers::host::HostSent;
+use crate::headers::retry_after;
 use crate::plan::{Action, Forward, Retry, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
 use crate::upstream::balance::{self, Affinity, Balance};
-use crate::upstream::{Failure, Protocol, Unavailable};
+use crate::upstream::{Failure, Protocol, Reception, Unavailable};
 
 /// Pooled connections that may turn out dead for one request before that counts as a failure of
 /// the backend: a restart of the application closes all that were idle at once.
@@ -28,26 +29,33 @@ const MAX_STALE: u32 = 3;
 /// Room for what a request gains on its way to the application.
 const FIELDS_ADDED: usize = 12;
 
-/// Chooses a backend and counts this request as its load: the exchange holds the lease.
-pub async fn begin(exchange: &mut Exchange, fields: &HeaderMap) -> Result<(), Refusal> {
+/// Chooses a backend and counts this request as its load: the exchange holds the lease. Waits in the queue of the
+/// upstream; its place there is given up when this is dropped.
+///
+/// `affinity` is that of the request's fields: see [`affinity`].
+pub async fn begin(exchange: &mut Exchange, affinity: Option<u64>) -> Result<(), Refusal> {
     let (_, forward) = forwarding(exchange);
-    let affinity = affinity(&forward, fields, exchange);
+    let priority = exchange.priority;
     let attempt = &mut exchange.attempt;
     // The load of a failed attempt ends before the next one is chosen.
     attempt.lease = None;
     let lease = forward
         .upstream
-        .lease(affinity, &attempt.tried)
+        .lease(priority, affinity, &attempt.tried)
         .await
         .map_err(|why| match why {
             Unavailable::AllDown | Unavailable::NoBackends => Refusal::UpstreamUnavailable,
             Unavailable::QueueFull => Refusal::QueueFull,
             Unavailable::QueueTimeout => Refusal::QueueTimeout,
+            Unavailable::Overloaded => Refusal::Overloaded,
+            Unavailable::Paced { again } => Refusal::UpstreamPaced { retry_after: again },
+            Unavailable::Paused { again } => Refusal::UpstreamPaused { retry_after: again },
         })?;
     attempt.count += 1;
     attempt.backend = Some(lease.backend().clone());
     attempt.began = Some(Instant::now());
     attempt.connected = None;
+    attempt.uploaded = None;
     attempt.first_byte = None;
     attempt.upstream = Some(forward.upstream.clone());
     attempt.lease = Some(lease);
@@ -142,21 +150,55 @@ fn join_cookies(fields: &mut HeaderMap) {
 
 /// A final response head, or a 101, arrived. `true` asks for another attempt in its place.
 ///
-/// `repeatable`: the request may be sent once more, and nothing of an answer has reached the client.
-pub fn answered(exchange: &mut Exchange, status: StatusCode, repeatable: bool) -> bool {
+/// `retry_after` reads its field of that name. `repeatable`: the request may be sent once more, and nothing of an
+/// answer has reached the client.
+pub fn answered<'r>(
+    exchange: &mut Exchange,
+    status: StatusCode,
+    retry_after: impl FnOnce() -> Option<&'r [u8]>,
+    repeatable: bool,
+) -> bool {
     exchange.attempt.first_byte = Some(Instant::now());
     let (_, forward) = forwarding(exchange);
     let unwanted = forward.retry.on.status(status);
     let attempt = &mut exchange.attempt;
+    let reception = reception(status, retry_after, attempt);
     if let Some(lease) = &mut attempt.lease {
         // An application that answers is alive, whatever it says: only what is no answer counts
         // against a backend, or one page that says 503 would take all of them down.
         lease.succeeded();
+        lease.received(reception);
         if unwanted {
             attempt.tried.add(lease);
         }
     }
-    unwanted && repeatable && another_attempt(exchange, &forward.retry)
+    // The answer that is there is better than a wait in vain for another one.
+    let in_time = || !forward.upstream.is_left_alone();
+    unwanted && repeatable && in_time() && another_attempt(exchange, &forward.retry)
+}
+
+/// What an answer says of how much may go to the upstream.
+fn reception<'r>(
+    status: StatusCode,
+    retry_after: impl FnOnce() -> Option<&'r [u8]>,
+    attempt: &Attempt,
+) -> Reception {
+    let wait = || retry_after::parse(retry_after()?, SystemTime::now());
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => Reception::Tunnel,
+        StatusCode::TOO_MANY_REQUESTS => Reception::TooMany {
+            retry_after: wait(),
+        },
+        StatusCode::SERVICE_UNAVAILABLE => match wait() {
+            Some(retry_after) => Reception::Away { retry_after },
+            None => Reception::Failed,
+        },
+        _ if status.is_server_error() => Reception::Failed,
+        _ => match attempt.work_time() {
+            Some(took) => Reception::Served { took },
+            None => Reception::Failed,
+        },
+    }
 }
 
 /// No connection to the backend could be made. `true` asks for another attempt.
@@ -208,6 +250,13 @@ pub fn broke_off(
             exchange.refusal = Some(Refusal::UpstreamReset);
         }
         return repeatable;
+    }
+    if failure == Failure::Timeout
+        && unanswered
+        && let Some(took) = exchange.attempt.work_time()
+        && let Some(lease) = &mut exchange.attempt.lease
+    {
+        lease.took(took);
     }
     blame(exchange, failure);
     let named = match failure {
@@ -273,7 +322,8 @@ pub fn forwarding(exchange: &Exchange) -> (&Route, Arc<Forward>) {
 }
 
 /// The hash that keeps a client or a value on one backend, where the balance asks for one.
-fn affinity(forward: &Forward, fields: &HeaderMap, exchange: &Exchange) -> Option<u64> {
+pub fn affinity(exchange: &Exchange, fields: &HeaderMap) -> Option<u64> {
+    let (_, forward) = forwarding(exchange);
     let Balance::ConsistentHash(affinity) = &forward.upstream.settings().balance else {
         return None;
     };

@@ -68,6 +68,7 @@ pub fn enter(
     }
     let route = find(&exchange.plan, asked, request.method)?;
     exchange.route = Some(route.clone());
+    exchange.priority = route.priority;
     // Until the cache has been asked.
     exchange.cache = route.cache.as_ref().map(|_| match *request.method {
         Method::GET | Method::HEAD => Told::forwarded(Forward::Bypass, None),
@@ -200,7 +201,9 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     if let Some(route) = &exchange.route
         && !exchange.limiting.taken.is_empty()
     {
-        headers::limit::finish(response, exchange.limiting.taken.standings(&route.limits));
+        let (taken, rules) = (&exchange.limiting.taken, &route.limits);
+        let (stood, concurrency) = (taken.standings(rules), taken.concurrency(rules));
+        headers::limit::finish(response, stood, concurrency);
     }
 }
 

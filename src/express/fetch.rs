@@ -42,7 +42,7 @@ use crate::http1::ResponseHead;
 use crate::plan::Caching;
 use crate::redis::Patience;
 use crate::refusal::Refusal;
-use crate::upstream::Origin;
+use crate::upstream::{Origin, Priority};
 
 /// What the record of a question in nobody's name says of it.
 const REFRESH: &str = "refresh";
@@ -194,6 +194,7 @@ impl Fetch {
     pub async fn refresh(mut self) {
         self.exchange.request_id = RequestId::make();
         self.exchange.is_own = true;
+        self.exchange.priority = Priority::Low;
         self.exchange.cache = Some(Told::forwarded(Why::Stale, Some(REFRESH)));
         self.fetch().await;
         // What another gateway asks is in its records.

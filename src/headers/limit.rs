@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::policy::{Dressed, Name};
 use crate::limit::quota::Unit;
-use crate::limit::{Fields, Stood};
+use crate::limit::{Concurrent, Fields, Stood};
 use crate::short::Short;
 
 static RATE_LIMIT: Name = Name::of("ratelimit", "RateLimit");
@@ -19,12 +19,23 @@ static X_RESET: Name = Name::of("x-ratelimit-reset", "X-RateLimit-Reset");
 /// A field value on the stack; of many quotas on the heap.
 type Line = SmallVec<[u8; 128]>;
 
-/// Gives a response the fields of every quota that the request met.
-pub fn finish<'a>(response: &mut impl Dressed, stood: impl Iterator<Item = Stood<'a>> + Clone) {
+/// Gives a response the fields of every quota that the request met, and of every bound of what is under way.
+pub fn finish<'a>(
+    response: &mut impl Dressed,
+    stood: impl Iterator<Item = Stood<'a>> + Clone,
+    concurrency: impl Iterator<Item = Concurrent<'a>>,
+) {
     let (mut policies, mut limits) = (Line::new(), Line::new());
     for one in stood.clone().filter(|one| one.fields == Fields::Draft11) {
         policy(&mut policies, &one);
         limit(&mut limits, &one);
+    }
+    for one in concurrency {
+        name(&mut policies, one.policy);
+        number(&mut policies, b";q=", u64::from(one.most));
+        policies.extend_from_slice(b";qu=\"concurrent-requests\"");
+        name(&mut limits, one.policy);
+        number(&mut limits, b";r=", u64::from(one.left));
     }
     if !limits.is_empty() {
         response.add(&RATE_LIMIT_POLICY, &policies);
@@ -111,8 +122,32 @@ mod tests {
 
     fn told(stood: &[Stood<'_>]) -> Parts {
         let mut response = http::Response::new(()).into_parts().0;
-        finish(&mut response, stood.iter().copied());
+        finish(&mut response, stood.iter().copied(), std::iter::empty());
         response
+    }
+
+    #[test]
+    fn a_bound_of_what_is_under_way_is_told_beside_the_quotas() {
+        let mut response = http::Response::new(()).into_parts().0;
+        let quota = stood(Fields::Draft11, "3 per hour", "api", 2, 1_200_000);
+        let bound = Concurrent {
+            policy: "api-in-flight",
+            most: 20,
+            left: 19,
+        };
+        finish(&mut response, [quota].into_iter(), [bound].into_iter());
+        let value = |name: &str| response.headers[name].to_str().unwrap();
+        assert_eq!(
+            value("ratelimit-policy"),
+            r#""api";q=3;w=3600, "api-in-flight";q=20;qu="concurrent-requests""#
+        );
+        assert_eq!(
+            value("ratelimit"),
+            r#""api";r=2;t=1200, "api-in-flight";r=19"#
+        );
+        for name in ["ratelimit", "ratelimit-policy"] {
+            assert!(Parser::new(value(name)).parse::<List>().is_ok());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::spec::{LimitSpec, LimitsSpec};
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
-use crate::limit::{Cost, Exempt, Live, Rule, SpecialCost};
+use crate::limit::{Concurrency, Cost, Exempt, Live, Rule, SpecialCost};
 
 /// The secret that names are hashed with: that of the running plan, or else what is configured, or a new one.
 pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
@@ -58,10 +58,8 @@ fn rule(
     secret: Secret,
     before: Option<&Arc<Rule>>,
 ) -> Rule {
-    let meters: Box<[_]> = spec
-        .quota
-        .0
-        .iter()
+    let quotas = spec.quota.iter().flat_map(|quotas| &quotas.0);
+    let meters: Box<[_]> = quotas
         .enumerate()
         .map(|(number, quota)| {
             let called = match number {
@@ -82,6 +80,13 @@ fn rule(
             v4: shared.ipv4_prefix as u8,
             v6: shared.ipv6_prefix as u8,
         },
+        in_flight: spec.in_flight.map(|most| Concurrency {
+            most,
+            policy: match meters.is_empty() {
+                true => name.into(),
+                false => format!("{name}-in-flight").into(),
+            },
+        }),
         meters,
         cost: cost(spec),
         mode: spec.mode,

@@ -63,6 +63,7 @@ pub(super) fn route(
         headers: policies.get(&spec.headers.value)?.clone(),
         max_body: max_body.unwrap_or(u64::MAX),
         access: access(config, Some(spec)),
+        priority: *spec.priority,
     };
     Some(route::Route {
         host: spec.host.as_deref().cloned().unwrap_or(HostPattern::Any),

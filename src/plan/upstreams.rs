@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::Plan;
 use crate::config::Config;
 use crate::config::problem::{Place, Positioned, Problems};
-use crate::config::spec::{HealthSpec, TimeoutsSpec, TlsSpec, UpstreamSpec};
+use crate::config::spec::{
+    ConcurrencySpec, HealthSpec, PaceSpec, TimeoutsSpec, TlsSpec, UpstreamSpec,
+};
 use crate::config::word::HealthKindSpec;
 use crate::upstream::{
-    Dns, DnsSettings, Lookup, NoResolver, Probe, ProbeKind, Seed, Settings, Timeouts, Tls,
-    TlsError, TlsFiles, Upstream,
+    Concurrency, ConcurrencyMode, Dns, DnsSettings, Lookup, NoResolver, Pace, Probe, ProbeKind,
+    Seed, Settings, Timeouts, Tls, TlsError, TlsFiles, Upstream,
 };
 
 /// The TLS of one upstream as it will be used; `None` is plaintext.
@@ -92,6 +94,8 @@ fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
         keepalive: spec.keepalive,
         keepalive_idle: spec.keepalive_idle,
         max_connections: spec.max_connections as u32,
+        concurrency: spec.concurrency.as_ref().map(concurrency),
+        pace: spec.pace.as_ref().map(pace),
         queue: spec.queue,
         queue_timeout: spec.queue_timeout,
         slow_start: spec.slow_start,
@@ -101,6 +105,25 @@ fn settings(name: &str, spec: &UpstreamSpec, tls: Option<Tls>) -> Settings {
         last_resort: spec.last_resort,
         resolve_every: spec.resolve_every,
         max_response_head: spec.max_response_head as usize,
+    }
+}
+
+fn concurrency(spec: &ConcurrencySpec) -> Concurrency {
+    match spec.mode {
+        ConcurrencyMode::Adaptive => Concurrency {
+            min: *spec.min,
+            max: spec.max,
+            tolerance: u32::from(spec.tolerance.percent()),
+            window: spec.window,
+            measure_every: spec.measure_every,
+        },
+    }
+}
+
+fn pace(spec: &PaceSpec) -> Pace {
+    Pace {
+        rate: spec.quota,
+        longest_pause: spec.longest_pause,
     }
 }
 

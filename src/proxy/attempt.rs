@@ -19,6 +19,26 @@ use crate::plan::Retry;
 use crate::refusal::Refusal;
 use crate::upstream::{Deadline, Failure, Protocol};
 
+/// Begins an attempt. An error is a client that left while it waited.
+pub async fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Refusal>> {
+    let affinity = attempt::affinity(exchange, &session.req_header().headers);
+    tokio::select! {
+        biased;
+        begun = attempt::begin(exchange, affinity) => Ok(begun),
+        left = left(session) => Err(left),
+    }
+}
+
+/// Ends when the client leaves, where that is seen without reading what it sends to the backend.
+async fn left(session: &mut Session) -> Box<Error> {
+    let downstream = session.as_downstream_mut();
+    let is_seen = downstream.is_http2() || downstream.is_body_empty();
+    if is_seen && let Err(error) = downstream.read_body_or_idle(true).await {
+        return error.into_down();
+    }
+    std::future::pending().await
+}
+
 /// Where the attempt that has begun goes.
 pub fn peer(session: &Session, exchange: &Exchange) -> Box<HttpPeer> {
     let (_, forward) = forwarding(exchange);
@@ -83,7 +103,9 @@ pub fn answered(
         let error = Error::explain(ErrorType::InvalidHTTPHeader, wrong);
         return Err(error.into_up());
     }
-    if attempt::answered(exchange, status, repeatable(session, &forward.retry)) {
+    let repeatable = repeatable(session, &forward.retry);
+    let wait = || Some(response.headers.get(header::RETRY_AFTER)?.as_bytes());
+    if attempt::answered(exchange, status, wait, repeatable) {
         let mut error = Error::new_up(ErrorType::HTTPStatus(status.as_u16()));
         error.set_retry(true);
         return Err(error);

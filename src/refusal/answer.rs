@@ -2,7 +2,7 @@
 //! a fixed response. Knows how it looks on an HTTP/1.1 wire; who writes it is not its business.
 
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
@@ -185,6 +185,9 @@ fn put(head: &mut ResponseHeader, name: &'static str, value: HeaderValue) {
 fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u64> {
     let wait = match refusal {
         Refusal::Limited(limited) => limited.retry_after,
+        Refusal::UpstreamPaced { retry_after } | Refusal::UpstreamPaused { retry_after } => {
+            (*retry_after).max(Duration::from_secs(1))
+        }
         Refusal::TooManyConnections => pages.retry_after(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after(),
         _ => return None,

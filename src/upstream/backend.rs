@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{
     Endpoint, Probe, Settings, balance,
     passive::{Passive, Rule, Standing},
+    pause::Pause,
 };
 
 /// The full weight of a backend, in thousandths: what slow start takes its part of.
@@ -33,6 +34,8 @@ pub struct Backend {
     /// True while `health` has nothing to say, so that the usual pick takes no lock.
     calm: AtomicBool,
     health: Mutex<Health>,
+    /// Whether it wants to be left alone; looked at where there is a pace.
+    pause: Mutex<Pause>,
 }
 
 struct Health {
@@ -99,6 +102,7 @@ impl Backend {
                 probed: Probed::default(),
                 rising: None,
             }),
+            pause: Mutex::default(),
         }
     }
 
@@ -122,6 +126,10 @@ impl Backend {
 
     pub(super) fn identity(&self) -> u64 {
         self.identity
+    }
+
+    pub(super) fn pause(&self) -> &Mutex<Pause> {
+        &self.pause
     }
 
     pub(super) fn credit(&self) -> i64 {

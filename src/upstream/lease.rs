@@ -1,12 +1,15 @@
 //! The use of one backend by one attempt: counted from before it connects until it is dropped, whatever happens.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use pingora_core::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
-use super::{Backend, Failure, Settings, Transport, queue::Live};
+use super::{
+    Backend, Failure, Settings, Transport, Upstream, adaptive::Sample, pause::Pause, queue::Live,
+};
 
 /// One attempt's claim on a [`Backend`].
 ///
@@ -21,29 +24,64 @@ pub struct Lease {
     lone: bool,
     /// True while this is the trial of a backend that was down and nothing has been said of it.
     trial: bool,
+    /// True while this is the first after a pause and nothing has been said of it.
+    first: bool,
+    began: Instant,
+    /// Requests at the upstream when it began, itself included.
+    in_flight: u32,
+    /// It counts as one of them.
+    counts: bool,
+}
+
+/// How a backend has received a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// It did what it was asked; from the request sent to the head of the response it took so long.
+    Served { took: Duration },
+    /// It answered that it could not, which says nothing of the time that work takes.
+    Failed,
+    /// The connection is a tunnel from here on.
+    Tunnel,
+    /// It was asked too often: all of the upstream wants to be left alone, for this time if it said so.
+    TooMany { retry_after: Option<Duration> },
+    /// This backend wants to be left alone.
+    Away { retry_after: Duration },
+}
+
+/// What a pick has found out of the backend it chose.
+pub(super) struct Terms {
+    /// The only backend there is: see [`Backend::standing`].
+    pub lone: bool,
+    /// It is the trial of a backend that was down.
+    pub trial: bool,
+    /// It is the first after a pause.
+    pub first: bool,
 }
 
 impl Lease {
     /// Counts from here; called with the turn held, so that loads seen by a pick never change upwards meanwhile.
-    pub(super) fn new(
-        backend: Arc<Backend>,
-        settings: Arc<Settings>,
-        transport: Arc<Transport>,
-        live: Arc<Live>,
-        lone: bool,
-        trial: bool,
-    ) -> Self {
+    pub(super) fn new(upstream: &Upstream, backend: Arc<Backend>, terms: Terms) -> Self {
+        let began = Instant::now();
+        let live = upstream.live.clone();
         backend.take();
-        if trial {
-            backend.begin_trial(Instant::now());
+        if terms.trial {
+            backend.begin_trial(began);
+        }
+        if terms.first {
+            live.intake.pause.lock().begin_trial(began);
+            backend.pause().lock().begin_trial(began);
         }
         Self {
+            in_flight: live.intake.take(),
             backend,
-            settings,
-            transport,
+            settings: upstream.settings.clone(),
+            transport: upstream.transport.clone(),
             live,
-            lone,
-            trial,
+            lone: terms.lone,
+            trial: terms.trial,
+            first: terms.first,
+            began,
+            counts: true,
         }
     }
 
@@ -82,6 +120,84 @@ impl Lease {
         }
     }
 
+    /// What the answer says of how much may go to this upstream.
+    pub fn received(&mut self, reception: Reception) {
+        match reception {
+            Reception::Served { took } => {
+                self.took(took);
+                self.end_pause();
+            }
+            Reception::Failed => self.end_pause(),
+            Reception::Tunnel => {
+                self.uncount();
+                self.end_pause();
+            }
+            Reception::TooMany { retry_after } => self.pause(true, retry_after),
+            Reception::Away { retry_after } => self.pause(false, Some(retry_after)),
+        }
+    }
+
+    /// How long the work has taken, or has gone on without an answer.
+    pub fn took(&mut self, took: Duration) {
+        let sample = Sample {
+            began: self.began,
+            took,
+            in_flight: self.in_flight,
+        };
+        let intake = &self.live.intake;
+        if intake.learn(&self.settings, sample, Instant::now()) {
+            self.live.serve();
+        }
+    }
+
+    /// Nobody goes to the whole upstream, or to this backend, for a while.
+    fn pause(&mut self, whole: bool, said: Option<Duration>) {
+        let Some(pace) = &self.settings.pace else {
+            return;
+        };
+        let chance = self.live.turn.lock().order.chance();
+        let (began, longest) = (self.began, pace.longest_pause);
+        let asked = |pause: &mut Pause| pause.asked(said, began, longest, chance, Instant::now());
+        let wait = match whole {
+            true => asked(&mut self.live.intake.pause.lock()),
+            false => asked(&mut self.backend.pause().lock()),
+        };
+        self.first = false;
+        if let Some(wait) = wait {
+            self.live.intake.count_pause();
+            let (name, for_ms) = (&self.settings.name, wait.as_millis() as u64);
+            match whole {
+                true => {
+                    warn!(target: "upstream", upstream = %name, for_ms, why = "429", "upstream is left alone")
+                }
+                false => {
+                    warn!(target: "upstream", upstream = %name, backend = %self.backend, for_ms, why = "503 with Retry-After", "backend is left alone")
+                }
+            }
+        }
+    }
+
+    /// It was answered, so whoever wanted to be left alone no longer does.
+    fn end_pause(&mut self) {
+        if self.settings.pace.is_none() {
+            return;
+        }
+        self.first = false;
+        let whole = self.live.intake.pause.lock().answered(self.began);
+        let one = self.backend.pause().lock().answered(self.began);
+        if whole || one {
+            info!(target: "upstream", upstream = %self.settings.name, backend = %self.backend, "requests go on");
+            self.live.serve();
+        }
+    }
+
+    /// It is no work of the upstream any more.
+    fn uncount(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.live.intake.give_back();
+        }
+    }
+
     /// The attempt failed by the backend's fault, which counts towards `max_fails`.
     ///
     /// Not to be called for what a client did. Ignored for the only backend there is.
@@ -106,7 +222,12 @@ impl Drop for Lease {
         if self.trial {
             self.backend.give_up_trial();
         }
+        if self.first {
+            self.live.intake.pause.lock().give_up_trial();
+            self.backend.pause().lock().give_up_trial();
+        }
         self.backend.give_back();
+        self.uncount();
         self.live.serve();
     }
 }

@@ -6,7 +6,10 @@ use tokio::time::Instant;
 use super::{
     Balance, LastResort, Lease, Member, Tried, Unavailable, Upstream,
     balance::{self, Candidate},
+    intake::{Hold, Why},
+    lease::Terms,
     passive::Standing,
+    pause::Gate,
     queue::{Order, Refused},
 };
 
@@ -23,6 +26,8 @@ impl Upstream {
             return Err(Refused::Unavailable(Unavailable::NoBackends));
         }
         let now = Instant::now();
+        let first = self.live.intake.may_take(&self.settings, now);
+        let first = first.map_err(Refused::Held)?;
         let lone = members.len() == 1;
         let standings: Standings = members
             .iter()
@@ -34,6 +39,8 @@ impl Upstream {
             standings,
             affinity,
             lone,
+            first,
+            now,
         };
 
         let up = |index: usize| pick.standings[index].0 != Standing::Down;
@@ -70,10 +77,14 @@ struct Pick<'a> {
     standings: Standings,
     affinity: Option<u64>,
     lone: bool,
+    /// It would be the first after a pause of the whole upstream.
+    first: bool,
+    now: Instant,
 }
 
 impl Pick<'_> {
-    /// A backend of this tier; `None` if it has none, [`Refused::Full`] if all it has are at their cap.
+    /// A backend of this tier; `None` if it has none, [`Refused::Held`] if all it has are at their cap, want to be left
+    /// alone, or the pace does not allow it.
     fn among(
         &self,
         order: &mut Order,
@@ -83,7 +94,7 @@ impl Pick<'_> {
             0 => u32::MAX,
             cap => cap,
         };
-        let mut full = false;
+        let mut hold: Option<Hold> = None;
         let mut indices: SmallVec<[usize; 16]> = SmallVec::new();
         let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
         for (index, member) in self
@@ -94,7 +105,18 @@ impl Pick<'_> {
         {
             let in_flight = member.backend.in_flight();
             if in_flight >= cap {
-                full = true;
+                let until = hold.and_then(|hold| hold.until);
+                hold = Some(Hold {
+                    until,
+                    ..Hold::CAPS
+                });
+                continue;
+            }
+            if let Some(until) = self.left_alone(member) {
+                let why = hold.map_or(Why::Pause, |hold| hold.why);
+                let sooner = hold.and_then(|hold| hold.until).unwrap_or(until);
+                let until = Some(until.min(sooner));
+                hold = Some(Hold { why, until });
                 continue;
             }
             indices.push(index);
@@ -106,8 +128,17 @@ impl Pick<'_> {
             });
         }
         let Some(chosen) = self.choose(order, &mut candidates) else {
-            return full.then_some(Err(Refused::Full));
+            return hold.map(|hold| Err(Refused::Held(hold)));
         };
+        if let Some(pacer) = &self.upstream.pacer
+            && let Err(until) = pacer.take()
+        {
+            let every = pacer.rate().every;
+            return Some(Err(Refused::Held(Hold {
+                why: Why::Pace { every },
+                until: Some(until),
+            })));
+        }
         if self.upstream.settings.balance == Balance::RoundRobin {
             for (index, candidate) in indices.iter().zip(&candidates) {
                 self.members[*index].backend.set_credit(candidate.credit);
@@ -116,14 +147,24 @@ impl Pick<'_> {
         let index = indices[chosen];
         // As a last resort too: if it answers although it is down, it is up.
         let trial = self.standings[index].0 != Standing::Up;
-        Some(Ok(Lease::new(
-            self.members[index].backend.clone(),
-            self.upstream.settings.clone(),
-            self.upstream.transport.clone(),
-            self.upstream.live.clone(),
-            self.lone,
+        let backend = self.members[index].backend.clone();
+        let paused = self.upstream.settings.pace.is_some()
+            && backend.pause().lock().gate(self.now) == Gate::Trial;
+        let terms = Terms {
+            lone: self.lone,
             trial,
-        )))
+            first: self.first || paused,
+        };
+        Some(Ok(Lease::new(self.upstream, backend, terms)))
+    }
+
+    /// Until when this backend wants to be left alone, if it does.
+    fn left_alone(&self, member: &Member) -> Option<Instant> {
+        self.upstream.settings.pace.as_ref()?;
+        match member.backend.pause().lock().gate(self.now) {
+            Gate::Closed { until } => Some(until),
+            Gate::Open | Gate::Trial => None,
+        }
     }
 
     fn choose(&self, order: &mut Order, candidates: &mut [Candidate]) -> Option<usize> {
@@ -148,7 +189,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::{
-        Affinity, Failure, State,
+        Affinity, Failure, Priority, State,
         testing::{lease, loads, only, seconds, seeds, settings, take_down, upstream, with},
     };
 
@@ -188,14 +229,14 @@ mod tests {
         let upstream = upstream(settings, 4);
         let key = Some(balance::hash(b"198.51.100.7"));
         let home = upstream
-            .lease(key, &Tried::default())
+            .lease(Priority::Normal, key, &Tried::default())
             .await
             .unwrap()
             .to_string();
         for _ in 0..10 {
             assert_eq!(
                 upstream
-                    .lease(key, &Tried::default())
+                    .lease(Priority::Normal, key, &Tried::default())
                     .await
                     .unwrap()
                     .to_string(),
@@ -210,7 +251,7 @@ mod tests {
         take_down(&upstream, index).await;
         assert_ne!(
             upstream
-                .lease(key, &Tried::default())
+                .lease(Priority::Normal, key, &Tried::default())
                 .await
                 .unwrap()
                 .to_string(),
@@ -224,11 +265,14 @@ mod tests {
         let mut tried = Tried::default();
         let mut met = HashSet::new();
         for _ in 0..3 {
-            let lease = upstream.lease(None, &tried).await.unwrap();
+            let lease = upstream
+                .lease(Priority::Normal, None, &tried)
+                .await
+                .unwrap();
             assert!(met.insert(lease.to_string()));
             tried.add(&lease);
         }
-        assert!(upstream.lease(None, &tried).await.is_ok());
+        assert!(upstream.lease(Priority::Normal, None, &tried).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,16 +285,22 @@ mod tests {
 
         advance(seconds(10)).await;
         let prefer_first = only(&upstream, 0);
-        let mut trial = upstream.lease(None, &prefer_first).await.unwrap();
+        let mut trial = upstream
+            .lease(Priority::Normal, None, &prefer_first)
+            .await
+            .unwrap();
         assert_eq!(trial.to_string(), "192.0.2.1:80");
-        let other = upstream.lease(None, &prefer_first).await.unwrap();
+        let other = upstream
+            .lease(Priority::Normal, None, &prefer_first)
+            .await
+            .unwrap();
         assert_eq!(other.to_string(), "192.0.2.2:80");
 
         trial.succeeded();
         assert_eq!(upstream.status()[0].state, State::Up);
         assert_eq!(
             upstream
-                .lease(None, &prefer_first)
+                .lease(Priority::Normal, None, &prefer_first)
                 .await
                 .unwrap()
                 .to_string(),
@@ -264,10 +314,15 @@ mod tests {
         take_down(&upstream, 0).await;
         advance(seconds(10)).await;
         let prefer_first = only(&upstream, 0);
-        drop(upstream.lease(None, &prefer_first).await.unwrap());
+        drop(
+            upstream
+                .lease(Priority::Normal, None, &prefer_first)
+                .await
+                .unwrap(),
+        );
         assert_eq!(
             upstream
-                .lease(None, &prefer_first)
+                .lease(Priority::Normal, None, &prefer_first)
                 .await
                 .unwrap()
                 .to_string(),
@@ -294,7 +349,10 @@ mod tests {
             take_down(&upstream, 0).await;
             take_down(&upstream, 1).await;
             assert_eq!(
-                upstream.lease(None, &Tried::default()).await.map(drop),
+                upstream
+                    .lease(Priority::Normal, None, &Tried::default())
+                    .await
+                    .map(drop),
                 expected
             );
         }
@@ -324,7 +382,7 @@ mod tests {
         take_down(&upstream, 0).await;
         advance(seconds(10)).await;
         upstream
-            .lease(None, &only(&upstream, 0))
+            .lease(Priority::Normal, None, &only(&upstream, 0))
             .await
             .unwrap()
             .succeeded();
@@ -347,7 +405,10 @@ mod tests {
     async fn no_backends_is_said_at_once() {
         let upstream = Upstream::new(settings(), seeds(&["app.example:80"]), None);
         assert_eq!(
-            upstream.lease(None, &Tried::default()).await.unwrap_err(),
+            upstream
+                .lease(Priority::Normal, None, &Tried::default())
+                .await
+                .unwrap_err(),
             Unavailable::NoBackends
         );
     }
@@ -361,7 +422,7 @@ mod tests {
         take_down(&upstream, 0).await;
         take_down(&upstream, 1).await;
         upstream
-            .lease(None, &only(&upstream, 1))
+            .lease(Priority::Normal, None, &only(&upstream, 1))
             .await
             .unwrap()
             .succeeded();

@@ -1,4 +1,4 @@
-//! Who is next: the state that makes picks one after the other, and the requests that wait for a backend below its cap.
+//! Who is next: the state that makes picks one after the other, and the requests that wait until one more may go.
 
 use std::{
     collections::VecDeque,
@@ -9,18 +9,31 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Lease, Tried, Unavailable, Upstream, balance::mix, budget::Budget, inventory::Inventory,
+    Lease, Priority, Tried, Unavailable, Upstream,
+    balance::mix,
+    budget::Budget,
+    intake::{Hold, Intake, Why},
+    inventory::Inventory,
+    priority::CLASSES,
 };
+
+/// One place in this many goes to who came first, whatever its class: nobody waits for ever behind better ones.
+const ELDEST: u32 = 10;
 
 /// What of an upstream outlives a reload: one per name, shared by the plans that follow each other.
 pub(super) struct Live {
     pub turn: Mutex<Turn>,
     /// Requests in `turn.queue`, readable without the lock.
     waiting: AtomicUsize,
+    pub intake: Intake,
     pub budget: Mutex<Budget>,
     pub inventory: Mutex<Inventory>,
     /// The probes and lookups of the plan that runs.
@@ -31,6 +44,10 @@ pub(super) struct Live {
 pub(super) struct Turn {
     pub order: Order,
     queue: Queue,
+    /// Why the last one was held that was.
+    hold: Hold,
+    /// When those who wait are looked at next, whoever ends before.
+    alarm: Option<Instant>,
 }
 
 /// Where rotation and chance stand.
@@ -39,15 +56,17 @@ pub(super) struct Order {
     chance: u64,
 }
 
-/// First come, first served.
+/// By class, and within it first come, first served.
 #[derive(Default)]
 struct Queue {
-    waiters: VecDeque<Waiter>,
+    classes: [VecDeque<Waiter>; CLASSES],
     next_ticket: u64,
+    served: u32,
 }
 
 struct Waiter {
     ticket: u64,
+    priority: Priority,
     /// Its plan's upstream: the seeds and settings it was promised.
     upstream: Arc<Upstream>,
     affinity: Option<u64>,
@@ -58,8 +77,8 @@ struct Waiter {
 /// Why no backend was picked.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// Backends are up and all at their cap.
-    Full,
+    /// Backends are up, but none may be given one more now.
+    Held(Hold),
     Unavailable(Unavailable),
 }
 
@@ -73,8 +92,11 @@ impl Live {
                     chance: seed,
                 },
                 queue: Queue::default(),
+                hold: Hold::CAPS,
+                alarm: None,
             }),
             waiting: AtomicUsize::new(0),
+            intake: Intake::new(mix(seed)),
             budget: Mutex::new(Budget::default()),
             inventory: Mutex::new(Inventory::default()),
             tasks: Mutex::new(None),
@@ -85,104 +107,191 @@ impl Live {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Gives free backends to those who wait, in their order. Called after anything that may have freed one.
+    /// How many of each class wait.
+    pub fn waiting_by_class(&self) -> [usize; CLASSES] {
+        self.turn.lock().queue.classes.each_ref().map(VecDeque::len)
+    }
+
+    /// Gives those who wait what has become free. Called after anything that may have freed something.
     ///
     /// Takes no lock while nobody waits.
-    pub fn serve(&self) {
+    pub fn serve(self: &Arc<Self>) {
         if self.waiting() == 0 {
             return;
         }
         // A lease whose waiter has just gone is dropped after the lock is released, because its drop serves again.
         let mut unclaimed = Vec::new();
         let mut turn = self.turn.lock();
-        let Turn { order, queue } = &mut *turn;
-        let mut passed_over = VecDeque::new();
-        while let Some(waiter) = queue.waiters.pop_front() {
+        let Turn {
+            order, queue, hold, ..
+        } = &mut *turn;
+        let mut passed_over = Vec::new();
+        while let Some(waiter) = queue.next() {
             if waiter.reply.is_closed() {
                 continue;
             }
             match waiter.upstream.pick(order, waiter.affinity, &waiter.tried) {
-                Ok(lease) => unclaimed.extend(waiter.reply.send(Ok(lease)).err()),
+                Ok(lease) => {
+                    queue.served = queue.served.wrapping_add(1);
+                    unclaimed.extend(waiter.reply.send(Ok(lease)).err());
+                }
                 Err(Refused::Unavailable(why)) => {
                     unclaimed.extend(waiter.reply.send(Err(why)).err())
                 }
-                Err(Refused::Full) => {
+                Err(Refused::Held(why)) => {
+                    *hold = why;
                     let would_take_any = waiter.tried.is_empty();
-                    passed_over.push_back(waiter);
+                    passed_over.push(waiter);
                     if would_take_any {
                         break;
                     }
                 }
             }
         }
-        passed_over.append(&mut queue.waiters);
-        queue.waiters = passed_over;
-        self.waiting.store(queue.waiters.len(), Ordering::SeqCst);
+        let held = !passed_over.is_empty();
+        queue.put_back(passed_over);
+        self.waiting.store(queue.len(), Ordering::SeqCst);
+        if held {
+            self.ring_when_due(&mut turn);
+        }
         drop(turn);
         drop(unclaimed);
+    }
+
+    /// Has those who wait looked at again when what holds them is over by itself.
+    fn ring_when_due(self: &Arc<Self>, turn: &mut Turn) {
+        let Some(due) = turn.hold.until else { return };
+        // An alarm of the past ended with its runtime.
+        let still_rings = |alarm| alarm <= due && alarm >= Instant::now();
+        if turn.alarm.is_some_and(still_rings) {
+            return;
+        }
+        // Outside a runtime nobody waits.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        turn.alarm = Some(due);
+        let live = Arc::downgrade(self);
+        runtime.spawn(async move {
+            sleep_until(due).await;
+            if let Some(live) = live.upgrade() {
+                live.rang(due);
+            }
+        });
+    }
+
+    fn rang(self: &Arc<Self>, due: Instant) {
+        let mut turn = self.turn.lock();
+        turn.alarm = turn.alarm.filter(|alarm| *alarm != due);
+        drop(turn);
+        self.serve();
     }
 
     /// Picks at once, or takes a place in the queue.
     fn pick_or_wait(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
+        priority: Priority,
         affinity: Option<u64>,
         tried: &Tried,
     ) -> Result<Entry, Unavailable> {
         let mut turn = self.turn.lock();
-        let Turn { order, queue } = &mut *turn;
-        if !queue.holds_someone_unserved() {
+        let Turn {
+            order, queue, hold, ..
+        } = &mut *turn;
+        if !queue.holds_someone_unserved(priority) {
             match upstream.pick(order, affinity, tried) {
                 Ok(lease) => return Ok(Entry::Lease(lease)),
                 Err(Refused::Unavailable(why)) => return Err(why),
-                Err(Refused::Full) => {}
+                Err(Refused::Held(why)) => *hold = why,
             }
         }
-        if queue.waiters.len() >= upstream.settings().queue {
-            return Err(Unavailable::QueueFull);
+        let settings = upstream.settings();
+        let now = Instant::now();
+        let ahead = queue.ahead_of(priority);
+        if matches!(hold.why, Why::Pace { .. }) {
+            self.intake.count_paced();
+        }
+        // Who would wait in vain is told at once.
+        if hold.wait(ahead, now) > settings.queue_timeout {
+            self.intake.count_shed(priority);
+            return Err(hold.refusal(false, ahead, now));
+        }
+        let mut displaced = None;
+        if queue.len() >= settings.queue {
+            displaced = queue.give_way(priority);
+            let shed = displaced.as_ref().map_or(priority, |one| one.priority);
+            self.intake.count_shed(shed);
+            if displaced.is_none() {
+                return Err(hold.refusal(true, ahead, now));
+            }
         }
         // Announced before looking once more: a lease that ends meanwhile either sees us or is seen by us.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        if !queue.holds_someone_unserved()
-            && let Ok(lease) = upstream.pick(order, affinity, tried)
-        {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-            return Ok(Entry::Lease(lease));
+        self.waiting.store(queue.len() + 1, Ordering::SeqCst);
+        if !queue.holds_someone_unserved(priority) {
+            match upstream.pick(order, affinity, tried) {
+                Ok(lease) => {
+                    self.waiting.store(queue.len(), Ordering::SeqCst);
+                    let hold = *hold;
+                    drop(turn);
+                    turn_away(displaced, hold, now);
+                    return Ok(Entry::Lease(lease));
+                }
+                Err(Refused::Held(why)) => *hold = why,
+                Err(Refused::Unavailable(_)) => {}
+            }
         }
         let (reply, answer) = oneshot::channel();
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.waiters.push_back(Waiter {
-            ticket,
+        let ticket = queue.push(Waiter {
+            ticket: queue.next_ticket,
+            priority,
             upstream: upstream.clone(),
             affinity,
             tried: tried.clone(),
             reply,
         });
-        Ok(Entry::Place(
-            Place {
-                live: self.clone(),
-                ticket,
-            },
-            answer,
-        ))
+        self.ring_when_due(&mut turn);
+        let hold = turn.hold;
+        drop(turn);
+        turn_away(displaced, hold, now);
+        let place = Place {
+            live: self.clone(),
+            priority,
+            ticket,
+        };
+        Ok(Entry::Place(place, answer))
     }
 
     /// [`Upstream::lease`].
     pub async fn lease(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
+        priority: Priority,
         affinity: Option<u64>,
         tried: &Tried,
     ) -> Result<Lease, Unavailable> {
-        let (_place, answer) = match self.pick_or_wait(upstream, affinity, tried)? {
+        let (_place, answer) = match self.pick_or_wait(upstream, priority, affinity, tried)? {
             Entry::Lease(lease) => return Ok(lease),
             Entry::Place(place, answer) => (place, answer),
         };
-        match tokio::time::timeout(upstream.settings().queue_timeout, answer).await {
+        match timeout(upstream.settings().queue_timeout, answer).await {
             Ok(answer) => answer.expect("a waiter leaves the queue answered or by its own place"),
-            Err(_) => Err(Unavailable::QueueTimeout),
+            Err(_) => {
+                self.intake.count_shed(priority);
+                let turn = self.turn.lock();
+                let ahead = turn.queue.ahead_of(priority);
+                Err(turn.hold.refusal(false, ahead, Instant::now()))
+            }
         }
+    }
+}
+
+/// Tells one who waited that a better one has its place. Not under the lock: it may hold the last reference to its
+/// upstream.
+fn turn_away(waiter: Option<Waiter>, hold: Hold, now: Instant) {
+    if let Some(waiter) = waiter {
+        // Whoever has gone meanwhile needs no answer.
+        let _ = waiter.reply.send(Err(hold.refusal(true, 0, now)));
     }
 }
 
@@ -194,17 +303,18 @@ enum Entry {
 /// A place in the queue: given up when dropped.
 struct Place {
     live: Arc<Live>,
+    priority: Priority,
     ticket: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut turn = self.live.turn.lock();
-        let waiters = &mut turn.queue.waiters;
-        // Tickets rise along the queue.
+        let waiters = &mut turn.queue.classes[self.priority.rank()];
+        // Tickets rise along a class.
         if let Ok(index) = waiters.binary_search_by_key(&self.ticket, |waiter| waiter.ticket) {
             let waiter = waiters.remove(index);
-            self.live.waiting.store(waiters.len(), Ordering::SeqCst);
+            self.live.waiting.store(turn.queue.len(), Ordering::SeqCst);
             drop(turn);
             // After the lock: it may hold the last reference to its upstream.
             drop(waiter);
@@ -213,9 +323,54 @@ impl Drop for Place {
 }
 
 impl Queue {
-    /// True if someone waits who would take any backend: a newcomer must not overtake.
-    fn holds_someone_unserved(&self) -> bool {
-        self.waiters.iter().any(|waiter| waiter.tried.is_empty())
+    fn len(&self) -> usize {
+        self.classes.iter().map(VecDeque::len).sum()
+    }
+
+    /// Those who go before a newcomer of this class.
+    fn ahead_of(&self, priority: Priority) -> usize {
+        let before = &self.classes[..=priority.rank()];
+        before.iter().map(VecDeque::len).sum()
+    }
+
+    /// True if someone waits who goes before and would take any backend: a newcomer must not overtake.
+    fn holds_someone_unserved(&self, priority: Priority) -> bool {
+        let mut before = self.classes[..=priority.rank()].iter().flatten();
+        before.any(|waiter| waiter.tried.is_empty())
+    }
+
+    /// Takes out who is next.
+    fn next(&mut self) -> Option<Waiter> {
+        let mut fronts = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter_map(|(class, waiters)| Some((waiters.front()?.ticket, class)));
+        let (_, class) = match self.served % ELDEST == ELDEST - 1 {
+            true => fronts.min(),
+            false => fronts.next(),
+        }?;
+        self.classes[class].pop_front()
+    }
+
+    /// Puts those back that [`Queue::next`] has taken out, the last one first.
+    fn put_back(&mut self, waiters: Vec<Waiter>) {
+        for waiter in waiters.into_iter().rev() {
+            self.classes[waiter.priority.rank()].push_front(waiter);
+        }
+    }
+
+    fn push(&mut self, waiter: Waiter) -> u64 {
+        let ticket = waiter.ticket;
+        self.next_ticket += 1;
+        self.classes[waiter.priority.rank()].push_back(waiter);
+        ticket
+    }
+
+    /// Takes out whoever gives its place to a newcomer of this class: of the last class behind it the last to come.
+    fn give_way(&mut self, priority: Priority) -> Option<Waiter> {
+        let mut behind = self.classes[priority.rank() + 1..].iter_mut().rev();
+        behind.find_map(VecDeque::pop_back)
     }
 }
 
@@ -235,205 +390,4 @@ impl Order {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        future::Future,
-        pin::{Pin, pin},
-        task::{Context, Poll, Waker},
-        time::Duration,
-    };
-
-    use super::*;
-    use crate::upstream::{
-        Failure, Seed, Settings,
-        testing::{lease, loads, seeds, settings, upstream},
-    };
-
-    fn capped(queue: usize) -> Settings {
-        Settings {
-            max_connections: 1,
-            queue,
-            ..settings()
-        }
-    }
-
-    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(Waker::noop()))
-    }
-
-    fn waits<F: Future>(future: Pin<&mut F>) -> bool {
-        poll(future).is_pending()
-    }
-
-    fn ready<F: Future>(future: Pin<&mut F>) -> F::Output {
-        match poll(future) {
-            Poll::Ready(output) => output,
-            Poll::Pending => panic!("still waiting"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_freed_backend_goes_to_who_came_first() {
-        let upstream = upstream(capped(10), 1);
-        let tried = Tried::default();
-        let busy = lease(&upstream).await;
-        let (mut first, mut second) = (
-            pin!(upstream.lease(None, &tried)),
-            pin!(upstream.lease(None, &tried)),
-        );
-        assert!(waits(first.as_mut()) && waits(second.as_mut()));
-
-        drop(busy);
-        // Already the first one's: a newcomer does not get it.
-        let mut newcomer = pin!(upstream.lease(None, &tried));
-        assert!(waits(newcomer.as_mut()) && waits(second.as_mut()));
-        let served = ready(first.as_mut()).unwrap();
-        assert_eq!(loads(&upstream), [1]);
-
-        drop(served);
-        let served = ready(second.as_mut()).unwrap();
-        drop(served);
-        assert!(ready(newcomer.as_mut()).is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_waiter_that_goes_away_costs_nothing() {
-        let upstream = upstream(capped(1), 1);
-        let tried = Tried::default();
-        let busy = lease(&upstream).await;
-        for _ in 0..5 {
-            let mut waiter = Box::pin(upstream.lease(None, &tried));
-            assert!(waits(waiter.as_mut()));
-            assert_eq!(upstream.waiting(), 1);
-            drop(waiter);
-            assert_eq!(upstream.waiting(), 0);
-        }
-        drop(busy);
-        assert_eq!(loads(&upstream), [0]);
-    }
-
-    #[tokio::test]
-    async fn a_lease_whose_waiter_has_just_gone_reaches_the_next() {
-        let upstream = upstream(capped(10), 1);
-        let tried = Tried::default();
-        let busy = lease(&upstream).await;
-        let mut gone = Box::pin(upstream.lease(None, &tried));
-        let mut next = pin!(upstream.lease(None, &tried));
-        assert!(waits(gone.as_mut()) && waits(next.as_mut()));
-        drop(busy);
-        drop(gone);
-        assert!(ready(next.as_mut()).is_ok());
-        assert_eq!((loads(&upstream), upstream.waiting()), (vec![0], 0));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_at_once() {
-        let upstream = upstream(capped(1), 1);
-        let tried = Tried::default();
-        let _busy = lease(&upstream).await;
-        let mut waiter = pin!(upstream.lease(None, &tried));
-        assert!(waits(waiter.as_mut()));
-        assert_eq!(
-            upstream.lease(None, &tried).await.unwrap_err(),
-            Unavailable::QueueFull
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_beyond_the_deadline() {
-        let upstream = upstream(capped(1), 1);
-        let _busy = lease(&upstream).await;
-        let began = tokio::time::Instant::now();
-        assert_eq!(
-            upstream.lease(None, &Tried::default()).await.unwrap_err(),
-            Unavailable::QueueTimeout
-        );
-        assert_eq!(began.elapsed().as_secs(), 1);
-        assert_eq!(upstream.waiting(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_backup_does_not_relieve_primaries_that_are_merely_busy() {
-        let mut backends: Vec<Seed> = seeds(&["192.0.2.1:80", "192.0.2.2:80"]);
-        backends[1].backup = true;
-        let upstream = Upstream::new(capped(0), backends, None);
-        let _busy = lease(&upstream).await;
-        assert_eq!(
-            upstream.lease(None, &Tried::default()).await.unwrap_err(),
-            Unavailable::QueueFull
-        );
-    }
-
-    #[tokio::test]
-    async fn a_lease_under_an_old_plan_frees_its_place_for_the_new_one() {
-        let old = upstream(capped(1), 1);
-        let busy = lease(&old).await;
-        let new = Upstream::new(capped(1), seeds(&["192.0.2.1:80"]), Some(&old));
-        let tried = Tried::default();
-        let mut waiter = pin!(new.lease(None, &tried));
-        assert!(waits(waiter.as_mut()));
-        drop((busy, old));
-        assert!(ready(waiter.as_mut()).is_ok());
-    }
-
-    #[tokio::test]
-    async fn waiters_are_refused_when_the_last_backend_goes_down() {
-        let upstream = upstream(
-            Settings {
-                max_fails: 1,
-                fail_timeout: Duration::from_secs(60),
-                ..capped(4)
-            },
-            2,
-        );
-        let tried = Tried::default();
-        let (mut one, mut two) = (lease(&upstream).await, lease(&upstream).await);
-        let mut waiter = pin!(upstream.lease(None, &tried));
-        assert!(waits(waiter.as_mut()));
-        one.failed(Failure::Connect);
-        two.failed(Failure::Connect);
-        drop((one, two));
-        assert_eq!(ready(waiter.as_mut()).unwrap_err(), Unavailable::AllDown);
-    }
-
-    #[test]
-    fn many_threads_lose_no_place_and_exceed_no_cap() {
-        const TASKS: usize = 200;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(4)
-            .enable_time()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let settings = Settings {
-                max_connections: 2,
-                queue: TASKS,
-                queue_timeout: Duration::from_secs(30),
-                ..settings()
-            };
-            let upstream = upstream(settings, 3);
-            let mut tasks = tokio::task::JoinSet::new();
-            for task in 0..TASKS {
-                let upstream = upstream.clone();
-                tasks.spawn(async move {
-                    for turn in 0..50 {
-                        let tried = Tried::default();
-                        let mut waiting = Box::pin(upstream.lease(None, &tried));
-                        if (task + turn) % 7 == 0 {
-                            // A client that leaves, wherever it is by now.
-                            let _ = poll(waiting.as_mut());
-                            continue;
-                        }
-                        let lease = waiting.await.unwrap();
-                        assert!(lease.in_flight() <= 2);
-                        tokio::task::yield_now().await;
-                    }
-                });
-            }
-            while let Some(result) = tasks.join_next().await {
-                result.unwrap();
-            }
-            assert_eq!((loads(&upstream), upstream.waiting()), (vec![0, 0, 0], 0));
-        });
-    }
-}
+mod tests;

@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::{
-        Settings, State, Tried, Unavailable,
+        Priority, Settings, State, Tried, Unavailable,
         testing::{lease, loads, seeds, settings},
     };
 
@@ -323,7 +323,10 @@ mod tests {
         let zone = Arc::new(Zone::default());
         let upstream = started(&zone, settings());
         upstream.looked_up().await;
-        let refused = upstream.lease(None, &Tried::default()).await.unwrap_err();
+        let refused = upstream
+            .lease(Priority::Normal, None, &Tried::default())
+            .await
+            .unwrap_err();
         assert_eq!(refused, Unavailable::NoBackends);
 
         zone.set("app", &["10.0.0.1"]);

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use super::{Address, Balance, Tls};
+use super::{Address, Balance, Concurrency, Pace, Tls};
 use crate::word::choice;
 
 /// The values of one upstream.
@@ -24,7 +24,11 @@ pub struct Settings {
     pub keepalive_idle: Duration,
     /// Requests in flight per backend; 0 is no cap.
     pub max_connections: u32,
-    /// Requests that may wait while every backend is at its cap.
+    /// How many requests the backends are given together, where that is learned; `None` is no further bound.
+    pub concurrency: Option<Concurrency>,
+    /// How fast they are given them; `None`: an upstream that is not limited itself.
+    pub pace: Option<Pace>,
+    /// Requests that may wait while none may be given one more.
     pub queue: usize,
     pub queue_timeout: Duration,
     /// A recovered or newly found backend grows from 10 % to 100 % of its weight in this time; zero is at once.
@@ -138,6 +142,8 @@ impl Settings {
             keepalive: 64,
             keepalive_idle: Duration::from_secs(60),
             max_connections: 0,
+            concurrency: None,
+            pace: None,
             queue: 128,
             queue_timeout: Duration::from_secs(1),
             slow_start: Duration::ZERO,

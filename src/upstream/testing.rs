@@ -8,7 +8,7 @@ use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Failure, Lease, Seed, Settings, Tried, Upstream};
+use super::{Failure, Lease, Priority, Seed, Settings, Tried, Upstream};
 
 pub fn seeds(addresses: &[&str]) -> Vec<Seed> {
     addresses
@@ -33,7 +33,10 @@ pub fn settings() -> Settings {
 }
 
 pub async fn lease(upstream: &Arc<Upstream>) -> Lease {
-    upstream.lease(None, &Tried::default()).await.unwrap()
+    upstream
+        .lease(Priority::Normal, None, &Tried::default())
+        .await
+        .unwrap()
 }
 
 /// Requests in flight per backend, in the order they were written.
@@ -67,7 +70,10 @@ pub fn only(upstream: &Upstream, index: usize) -> Tried {
 
 pub async fn take_down(upstream: &Arc<Upstream>, index: usize) {
     for _ in 0..upstream.settings.max_fails {
-        let mut lease = upstream.lease(None, &only(upstream, index)).await.unwrap();
+        let mut lease = upstream
+            .lease(Priority::Normal, None, &only(upstream, index))
+            .await
+            .unwrap();
         assert_eq!(lease.to_string(), upstream.status()[index].address);
         lease.failed(Failure::Connect);
     }

@@ -35,10 +35,19 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
             );
             problems.note(spec, message);
         }
-        let quotas = &spec.quota.value.0;
+        let Some(quota) = &spec.quota else {
+            if spec.in_flight.is_none() {
+                problems.note(
+                    spec,
+                    "limit without quota and in_flight; expected one of them",
+                );
+            }
+            continue;
+        };
+        let quotas = &quota.value.0;
         if quotas.is_empty() || quotas.len() > 8 {
             let message = format!("quota has {} entries; expected 1 to 8", quotas.len());
-            problems.note(&spec.quota, message);
+            problems.note(quota, message);
         }
         let of_requests = quotas.iter().filter(|quota| quota.unit == Unit::Requests);
         let most = of_requests.map(most_at_once).min();
@@ -50,7 +59,7 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
             let message = format!(
                 "a request may cost {dearest}, and this allows {most} at once: it would never be let in; expected a burst of at least {dearest}"
             );
-            problems.note(&spec.quota, message);
+            problems.note(quota, message);
         }
     }
 }

@@ -7,7 +7,7 @@ use http::Method;
 use crate::config::problem::{Located, Positioned, Problems};
 use crate::config::spec::{ActionSpec, Config, RouteSpec};
 use crate::headers::security::Preset;
-use crate::upstream::Protocol;
+use crate::upstream::{Priority, Protocol};
 use crate::word::{Choice, unknown};
 
 pub fn references(config: &Config, problems: &mut Problems) {
@@ -40,6 +40,12 @@ pub fn references(config: &Config, problems: &mut Problems) {
             );
         }
         let forwards = matches!(route.action, ActionSpec::Upstream(_));
+        if !forwards && *route.priority != Priority::Normal {
+            problems.note(
+                &route.priority,
+                "priority on a route that forwards nothing; expected it beside upstream",
+            );
+        }
         if !forwards && *route.strip_prefix {
             problems.note(
                 &route.strip_prefix,

@@ -33,6 +33,16 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
         if upstream.origin.sound {
             protocol(upstream, problems);
         }
+        let concurrency = upstream.concurrency.as_ref();
+        if let Some(concurrency) = concurrency.filter(|concurrency| concurrency.origin.sound)
+            && *concurrency.min > concurrency.max
+        {
+            let message = format!(
+                "min {} is above max {}; expected at most that",
+                *concurrency.min, concurrency.max
+            );
+            problems.note(&concurrency.min, message);
+        }
         if let Some(tls) = upstream.tls.as_ref().filter(|tls| tls.origin.sound) {
             verification(tls, problems);
         }

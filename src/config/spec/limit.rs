@@ -28,8 +28,10 @@ spec! {
 
     /// Who may use how much.
     pub struct LimitSpec in "[limit.NAME]" {
-        /// One or more quotas, up to 8: "100 per minute, burst 20", "5000 per day", or "10 MiB per second" of bodies.
-        quota: Located<Quotas>;
+        /// One or more quotas, up to 8, required unless in_flight is said: "100 per minute, burst 20", "5000 per day", or "10 MiB per second" of bodies.
+        quota: Option<Located<Quotas>>;
+        /// How many requests of one client may be under way at once, WebSockets and slow downloads too, 1 to 1,000,000; beside quota or alone.
+        in_flight: Option<u32>, within 1..=1_000_000;
         /// Who is counted: client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME; "a + b" is both, "a | b" the first that is there.
         key: Key = "client-ip";
         /// "enforce" refuses, "shadow" only counts.

@@ -14,6 +14,7 @@ use crate::route::HostPattern;
 use crate::route::rewrite::Template;
 use crate::target::PathPrefix;
 use crate::telemetry::access::AccessMode;
+use crate::upstream::Priority;
 
 spec! {
     /// Which requests, and what becomes of them: exactly one of upstream, redirect and respond.
@@ -34,6 +35,8 @@ spec! {
         timeouts: TimeoutOverridesSpec = {};
         /// In place of the upstream's max_body, 0 B to 1024 GiB.
         max_body: Option<u64> as Option<Size>, within "0 B"..="1024 GiB";
+        /// Who goes first where requests wait for the upstream, and is refused last: "critical" (health checks), "high", "normal" or "low".
+        priority: Located<Priority> = "normal";
         /// Name of a header policy.
         headers: Located<String> = "basic";
         /// Name of a cache policy; otherwise nothing is stored.

@@ -7,10 +7,10 @@ use crate::config::problem::Located;
 use rustls_pki_types::ServerName;
 
 use crate::config::word::{
-    FilePath, HealthKindSpec, Percent, ProbePath, RetryOnSpec, Size, StatusSet,
+    FilePath, HealthKindSpec, PaceQuota, Percent, ProbePath, RetryOnSpec, Size, StatusSet,
 };
 use crate::headers::host::HostSent;
-use crate::upstream::{Address, Balance, LastResort, Protocol};
+use crate::upstream::{Address, Balance, ConcurrencyMode, LastResort, Protocol, Rate};
 
 spec! {
     /// An application and the backends it runs on.
@@ -33,7 +33,11 @@ spec! {
         keepalive_idle: Duration = "60s", within "1ms"..="1d";
         /// Requests in flight per backend, 0 to 1,000,000; 0 is no cap.
         max_connections: usize = 0, within 0..=1_000_000;
-        /// Requests that may wait when every backend is at its cap, 0 to 100,000; 0 refuses at once.
+        /// Requests in flight to all backends together: "adaptive" learns how many from the time of the answers, or a table; otherwise without a bound.
+        concurrency: Option<ConcurrencySpec>;
+        /// How fast requests go to an upstream that is itself limited; otherwise as they come.
+        pace: Option<PaceSpec>;
+        /// Requests that may wait when no backend may be given one more, 0 to 100,000; 0 refuses at once.
         queue: usize = 128, within 0..=100_000;
         /// How long a request may wait there, 1ms to 1h.
         queue_timeout: Duration = "1s", within "1ms"..="1h";
@@ -55,6 +59,30 @@ spec! {
         retry: RetrySpec = {};
         /// When every backend is down: "unavailable" (503 with Retry-After) or "try-anyway".
         last_resort: LastResort = "unavailable";
+    }
+
+    /// How many requests all backends together are given at once.
+    pub struct ConcurrencySpec in "concurrency", or mode {
+        /// "adaptive": as many as are answered nearly as fast as few are.
+        mode: ConcurrencyMode = "adaptive";
+        /// The limit is never below, 1 to 10,000.
+        min: Located<u32> = 3, within 1..=10_000;
+        /// Nor above, 1 to 100,000.
+        max: u32 = 1000, within 1..=100_000;
+        /// How much longer than with few requests answers may take, "0%" to "100%".
+        tolerance: Percent = "25%";
+        /// The limit changes at most this often, 10ms to 1m.
+        window: Duration = "100ms", within "10ms"..="1m";
+        /// After this time it is measured anew how long answers take with few requests, 1s to 1d.
+        measure_every: Duration = "1m", within "1s"..="1d";
+    }
+
+    /// How fast requests go to an upstream that is itself limited, and how it is left alone when it asks for it.
+    pub struct PaceSpec in "pace", or quota {
+        /// "10000 per minute" is never more in any minute, "10000 per minute, burst 100" up to 100 at once; otherwise only its 429 and Retry-After count.
+        quota: Option<Rate> as Option<PaceQuota>;
+        /// For this long it is left alone at most, however long it says, 1s to 1d.
+        longest_pause: Duration = "1h", within "1s"..="1d";
     }
 
     /// One instance of an application.

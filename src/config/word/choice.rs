@@ -12,7 +12,7 @@ use crate::limit;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
-use crate::upstream::{Balance, LastResort, Protocol};
+use crate::upstream::{Balance, ConcurrencyMode, LastResort, Priority, Protocol};
 use crate::word::{Choice, choice};
 
 choice! {
@@ -55,6 +55,7 @@ macro_rules! words {
 words!(
     Audience,
     Coding,
+    ConcurrencyMode,
     Format,
     HealthKindSpec,
     LastResort,
@@ -64,6 +65,7 @@ words!(
     limit::Mode,
     PathParameters,
     Preset,
+    Priority,
     Protocol,
     QueryMode,
     RetryOnSpec,

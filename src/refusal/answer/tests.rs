@@ -3,7 +3,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::Limited;
+use crate::limit::{Bound, Limited};
 
 fn pages() -> Pages {
     Pages::built_in(Duration::from_millis(4200))
@@ -174,6 +174,7 @@ fn retry_after_is_whole_seconds_and_never_early() {
     };
     let throttled = |millis| {
         Refusal::Limited(Limited {
+            bound: Bound::Quota,
             policy: "api".into(),
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::from_millis(millis),
