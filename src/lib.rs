@@ -28,11 +28,12 @@
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
 //! short           texts on the stack                       weight     what pieces of memory take
+//! stamp           whether a file is still the one that was read
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
 //! {config, refusal} → route → headers → {cache, redis, upstream} → {compression, downstream, listen, certificates} →
-//! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
+//! {client, http1, target, telemetry} → {address, word, short, stamp}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
@@ -77,6 +78,7 @@ pub mod reload;
 pub mod route;
 pub mod server;
 mod short;
+mod stamp;
 mod stream;
 pub mod target;
 pub mod telemetry;
