@@ -10,7 +10,7 @@ mod quantity;
 mod redis;
 mod table;
 
-pub use address::parse_cidr;
+pub use address::NetworksOrFile;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use policy::HeaderFields;
