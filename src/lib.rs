@@ -68,6 +68,7 @@ pub mod express;
 pub mod gateway;
 pub mod headers;
 pub mod http1;
+pub mod limit;
 pub mod listen;
 pub mod plan;
 pub mod proxy;

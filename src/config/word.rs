@@ -3,6 +3,7 @@
 
 mod address;
 mod admin;
+mod ban;
 mod choice;
 mod http;
 mod policy;

@@ -8,6 +8,7 @@ use crate::certificates::MinTls;
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
+use crate::limit::ban::{Answer, Mode};
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
@@ -52,6 +53,7 @@ macro_rules! words {
 }
 
 words!(
+    Answer,
     Audience,
     Coding,
     Format,
@@ -59,6 +61,7 @@ words!(
     LastResort,
     Level,
     MinTls,
+    Mode,
     PathParameters,
     Preset,
     Protocol,
