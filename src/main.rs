@@ -1,6 +1,7 @@
 //! Arguments to one function per subcommand. The only exit.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::admin::command::{self, CommandError, PurgeOptions, WarmOptions};
+use tollgate::admin::command::{
+    self, BanOptions, BansOptions, CommandError, PurgeOptions, UnbanOptions, WarmOptions,
+};
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
@@ -79,11 +82,19 @@ enum Command {
         /// A request field, as in curl.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
+        /// The address that it comes from.
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
     },
     /// Change what the running gateway has stored.
     Cache {
         #[command(subcommand)]
         command: CacheCommand,
+    },
+    /// Change what the running gateway lets clients do.
+    Limit {
+        #[command(subcommand)]
+        command: LimitCommand,
     },
     /// Have the running gateway hand its sockets to a new process of the binary on disk.
     Upgrade {
@@ -107,6 +118,16 @@ enum CacheCommand {
     Purge(PurgeOptions),
     /// Have pages asked for before visitors come; exit with 1 if one was not given.
     Warm(WarmOptions),
+}
+
+#[derive(Subcommand)]
+enum LimitCommand {
+    /// Refuse a client everything for a while, at every gateway.
+    Ban(BanOptions),
+    /// End the ban of a client, at every gateway.
+    Unban(UnbanOptions),
+    /// List who is banned, by what and for how long.
+    Bans(BansOptions),
 }
 
 #[derive(clap::Args)]
@@ -177,13 +198,20 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             method,
             url,
             headers,
+            client,
         } => {
             let plan = server::check(&Source::File(file.config))?.plan;
-            say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
+            let plan = Arc::new(plan);
+            say(&explain::explain(&plan, &method, &url, &headers, client)?)?;
         }
         Command::Cache { command } => match command {
             CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,
             CacheCommand::Warm(options) => say(&format!("{}\n", command::warm(options)?))?,
+        },
+        Command::Limit { command } => match command {
+            LimitCommand::Ban(options) => say(&format!("{}\n", command::ban(options)?))?,
+            LimitCommand::Unban(options) => say(&format!("{}\n", command::unban(options)?))?,
+            LimitCommand::Bans(options) => say(&format!("{}\n", command::bans(options)?))?,
         },
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;

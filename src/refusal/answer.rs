@@ -176,6 +176,7 @@ fn put(head: &mut ResponseHeader, name: &'static str, value: HeaderValue) {
 fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u64> {
     let wait = match refusal {
         Refusal::TooManyRequests { retry_after } => *retry_after,
+        Refusal::Banned { left, .. } if status == StatusCode::TOO_MANY_REQUESTS => *left,
         Refusal::TooManyConnections => pages.retry_after(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after(),
         _ => return None,
