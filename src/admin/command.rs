@@ -1,5 +1,6 @@
-//! `tollgate cache purge` and `warm`: an order on the command line, and what the running gateway makes of it.
+//! `tollgate cache` and `tollgate limit`: an order on the command line, and what the running gateway makes of it.
 
+mod ban;
 mod warm;
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::ban::{BanOptions, BansOptions, UnbanOptions, ban, bans, unban};
 pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};
 use crate::cache::purger::Purged;
