@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::Script;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep_until;
 
 pub use self::wire::LONGEST_WHY;
 use self::wire::{News, Told, ToldBan, milliseconds};
@@ -23,8 +23,9 @@ use crate::redis::{Away, Event, Lane, Redis};
 
 /// For one step, which may be of many bans.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries to tell or read what could not be.
-const TRY_EVERY: Duration = Duration::from_secs(1);
+/// Before the first and at most before each further try to tell or read what could not be.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Clients of one step.
 const MOST_TOLD: usize = 100;
 const MOST_READ: usize = 1000;
@@ -67,8 +68,8 @@ pub fn open(redis: Arc<Redis>, standing: Arc<Standing>) {
 impl Sharing {
     async fn run(self) {
         let mut events = self.redis.subscribe(vec![self.news.clone()]);
-        let mut tries = interval(TRY_EVERY);
-        tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = FIRST_PAUSE;
+        let mut next_try = tokio::time::Instant::now();
         // Whether Redis knows what is known here, and the other way round.
         let mut is_level = false;
         loop {
@@ -78,20 +79,34 @@ impl Sharing {
                         self.hear(&payload);
                         continue;
                     }
-                    Some(Event::Subscribed | Event::Lost) => is_level = false,
+                    Some(Event::Subscribed | Event::Lost) => {
+                        is_level = false;
+                        pause = FIRST_PAUSE;
+                    }
                     None => return,
                 },
                 () = self.standing.outbox.filled.notified() => {}
-                _ = tries.tick(), if !is_level => {}
+                () = sleep_until(next_try), if !is_level => {}
             }
-            is_level &= self.tell().await.unwrap_or_else(|away| {
-                tracing::debug!(%away, "bans are not told to other gateways yet");
-                false
-            });
-            if !is_level && self.redis.is_up() {
-                match self.level().await {
-                    Ok(()) => is_level = true,
-                    Err(away) => tracing::debug!(%away, "bans of other gateways are not known yet"),
+            next_try = tokio::time::Instant::now() + pause;
+            match self.tell().await {
+                Ok(was_all) => is_level &= was_all,
+                Err(away) => {
+                    is_level = false;
+                    tracing::debug!(%away, "bans are not told to other gateways yet");
+                    // What was lifted here would be read as a ban that stands.
+                    continue;
+                }
+            }
+            // Nothing is read and written again and again of what cannot be kept.
+            if is_level || !self.redis.takes_writes() {
+                continue;
+            }
+            match self.level().await {
+                Ok(()) => is_level = true,
+                Err(away) => {
+                    tracing::debug!(%away, "bans of other gateways are not known yet");
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
             }
         }
@@ -157,7 +172,11 @@ impl Sharing {
                 self.standing.outbox.put_back(lifts);
                 return Err(away);
             }
-            lifts.retain(|client, _| some.iter().all(|(told, _)| told != client));
+            for (client, then) in &some {
+                // Another may have brought the ban back meanwhile, as one that was not lifted yet.
+                self.lift(client, then.elapsed(), Instant::now());
+                lifts.remove(client);
+            }
         }
         let now = Instant::now();
         let standing = waiting.bans.into_iter();
