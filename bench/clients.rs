@@ -41,7 +41,8 @@ fn six(number: u64) -> IpAddr {
 fn lists(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("list_of_a_million");
     let addresses = || numbers().take(MILLION);
-    let sets: [(&str, NetworkSet, fn(u64) -> IpAddr); 3] = [
+    type Case = (&'static str, NetworkSet, fn(u64) -> IpAddr);
+    let sets: [Case; 3] = [
         (
             "ipv4",
             NetworkSet::new(addresses().map(|number| network(four(number), 32))),

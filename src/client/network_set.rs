@@ -7,30 +7,37 @@ use ipnet::IpNet;
 
 use super::unmap_network;
 
-/// Keys that are compared in one step: those of IPv4 fill a cache line.
-const WIDTH: usize = 16;
-
 /// Many networks of both families, put together once.
 #[derive(Debug, Default)]
 pub struct NetworkSet {
-    four: Boundaries<u32>,
-    six: Boundaries<u128>,
+    four: Boundaries<u32, 16>,
+    /// Networks of IPv6 by the half of the address that tells them apart.
+    six: Boundaries<u64, 8>,
+    /// Parts of such networks.
+    long_six: Boundaries<u128, 4>,
 }
 
 impl NetworkSet {
     /// Networks in any order; those that overlap or touch count as one, and an IPv4-mapped IPv6 network is the IPv4
     /// network it maps.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        let (mut four, mut six) = (Vec::new(), Vec::new());
+        let (mut four, mut six, mut long_six) = (Vec::new(), Vec::new(), Vec::new());
         for network in networks {
             match unmap_network(network) {
                 IpNet::V4(net) => four.push((net.network().to_bits(), net.broadcast().to_bits())),
-                IpNet::V6(net) => six.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => {
+                    let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                    match net.prefix_len() <= 64 {
+                        true => six.push(((first >> 64) as u64, (last >> 64) as u64)),
+                        false => long_six.push((first, last)),
+                    }
+                }
             }
         }
         Self {
-            four: Boundaries::new(four, |last| last.checked_add(1)),
-            six: Boundaries::new(six, |last| last.checked_add(1)),
+            four: Boundaries::new(four),
+            six: Boundaries::new(six),
+            long_six: Boundaries::new(long_six),
         }
     }
 
@@ -38,39 +45,73 @@ impl NetworkSet {
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(four) => self.four.contains(four.to_bits()),
-            IpAddr::V6(six) => self.six.contains(six.to_bits()),
+            IpAddr::V6(six) => {
+                let bits = six.to_bits();
+                self.six.contains((bits >> 64) as u64) || self.long_six.contains(bits)
+            }
         }
     }
 
     /// No address is in one of them.
     pub fn is_empty(&self) -> bool {
-        self.four.levels.is_empty() && self.six.levels.is_empty()
+        self.four.is_empty() && self.six.is_empty() && self.long_six.is_empty()
     }
 }
+
+/// The bits of an address.
+trait Bits: Copy + Ord {
+    const MAX: Self;
+    fn after(self) -> Option<Self>;
+}
+
+macro_rules! bits {
+    ($($number:ty),+) => {$(
+        impl Bits for $number {
+            const MAX: Self = Self::MAX;
+
+            fn after(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        }
+    )+};
+}
+bits!(u32, u64, u128);
 
 /// Where ranges begin and where they are over, in turn and in order: what has an odd number of boundaries at or below it
 /// is inside.
 #[derive(Debug)]
-struct Boundaries<T> {
-    /// The last has all of them, and each before it the first of every [`WIDTH`] of the next.
-    levels: Vec<Box<[T]>>,
+struct Boundaries<T, const WIDTH: usize> {
+    /// The last has all of them, and each before it the first of every group of the next.
+    levels: Vec<Level<T, WIDTH>>,
 }
 
-impl<T> Default for Boundaries<T> {
+/// Boundaries by groups of one cache line, which are compared in one step.
+#[derive(Debug)]
+struct Level<T, const WIDTH: usize> {
+    /// The last is filled up with the largest number.
+    groups: Box<[Group<T, WIDTH>]>,
+    len: usize,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Group<T, const WIDTH: usize>([T; WIDTH]);
+
+impl<T, const WIDTH: usize> Default for Boundaries<T, WIDTH> {
     fn default() -> Self {
         Self { levels: Vec::new() }
     }
 }
 
-impl<T: Copy + Ord> Boundaries<T> {
-    /// Of inclusive ranges; `after` is the next number, if there is one.
-    fn new(mut ranges: Vec<(T, T)>, after: impl Fn(T) -> Option<T>) -> Self {
+impl<T: Bits, const WIDTH: usize> Boundaries<T, WIDTH> {
+    /// Of inclusive ranges.
+    fn new(mut ranges: Vec<(T, T)>) -> Self {
         ranges.sort_unstable();
         let mut all: Vec<T> = Vec::with_capacity(ranges.len() * 2);
         // Where the range that is open is over; `None` within is at no number.
         let mut open: Option<Option<T>> = None;
         for (first, last) in ranges {
-            let over = after(last);
+            let over = last.after();
             match &mut open {
                 Some(end) if end.is_none_or(|end| first <= end) => {
                     *end = end.zip(over).map(|(end, over)| end.max(over));
@@ -83,34 +124,53 @@ impl<T: Copy + Ord> Boundaries<T> {
             }
         }
         all.extend(open.flatten());
-        Self::over(all)
-    }
-
-    fn over(all: Vec<T>) -> Self {
-        if all.is_empty() {
-            return Self::default();
+        let mut levels = Vec::new();
+        while all.len() > WIDTH {
+            let above = all.iter().step_by(WIDTH).copied().collect();
+            levels.push(Level::new(&all));
+            all = above;
         }
-        let mut levels = vec![all.into_boxed_slice()];
-        while levels[0].len() > WIDTH {
-            let above = levels[0].iter().step_by(WIDTH).copied().collect();
-            levels.insert(0, above);
+        if !all.is_empty() {
+            levels.push(Level::new(&all));
         }
+        levels.reverse();
         Self { levels }
     }
 
+    fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
     fn contains(&self, value: T) -> bool {
-        let mut below = 0;
-        for (depth, level) in self.levels.iter().enumerate() {
-            // The group begins with the last boundary above that is not beyond the value.
-            let begin = if depth == 0 { 0 } else { (below - 1) * WIDTH };
-            let end = level.len().min(begin + WIDTH);
-            let group = &level[begin..end];
-            below = begin + group.iter().filter(|&&boundary| boundary <= value).count();
+        let mut below = 1;
+        for level in &self.levels {
+            // The group that begins with the last boundary above that is not beyond the value.
+            let group = below - 1;
+            let of_group: u32 = level.groups[group]
+                .0
+                .iter()
+                .map(|boundary| u32::from(*boundary <= value))
+                .sum();
+            below = level.len.min(group * WIDTH + of_group as usize);
             if below == 0 {
                 return false;
             }
         }
-        below % 2 == 1
+        !self.is_empty() && below % 2 == 1
+    }
+}
+
+impl<T: Bits, const WIDTH: usize> Level<T, WIDTH> {
+    fn new(all: &[T]) -> Self {
+        let groups = all.chunks(WIDTH).map(|chunk| {
+            let mut group = [T::MAX; WIDTH];
+            group[..chunk.len()].copy_from_slice(chunk);
+            Group(group)
+        });
+        Self {
+            groups: groups.collect(),
+            len: all.len(),
+        }
     }
 }
 
@@ -179,7 +239,11 @@ mod tests {
             let address = std::net::Ipv6Addr::from_bits(1 << 127 | low << 3);
             IpNet::new(address.into(), length).unwrap().trunc()
         });
-        prop_oneof![four, six]
+        let short_six = (0u128..16, 50u8..=64).prop_map(|(low, length)| {
+            let address = std::net::Ipv6Addr::from_bits(1 << 127 | low << 64);
+            IpNet::new(address.into(), length).unwrap().trunc()
+        });
+        prop_oneof![4 => four, 4 => six, 1 => short_six]
     }
 
     proptest! {
@@ -192,7 +256,8 @@ mod tests {
             for probe in probes {
                 let four = IpAddr::from(std::net::Ipv4Addr::from_bits(probe));
                 let six = IpAddr::from(std::net::Ipv6Addr::from_bits(1 << 127 | u128::from(probe)));
-                for address in [four, six] {
+                let far_six = IpAddr::from(std::net::Ipv6Addr::from_bits(1 << 127 | u128::from(probe) << 62));
+                for address in [four, six, far_six] {
                     let expected = networks.iter().any(|network| network.contains(&address));
                     prop_assert_eq!(set.contains(address), expected, "{}", address);
                 }

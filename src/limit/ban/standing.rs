@@ -326,10 +326,14 @@ impl Standing {
                 self.evicted.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%client, rule = %ban.by, "not banned: there is no room for a ban that is over so soon");
             }
-            Put::Stands { evicted } => {
-                if let Some((client, ban)) = evicted {
-                    self.evicted.fetch_add(1, Ordering::Relaxed);
-                    ended(&client, &ban, "no room");
+            Put::Stands { gone } => {
+                match gone {
+                    Some((client, ban)) if ban.ends <= now => ended(&client, &ban, "over"),
+                    Some((client, ban)) => {
+                        self.evicted.fetch_add(1, Ordering::Relaxed);
+                        ended(&client, &ban, "no room");
+                    }
+                    None => {}
                 }
                 if ban.is_ours {
                     self.said(&client, &ban, now);

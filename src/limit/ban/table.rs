@@ -29,8 +29,8 @@ pub struct Table {
 /// What became of a ban.
 #[derive(Debug)]
 pub enum Put {
-    /// It stands; one that ended sooner may have had to go for it.
-    Stands { evicted: Option<(Client, Arc<Ban>)> },
+    /// It stands. One that was over already, or ended sooner where there was no room, has gone for it.
+    Stands { gone: Option<(Client, Arc<Ban>)> },
     /// One that is at least as long stands already.
     Outlasted,
     /// There is no room: all others are longer.
@@ -73,24 +73,24 @@ impl Table {
         {
             return Put::Outlasted;
         }
-        match before {
-            Some(before) => drop(ends.remove(&(before.ends, client))),
-            None if ends.len() >= self.most => {
-                if ends.first().is_none_or(|(first, _)| *first >= ban.ends) {
-                    return Put::Full;
-                }
-            }
-            None => {}
+        let is_full = ends.len() >= self.most;
+        if let Some(before) = &before {
+            ends.remove(&(before.ends, client));
+        } else if is_full && ends.first().is_none_or(|(first, _)| *first >= ban.ends) {
+            return Put::Full;
         }
-        let evicted = match ends.len() >= self.most {
-            true => ends.pop_first(),
-            false => None,
+        let gone = match before {
+            Some(before) => (before.ends <= now).then_some((client, before)),
+            None if is_full => {
+                let first = ends.pop_first();
+                first.and_then(|(_, client)| Some((client, self.take(&client)?)))
+            }
+            None => None,
         };
-        let evicted = evicted.and_then(|(_, client)| Some((client, self.take(&client)?)));
         ends.insert((ban.ends, client));
         self.shard(&client).write().insert(client, ban);
         self.count.store(ends.len(), Ordering::Relaxed);
-        Put::Stands { evicted }
+        Put::Stands { gone }
     }
 
     pub fn remove(&self, client: &Client) -> Option<Arc<Ban>> {
