@@ -6,6 +6,7 @@ mod cache;
 mod client;
 pub mod command;
 mod health;
+mod look;
 mod metrics;
 mod purge;
 mod quarantine;
@@ -63,7 +64,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 11] = [
+const ENDPOINTS: [Endpoint; 12] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -81,6 +82,12 @@ const ENDPOINTS: [Endpoint; 11] = [
         path: "/cache",
         is_open: false,
         call: |admin, _| Box::pin(cache::cache(admin)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/cache/look",
+        is_open: false,
+        call: |admin, body| Box::pin(look::look(admin, body)),
     },
     Endpoint {
         method: Method::POST,

@@ -55,6 +55,7 @@ mod pages;
 pub mod partial;
 pub mod pattern;
 pub mod policy;
+pub mod popular;
 pub mod preference;
 pub mod purger;
 pub mod query;

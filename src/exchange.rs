@@ -6,7 +6,9 @@ pub mod barring;
 pub mod caching;
 pub mod compressing;
 pub mod entry;
+pub mod imagined;
 pub mod ingress;
+pub mod limiting;
 pub mod record;
 
 use std::net::IpAddr;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use self::compressing::Wish;
 use self::ingress::Admitted;
+use self::limiting::Limiting;
 use crate::client::RequestId;
 use crate::headers::cache::Told;
 use crate::plan::{Plan, Route};
@@ -35,6 +38,7 @@ pub struct Exchange {
     pub asked: Option<Asked>,
     pub route: Option<Arc<Route>>,
     pub attempt: Attempt,
+    pub limiting: Limiting,
     /// What the cache had to do with it, on a route that has a policy.
     pub cache: Option<Told>,
     /// The coding that the client would take, on a route that compresses.
@@ -115,6 +119,7 @@ impl Exchange {
             asked: None,
             route: None,
             attempt: Attempt::default(),
+            limiting: Limiting::default(),
             cache: None,
             wish: Wish::default(),
             varies: false,

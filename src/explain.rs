@@ -1,18 +1,18 @@
 //! `tollgate explain`: which route and policies a request would meet, by the code that serves it.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::cache::admission;
 use crate::cache::key::Key;
 use crate::client::client_address;
 use crate::exchange::caching::Described;
-use crate::exchange::ingress::{self, Parsed};
-use crate::exchange::{Asked, Exchange, barring, entry};
+use crate::exchange::imagined::Imagined;
+use crate::exchange::{Asked, barring, entry, ingress};
 use crate::headers::host::HostSent;
 use crate::limit::ban::{Mode, Terms};
 use crate::plan::{Action, Caching, Forward, Plan, Rewrite, Route};
@@ -37,16 +37,8 @@ pub fn explain(
     client: Option<IpAddr>,
 ) -> Result<String, ExplainError> {
     let url: Url = url.parse()?;
-    let fields = fields(&url, headers)?;
-    let parsed = Parsed {
-        version: Version::HTTP_11,
-        method,
-        authority: None,
-        target: url.target().as_bytes(),
-        headers: &fields,
-        default_port: url.default_port(),
-    };
     let mut text = String::new();
+    let fields = fields(headers)?;
     if let Some(peer) = client {
         let client = client_of(plan, peer, &fields);
         if describe_client(&mut text, plan, client) {
@@ -54,14 +46,14 @@ pub fn explain(
             return Ok(text);
         }
     }
-    let admitted = match ingress::check_parsed(&parsed, &plan.limits) {
-        Ok(admitted) => admitted,
+    let imagined = match Imagined::read(plan, method.clone(), &url, fields) {
+        Ok(imagined) => imagined,
         Err(malformed) => {
             refused(&mut text, &Refusal::Malformed(malformed));
             return Ok(text);
         }
     };
-    let asked = Asked::from(admitted);
+    let asked = imagined.asked();
     line(
         &mut text,
         "host",
@@ -71,22 +63,15 @@ pub fn explain(
     if let Some(query) = &asked.query {
         line(&mut text, "query", query);
     }
-    let dropped = ingress::unsafe_fields(&fields, plan.drop_unsafe_fields);
+    let dropped = ingress::unsafe_fields(imagined.fields(), plan.drop_unsafe_fields);
     for name in &dropped {
         line(&mut text, "drops", &format!("field {name}"));
     }
-    match entry::find(plan, &asked, method) {
+    match imagined.route() {
         Ok(route) => {
-            describe(&mut text, &route, &asked);
+            describe(&mut text, &route, asked);
             if let Some(caching) = &route.cache {
-                let mut exchange = Exchange::new(plan.clone());
-                exchange.https = url.https;
-                exchange.asked = Some(asked);
-                describe_cache(
-                    &mut text,
-                    caching,
-                    &Described::of(&exchange, method, &fields),
-                );
+                describe_cache(&mut text, caching, &imagined.described());
             }
         }
         Err(refusal) => refused(&mut text, &refusal),
@@ -271,7 +256,8 @@ fn refused(text: &mut String, refusal: &Refusal) {
     }
 }
 
-fn fields(url: &Url, headers: &[String]) -> Result<HeaderMap, ExplainError> {
+/// Request fields, each `NAME: VALUE`.
+pub(crate) fn fields(headers: &[String]) -> Result<HeaderMap, ExplainError> {
     let mut fields = HeaderMap::new();
     for header in headers {
         let invalid = || ExplainError::Header(header.clone());
@@ -280,13 +266,14 @@ fn fields(url: &Url, headers: &[String]) -> Result<HeaderMap, ExplainError> {
         let value = HeaderValue::try_from(value.trim()).map_err(|_| invalid())?;
         fields.append(name, value);
     }
-    if !fields.contains_key(HOST) {
-        let host = HeaderValue::try_from(url.authority()).expect("an authority is visible text");
-        fields.insert(HOST, host);
-    }
     Ok(fields)
 }
 
+/// One line of an explanation.
+pub(crate) fn write_line(out: &mut impl Write, what: &str, value: &str) -> fmt::Result {
+    writeln!(out, "{what:<12}{value}")
+}
+
 fn line(text: &mut String, what: &str, value: &str) {
-    writeln!(text, "{what:<12}{value}").expect("a string takes every write");
+    write_line(text, what, value).expect("a string takes every write");
 }

@@ -32,12 +32,14 @@ use crate::downstream::connection::Connection;
 use crate::exchange::attempt::{self, forwarding};
 use crate::exchange::compressing::For;
 use crate::exchange::entry::{self, Entry};
+use crate::exchange::limiting;
 use crate::exchange::record::{self, Served};
 use crate::exchange::{Exchange, ingress::Parsed};
 use crate::gateway::Gateway;
 use crate::headers::cache::Told;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::{BadResponse, Framing, Malformed, RequestHead, ResponseHead};
+use crate::limit::Phase;
 use crate::plan::Forward;
 use crate::refusal::{Answer, Refusal};
 use crate::upstream::{ConnectFailed, Failure, Origin, Protocol};
@@ -218,12 +220,22 @@ impl<'a> Lane<'a> {
     }
 
     async fn serve(&mut self) -> Ended {
-        let answered = match self.enter() {
+        let mut entered = self.enter();
+        if matches!(entered, Ok(Entry::Forward)) {
+            let (_, forward) = forwarding(&self.exchange);
+            if forward.upstream.settings().protocol != Protocol::H1 {
+                return Ended::Declined;
+            }
+        }
+        let phase = limiting::first_phase(&self.exchange, &self.request.method);
+        if entered.is_ok()
+            && let Err(refusal) = self.take(phase)
+        {
+            entered = Err(refusal);
+        }
+        let answered = match entered {
             Ok(Entry::Forward) => {
                 let (route, forward) = forwarding(&self.exchange);
-                if forward.upstream.settings().protocol != Protocol::H1 {
-                    return Ended::Declined;
-                }
                 match route.cache.clone() {
                     Some(caching) => self.cached(&forward, &caching).await,
                     None => self.forward(&forward).await,
@@ -266,6 +278,12 @@ impl<'a> Lane<'a> {
         let entry = entry::enter(&parsed, self.downstream, &mut self.exchange)?;
         self.shed();
         Ok(entry)
+    }
+
+    /// Takes what the request costs of the limits of its route.
+    fn take(&mut self, phase: Phase) -> Result<(), Refusal> {
+        let Request { method, fields, .. } = &self.request;
+        limiting::take(&mut self.exchange, method, fields, phase)
     }
 
     /// Takes from the request what goes no further.
@@ -395,6 +413,9 @@ impl<'a> Lane<'a> {
             self.client.keep_no_longer();
         }
         self.exchange.status = head.status().as_u16();
+        limiting::learn(&mut self.exchange, |name| {
+            head.values(name).next().and_then(limiting::cost)
+        });
         let begun = self.client.head(head, &self.request.method, &self.exchange);
         self.taken(begun)
     }

@@ -17,10 +17,14 @@ use crate::cache::purger::Purger;
 use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, barring, entry, record};
+use crate::limit::{self, local::Moment};
 use crate::plan::Plan;
 use crate::redis::Redis;
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
+
+/// In how many turns all clients of limits are looked at.
+const CLEANING_TURNS: u32 = 300;
 
 /// One gateway, shared by its connections and both lanes.
 pub struct Gateway {
@@ -131,6 +135,18 @@ impl Gateway {
         loop {
             let now = every.tick().await;
             self.plan().bans.tidy(now.into_std());
+        }
+    }
+
+    /// Forgets, all the time a few, the clients of limits of whom nothing need be remembered.
+    pub async fn clean_limits(self: Arc<Self>) {
+        let mut every = tokio::time::interval(limit::CLEANED_EVERY / CLEANING_TURNS);
+        for turn in 0.. {
+            every.tick().await;
+            for rule in self.plan().rules.values() {
+                rule.live
+                    .clean(turn, CLEANING_TURNS as usize, Moment::now());
+            }
         }
     }
 

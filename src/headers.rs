@@ -5,6 +5,7 @@ pub mod cache;
 pub mod encoding;
 pub mod forwarded;
 pub mod host;
+pub mod limit;
 pub mod names;
 pub mod policy;
 pub mod security;

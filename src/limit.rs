@@ -1,4 +1,425 @@
-//! What a client may do, and what becomes of one that does more. Knows addresses, times and counts; knows nothing of
-//! requests, routes or plans.
+//! Throttling: who may use how much. A rule is quotas and a key; a request takes what it costs of every quota of every
+//! rule of its route, or of none.
+//!
+//! It answers with values: how a client stands, or by what it is held back. What becomes of that, `headers::limit` and
+//! `refusal` know.
 
 pub mod ban;
+pub mod bucket;
+pub mod calendar;
+pub mod key;
+pub mod local;
+pub mod quota;
+pub mod table;
+pub mod tally;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
+
+use self::key::{Asker, Digest, Key, Prefixes, Secret};
+use self::local::{Exceeded, Local, Meter, Moment, Standing};
+use self::quota::{Quota, Unit};
+use self::tally::Tally;
+use crate::client::Networks;
+use crate::target::PathPrefix;
+use crate::word::choice;
+
+choice! {
+    /// What is done with a request that a quota does not allow.
+    pub enum Mode: "mode of a limit" {
+        /// It is refused.
+        Enforce = "enforce",
+        /// It is counted and let through.
+        Shadow = "shadow",
+    }
+
+    /// The fields by which clients are told how they stand.
+    pub enum Fields: "form of rate limit fields" {
+        /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11.
+        Draft11 = "draft-11",
+        /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+        XRateLimit = "x-ratelimit",
+        Off = "off",
+    }
+}
+
+/// One limit, as a plan has it.
+#[derive(Debug)]
+pub struct Rule {
+    pub name: Box<str>,
+    pub key: Key,
+    pub prefixes: Prefixes,
+    /// From 1 on; what each is called towards clients.
+    pub meters: Box<[(Meter, Box<str>)]>,
+    pub cost: Cost,
+    pub mode: Mode,
+    /// Of a refusal.
+    pub status: StatusCode,
+    pub fields: Fields,
+    pub exempt: Exempt,
+    pub secret: Secret,
+    pub live: Arc<Live>,
+}
+
+/// What of a rule lives on from plan to plan: what has been used.
+pub struct Live {
+    local: Local,
+    /// New names that each address may still bring.
+    names: Local,
+    /// For how many clients there is room.
+    pub clients: usize,
+    pub tally: Tally,
+}
+
+/// What a request takes.
+#[derive(Debug)]
+pub struct Cost {
+    /// Of requests that nothing else is said of; 0 is free.
+    pub each: u64,
+    /// The first that fits counts.
+    pub special: Box<[SpecialCost]>,
+    /// What a request takes that is answered from the cache, if that is something else.
+    pub cache_hit: Option<u64>,
+    /// The field of a response in which the application says what the request has cost in all.
+    pub said_in: Option<HeaderName>,
+}
+
+/// What some requests take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialCost {
+    pub method: Option<Method>,
+    pub path: Option<PathPrefix>,
+    pub tokens: u64,
+}
+
+/// Whose requests are not counted.
+#[derive(Debug, Default)]
+pub struct Exempt {
+    pub clients: Networks,
+    pub paths: Box<[PathPrefix]>,
+    /// A request with one of these fields and values.
+    pub fields: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// What one request has taken so far, and how its client stands by that.
+#[derive(Debug, Default)]
+pub struct Taken(SmallVec<[Charge; 2]>);
+
+/// Of one quota. `rule` and `meter` are places in the rules of the route, and in the rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    rule: u16,
+    meter: u16,
+    client: Digest,
+    cost: u64,
+    /// After it; `None` if nothing was there to be taken, and nobody minds.
+    standing: Standing,
+    is_taken: bool,
+}
+
+/// What a rule holds a request back by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// What the quota is called towards clients.
+    pub policy: Box<str>,
+    pub status: StatusCode,
+    /// Until it is worth coming back; not less than what is told of the quota.
+    pub retry_after: Duration,
+}
+
+/// The moment in a request at which rules are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has a route that stores nothing for it: all rules.
+    Whole,
+    /// It has a route that may have an answer stored: the rules for which that makes no difference.
+    Entry,
+    /// It is answered from the cache: the others.
+    Hit,
+    /// The application is asked: the others.
+    Origin,
+}
+
+/// How long it takes until everybody was looked at who may be forgotten.
+pub const CLEANED_EVERY: Duration = Duration::from_secs(30);
+
+/// How many new names an address may bring, if clients choose their names by themselves.
+const NEW_NAMES: &str = "100 per minute";
+
+impl Live {
+    /// For `clients` of a rule with so many `quotas`.
+    pub fn new(clients: usize, quotas: usize, zero: Instant) -> Self {
+        Self {
+            local: Local::new(clients.saturating_mul(quotas.max(1)), zero),
+            names: Local::new(clients, zero),
+            clients,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Forgets what need not be remembered of a `share` of the clients, `turn` by turn another one.
+    pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
+        for table in [&self.local, &self.names] {
+            let each = table.pieces().div_ceil(turns);
+            for piece in 0..each {
+                table.clean(turn.wrapping_mul(each).wrapping_add(piece), now);
+            }
+        }
+    }
+
+    /// Buckets that are remembered.
+    pub fn buckets(&self) -> usize {
+        self.local.len()
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Live")
+    }
+}
+
+impl Rule {
+    /// Whether what a request takes is known only when the cache has been asked.
+    fn awaits_cache(&self) -> bool {
+        self.cost.cache_hit.is_some()
+    }
+
+    fn is_asked(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Whole => true,
+            Phase::Entry => !self.awaits_cache(),
+            Phase::Hit | Phase::Origin => self.awaits_cache(),
+        }
+    }
+
+    /// What `request` takes at this phase.
+    fn cost_of(&self, method: &Method, path: &str, phase: Phase) -> u64 {
+        match (phase, self.cost.cache_hit) {
+            (Phase::Hit, Some(cost)) => cost,
+            _ => self.cost.of(method, path),
+        }
+    }
+
+    /// Who is counted for this request.
+    ///
+    /// A name that clients choose by themselves is theirs as long as their address has not brought too many new ones;
+    /// then the address counts: nobody gets a fresh bucket for the asking, nor fills the memory of others.
+    fn client(&self, asker: &Asker<'_>, now: Moment) -> Digest {
+        let counted = self.key.of(asker, self.prefixes, &self.secret);
+        if !counted.is_claimed || self.live.local.knows(counted.digest) {
+            return counted.digest;
+        }
+        let address = self.address(asker);
+        let budget = new_names();
+        match self.live.names.take(address, budget, 1, now) {
+            Ok(_) => counted.digest,
+            Err(_) => address,
+        }
+    }
+
+    fn address(&self, asker: &Asker<'_>) -> Digest {
+        let by_address = key::client_ip();
+        by_address.of(asker, self.prefixes, &self.secret).digest
+    }
+}
+
+/// How many new names an address may bring.
+fn new_names() -> &'static Meter {
+    static METER: std::sync::LazyLock<Meter> = std::sync::LazyLock::new(|| {
+        let quota: Quota = NEW_NAMES.parse().expect("it is a quota");
+        Meter::new(quota, &jiff::tz::TimeZone::UTC)
+    });
+    &METER
+}
+
+impl Cost {
+    fn of(&self, method: &Method, path: &str) -> u64 {
+        let fits = |special: &&SpecialCost| {
+            special.method.as_ref().is_none_or(|one| one == method)
+                && special.path.as_ref().is_none_or(|one| one.matches(path))
+        };
+        let special = self.special.iter().find(fits);
+        special.map_or(self.each, |special| special.tokens)
+    }
+}
+
+impl Exempt {
+    fn has(&self, asker: &Asker<'_>) -> bool {
+        (!self.clients.is_empty() && self.clients.contains(asker.client))
+            || self.paths.iter().any(|path| path.matches(asker.path))
+            || self.fields.iter().any(|(name, value)| {
+                let values = asker.fields.get_all(name).iter();
+                values.fold(false, |found, one| {
+                    found | equal(one.as_bytes(), value.as_bytes())
+                })
+            })
+    }
+}
+
+/// In the same time whatever differs: one of them may be a secret.
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    blake3::hash(one) == blake3::hash(other)
+}
+
+impl Taken {
+    /// Takes what a request costs of all `rules` that are asked at this `phase`; or of none, and then it was one too
+    /// many for the one that is told. What it had taken at an earlier phase it gives back then too.
+    pub fn take(
+        &mut self,
+        rules: &[Arc<Rule>],
+        asker: &Asker<'_>,
+        method: &Method,
+        phase: Phase,
+        now: Moment,
+    ) -> Result<(), Limited> {
+        for (place, rule) in rules.iter().enumerate() {
+            if !rule.is_asked(phase) {
+                continue;
+            }
+            if rule.exempt.has(asker) {
+                rule.live.tally.exempt();
+                continue;
+            }
+            let cost = rule.cost_of(method, asker.path, phase);
+            let client = rule.client(asker, now);
+            if let Err(limited) = self.take_of(rule, place, client, cost, now) {
+                rule.live.tally.refuse(rule.mode);
+                if rule.mode == Mode::Enforce {
+                    self.give_back(rules, now);
+                    return Err(limited);
+                }
+            } else {
+                rule.live.tally.admit();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes `cost` of every quota of a rule, or of none of them.
+    fn take_of(
+        &mut self,
+        rule: &Rule,
+        place: usize,
+        client: Digest,
+        cost: u64,
+        now: Moment,
+    ) -> Result<(), Limited> {
+        let before = self.0.len();
+        for (number, (meter, policy)) in rule.meters.iter().enumerate() {
+            let client = rule.secret.with(client, number);
+            let cost = match meter.quota.unit {
+                Unit::Requests => cost.min(meter.most()),
+                // Bytes are known when they have been sent: until then that there are some is enough.
+                Unit::Bytes => u64::from(cost > 0),
+            };
+            let taken = rule.live.local.take(client, meter, cost, now);
+            let (standing, is_taken) = match taken {
+                Ok(standing) => (standing, true),
+                Err(Exceeded { standing, .. }) => (standing, false),
+            };
+            self.0.push(Charge {
+                rule: place as u16,
+                meter: number as u16,
+                client,
+                cost,
+                standing,
+                is_taken,
+            });
+            if let Err(Exceeded { wait, .. }) = taken {
+                for charge in &mut self.0[before..] {
+                    charge.give_back(rule, now);
+                }
+                return Err(Limited {
+                    policy: policy.clone(),
+                    status: rule.status,
+                    retry_after: jittered(wait, client, now),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back everything that was taken; how the client stands is remembered.
+    fn give_back(&mut self, rules: &[Arc<Rule>], now: Moment) {
+        for charge in &mut self.0 {
+            charge.give_back(&rules[usize::from(charge.rule)], now);
+        }
+    }
+
+    /// Takes what turned out to be the cost when the answer was there: `said` by the application, and `bytes` of its
+    /// bodies.
+    pub fn settle(&self, rules: &[Arc<Rule>], said: Option<u64>, bytes: u64, now: Moment) {
+        for charge in self.0.iter().filter(|charge| charge.is_taken) {
+            let rule = &rules[usize::from(charge.rule)];
+            let (meter, _) = &rule.meters[usize::from(charge.meter)];
+            let cost = match meter.quota.unit {
+                Unit::Bytes if charge.cost > 0 => bytes,
+                Unit::Bytes => continue,
+                Unit::Requests => match said.filter(|_| rule.cost.said_in.is_some()) {
+                    Some(said) => said,
+                    None => continue,
+                },
+            };
+            let local = &rule.live.local;
+            if cost > charge.cost {
+                local.debit(charge.client, meter, cost - charge.cost, now);
+            } else if cost < charge.cost {
+                local.give_back(charge.client, meter, charge.cost - cost, now);
+            }
+        }
+    }
+
+    /// How the client stands with every quota it met, as rules whose mode is to refuse count: the form of the fields,
+    /// the quota, what it is called, the standing.
+    pub fn standings<'a>(
+        &'a self,
+        rules: &'a [Arc<Rule>],
+    ) -> impl Iterator<Item = Stood<'a>> + Clone {
+        self.0.iter().filter_map(|charge| {
+            let rule = &rules[usize::from(charge.rule)];
+            let (meter, policy) = &rule.meters[usize::from(charge.meter)];
+            (rule.mode == Mode::Enforce).then_some(Stood {
+                fields: rule.fields,
+                quota: meter.quota,
+                policy,
+                standing: charge.standing,
+            })
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// How a client stands with one quota.
+#[derive(Clone, Copy, Debug)]
+pub struct Stood<'a> {
+    pub fields: Fields,
+    pub quota: Quota,
+    pub policy: &'a str,
+    pub standing: Standing,
+}
+
+impl Charge {
+    fn give_back(&mut self, rule: &Rule, now: Moment) {
+        if std::mem::take(&mut self.is_taken) {
+            let (meter, _) = &rule.meters[usize::from(self.meter)];
+            rule.live
+                .local
+                .give_back(self.client, meter, self.cost, now);
+        }
+    }
+}
+
+/// Up to a tenth longer, each time another part of it: those who were refused together do not come back together.
+fn jittered(wait: Duration, client: Digest, now: Moment) -> Duration {
+    let nanos = now.system.duration_since(std::time::UNIX_EPOCH);
+    let nanos = nanos.map_or(0, |since| u64::from(since.subsec_nanos()));
+    let parts = (client.0[0] ^ nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56;
+    wait + wait / 10 * parts as u32 / 255
+}

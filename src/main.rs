@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::admin::command::{
-    self, BanOptions, BansOptions, CommandError, PurgeOptions, UnbanOptions, WarmOptions,
+    self, BanOptions, BansOptions, CommandError, LookOptions, PurgeOptions, UnbanOptions,
+    WarmOptions,
 };
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
@@ -85,6 +86,8 @@ enum Command {
         /// The address that it comes from.
         #[arg(long, value_name = "ADDRESS")]
         client: Option<IpAddr>,
+        #[command(flatten)]
+        gateway: LookOptions,
     },
     /// Change what the running gateway has stored.
     Cache {
@@ -199,10 +202,15 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             url,
             headers,
             client,
+            gateway,
         } => {
-            let plan = server::check(&Source::File(file.config))?.plan;
+            let plan = server::check(&Source::File(file.config.clone()))?.plan;
             let plan = Arc::new(plan);
             say(&explain::explain(&plan, &method, &url, &headers, client)?)?;
+            if gateway.running {
+                let looked = command::look(gateway, file.config, &method, url, headers)?;
+                say(&format!("\nin the running gateway\n{looked}"))?;
+            }
         }
         Command::Cache { command } => match command {
             CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,

@@ -10,6 +10,7 @@ mod clients;
 mod compile;
 mod compression;
 mod kinds;
+mod limits;
 mod redis;
 mod routes;
 mod upstreams;
@@ -31,10 +32,13 @@ use crate::compression::Compression;
 use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
+use crate::limit::Rule;
 use crate::limit::ban::Bans;
+use crate::limit::key::Secret;
 use crate::refusal::Pages;
+use crate::route::Routes;
 use crate::route::rewrite::{self, Template};
-use crate::route::{PathPrefix, Routes};
+use crate::target::PathPrefix;
 use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Transport, Upstream};
 
@@ -71,6 +75,10 @@ pub struct Plan {
     pub caches: bool,
     /// How the requests of each route that stores responses were answered, by its name.
     pub counters: BTreeMap<Box<str>, Arc<Counters>>,
+    /// Limits by name.
+    pub rules: BTreeMap<Box<str>, Arc<Rule>>,
+    /// What the names of their clients are hashed with.
+    pub limit_secret: Secret,
     /// What is asked for before visitors come.
     pub warm: Option<Arc<WarmUp>>,
     /// Who is asked for the names of backends.
@@ -119,6 +127,8 @@ pub struct Route {
     pub access: AccessPolicy,
     /// What is stored of its responses; `None` is nothing.
     pub cache: Option<Arc<Caching>>,
+    /// What its requests are counted by, in this order.
+    pub limits: Box<[Arc<Rule>]>,
     /// How its responses are compressed; `None` is not at all.
     pub compression: Option<Arc<Compression>>,
 }

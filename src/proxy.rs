@@ -29,9 +29,10 @@ use crate::downstream::Downstream;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::ingress::Parsed;
 use crate::exchange::record::{self, Served};
-use crate::exchange::{Exchange, attempt as decide, caching};
+use crate::exchange::{Exchange, attempt as decide, caching, limiting};
 use crate::gateway::Gateway;
 use crate::headers::policy::OnWire;
+use crate::limit::Phase;
 use crate::refusal::{Answer, Refusal};
 use crate::upstream::Connector;
 
@@ -103,7 +104,13 @@ impl ProxyHttp for FullLane {
         if self.0.is_draining() {
             session.set_keepalive(None);
         }
-        let answer = match enter(session, exchange) {
+        let mut entered = enter(session, exchange);
+        if entered.is_ok() && !matches!(entered, Ok(Entry::Purge(_))) {
+            let request = session.req_header();
+            let taken = limiting::take(exchange, &request.method, &request.headers, Phase::Whole);
+            entered = taken.and(entered);
+        }
+        let answer = match entered {
             Ok(Entry::Forward) => return Ok(false),
             Ok(Entry::Answer(mut answer)) => {
                 entry::dress(exchange, &mut answer.head);
@@ -245,6 +252,10 @@ impl ProxyHttp for FullLane {
             .set_close_on_response_before_downstream_finish(!interim);
         if !interim {
             exchange.status = response.status.as_u16();
+            limiting::learn(exchange, |name| {
+                let value = response.headers.get(name)?;
+                limiting::cost(value.as_bytes())
+            });
             attempt::frame_for_client(session, response);
             encoding::begin(session, response, exchange)?;
             if session.is_http2() {

@@ -12,6 +12,7 @@ use http::StatusCode;
 pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
 use crate::http1::Malformed;
+use crate::limit::Limited;
 use crate::limit::ban::Answer as BanAnswer;
 
 /// Why a request is not answered by the application.
@@ -46,9 +47,8 @@ pub enum Refusal {
     Misdirected,
     /// This client holds as many connections as it may.
     TooManyConnections,
-    TooManyRequests {
-        retry_after: Duration,
-    },
+    /// A quota is used up.
+    Limited(Limited),
     /// No backend took the connection.
     UpstreamConnect,
     /// The response broke the rules of HTTP.
@@ -113,11 +113,14 @@ impl Refusal {
                 "too_many_connections",
                 "too many connections from this address",
             ),
-            Self::TooManyRequests { .. } => (
-                S::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                "too many requests in a short time",
-            ),
+            Self::Limited(limited) => {
+                let detail = format!(
+                    "the quota {:?} is used up; come back in {} s",
+                    limited.policy,
+                    whole_seconds(limited.retry_after)
+                );
+                return (limited.status, "too_many_requests", detail.into());
+            }
             Self::UpstreamConnect => (
                 S::BAD_GATEWAY,
                 "upstream_connect",
@@ -222,6 +225,11 @@ impl Refusal {
     }
 }
 
+/// Rounded up: a client that comes back in time must not be early.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,9 +246,11 @@ mod tests {
             answer: BanAnswer::TooManyRequests,
             left: Duration::from_millis(1500),
         };
-        let too_many = Refusal::TooManyRequests {
+        let too_many = Refusal::Limited(Limited {
+            policy: "api".into(),
+            status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::from_millis(1500),
-        };
+        });
         vec![
             (Refusal::Forbidden, 403, "forbidden", true),
             (Refusal::Denied, 403, "denied", true),

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 
 use http::Method;
 
-pub use pattern::{BadHostPattern, BadPathPrefix, HostPattern, PathPrefix};
+pub use pattern::{BadHostPattern, HostPattern};
+
+use crate::target::PathPrefix;
 
 /// What a route answers for, and what it is.
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ use crate::reload::{self, Reloader};
 use crate::telemetry::{self, Log};
 use crate::upgrade::{self, Inheritance, Invocation};
 use crate::upstream::Connector;
-use crate::warm::Warmer;
+use crate::warm::{Warmer, popular};
 
 /// How long the start waits for the names of backends to be looked up. A name that takes longer
 /// does not block it: its upstream has no backends until then.
@@ -233,6 +233,7 @@ async fn serve(
     let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
     tokio::spawn(gateway.clone().tidy_bans());
+    tokio::spawn(gateway.clone().clean_limits());
     // Before anybody can purge through us.
     let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     let proxy = proxy::build(gateway.clone(), Connector);
@@ -301,6 +302,7 @@ async fn serve(
     banner::log_ready(&config, &plan, &listeners);
 
     tokio::spawn(warmer.keep_to_plan());
+    let remembering = tokio::spawn(popular::keep(gateway.clone()));
     let mut reloader = Reloader::new(source, config, gateway.clone(), log.clone());
     let handed_over = loop {
         match signals.next(&mut reloader).await {
@@ -335,6 +337,12 @@ async fn serve(
     };
 
     gateway.begin_draining();
+    remembering.abort();
+    // While connections drain: a process that is not given the time for that has remembered all the same.
+    let remembered = {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { popular::remember(&gateway).await })
+    };
     // Nobody listens to this only when every listener and connection has ended already.
     let _ = shutdown.send(true);
     drop(ending);
@@ -357,6 +365,9 @@ async fn serve(
     }
     if let Some(shared) = gateway.shared_cache() {
         shared.written(LAST_WRITES).await;
+    }
+    if tokio::time::timeout(LAST_WRITES, remembered).await.is_err() {
+        tracing::warn!("the most-hit pages are not remembered: Redis is too slow");
     }
     gateway.purger().leave().await;
     tracing::info!("ended");

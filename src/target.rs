@@ -5,9 +5,11 @@
 
 pub mod host;
 pub mod path;
+pub mod prefix;
 mod segment;
 pub mod url;
 
 pub use host::{Authority, BadHost, Host};
 pub use path::{BadPath, PathParameters, PathRules, Target};
+pub use prefix::{BadPathPrefix, PathPrefix};
 pub use url::{BadUrl, Url};

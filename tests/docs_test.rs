@@ -9,6 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use tollgate::http1::bad_response::BadResponse;
 use tollgate::http1::malformed::Malformed;
+use tollgate::limit::Limited;
 use tollgate::limit::ban::Answer;
 use tollgate::refusal::Refusal;
 use tollgate::target::{BadHost, BadPath};
@@ -241,7 +242,7 @@ fn refusals() -> Vec<Refusal> {
         | Refusal::BodyTooLarge { .. }
         | Refusal::Misdirected
         | Refusal::TooManyConnections
-        | Refusal::TooManyRequests { .. }
+        | Refusal::Limited(_)
         | Refusal::UpstreamConnect
         | Refusal::UpstreamProtocol
         | Refusal::UpstreamReset
@@ -271,9 +272,11 @@ fn refusals() -> Vec<Refusal> {
         Refusal::BodyTooLarge { limit: 0 },
         Refusal::Misdirected,
         Refusal::TooManyConnections,
-        Refusal::TooManyRequests {
+        Refusal::Limited(Limited {
+            policy: "api".into(),
+            status: http::StatusCode::TOO_MANY_REQUESTS,
             retry_after: Duration::ZERO,
-        },
+        }),
         Refusal::UpstreamConnect,
         Refusal::UpstreamProtocol,
         Refusal::UpstreamReset,

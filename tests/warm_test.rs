@@ -5,10 +5,12 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::cache_test::Gate;
+use crate::cache_test::{Gate, ask};
 use crate::harness::client::get;
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::origin::{Origin, Reply};
+use crate::harness::process::Signal;
+use crate::harness::redis::RedisServer;
 
 /// A gateway that warms its cache by these lines of `[cache.warm]`.
 fn gateway(origin: &Origin, warm: &str) -> Gateway {
@@ -162,4 +164,146 @@ fn one_warm_up_is_under_way_at_a_time() {
     assert_eq!(first.0, Some(0), "{}", first.1);
     assert_eq!(second.0, Some(1), "{}", second.1);
     assert!(second.1.contains("a warm-up is under way"), "{}", second.1);
+}
+
+/// A gateway that remembers pages in this Redis and asks for as many at its start.
+fn remembering(origin: &Origin, redis: &RedisServer, policy: &str, warm: &str) -> Gateway {
+    Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        [redis]
+        nodes = ["{}"]
+        deadline = "1s"
+        [cache.policy.pages]
+        redis = false
+        {policy}
+        [admin]
+        listen = "127.0.0.1:0"
+        token = "a-token-of-the-test"
+        [cache.warm]
+        concurrency = 1
+        {warm}
+        [upstream.app]
+        backends = ["{}"]
+        [[route]]
+        upstream = "app"
+        cache = "pages"
+        "#,
+        redis.url(),
+        origin.address()
+    ))
+}
+
+/// Ends it in peace.
+fn end(mut gateway: Gateway) {
+    gateway.signal(Signal::Terminate);
+    assert!(gateway.wait_for_exit().success());
+}
+
+/// The targets of the requests from this one on.
+fn targets(origin: &Origin, from: usize) -> Vec<String> {
+    let received = origin.received();
+    let heads = received[from..].iter().map(|request| request.head_text());
+    let target = |head: String| head.split(' ').nth(1).unwrap_or_default().to_owned();
+    heads.map(target).collect()
+}
+
+fn visit(gateway: &Gateway, path: &str, fields: &str, times: usize) {
+    for _ in 0..times {
+        ask(gateway, "GET", path, fields);
+    }
+}
+
+#[test]
+fn the_most_hit_pages_of_the_last_run_are_stored_before_the_first_visitor_comes() {
+    let redis = RedisServer::start();
+    let origin = Origin::with(|request| page(request.head_text().lines().next().unwrap_or("")));
+    let first = remembering(&origin, &redis, "", "popular = 3");
+    wait_for_end(&first);
+    for (path, hits) in [
+        ("/rare", 1),
+        ("/a?x=1&utm_source=mail", 3),
+        ("/best", 9),
+        ("/b", 5),
+    ] {
+        visit(&first, path, "", 1 + hits);
+    }
+    // Nobody in particular is to be found there, and nothing that a key has beside the URL.
+    visit(&first, "/mine", "Cookie: sessionid=1\r\n", 20);
+    end(first);
+    let asked = origin.received().len();
+    let second = remembering(&origin, &redis, "", "popular = 3");
+    wait_for_end(&second);
+    assert_eq!(targets(&origin, asked), ["/best", "/b", "/a?x=1"]);
+    let hit = ask(&second, "GET", "/best", "");
+    assert_eq!(hit.field("x-cache"), Some("HIT"));
+    let (code, text) = command(&second, &["--popular", "2"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("2 of 2 pages were given, 2 of them"),
+        "{text}"
+    );
+    // What it has asked itself is no reason to ask again.
+    visit(&second, "/late", "", 1 + 2);
+    end(second);
+    let remembered: Vec<String> = redis.command(&["ZREVRANGE", "tollgate:popular", "0", "-1"]);
+    let pages = ["/best", "/b", "/a?x=1"].map(|path| format!("http://a.example{path}"));
+    assert_eq!(remembered, pages);
+    let life: i64 = redis.command(&["TTL", "tollgate:popular"]);
+    assert!((1..=7 * 24 * 3600).contains(&life), "{life}");
+}
+
+#[test]
+fn a_page_that_is_stored_by_a_cookie_or_a_header_is_not_remembered() {
+    let redis = RedisServer::start();
+    let origin = Origin::with(|_| page("page"));
+    let policy = "key_cookies = [\"country\"]\nkey_headers = [\"X-Device\"]";
+    let gateway = remembering(&origin, &redis, policy, "popular = 10");
+    for fields in ["Cookie: country=de\r\n", "X-Device: phone\r\n"] {
+        visit(&gateway, "/chosen", fields, 5);
+    }
+    visit(&gateway, "/plain", "", 2);
+    end(gateway);
+    let remembered: Vec<String> = redis.command(&["ZREVRANGE", "tollgate:popular", "0", "-1"]);
+    assert_eq!(remembered, ["http://a.example/plain"]);
+}
+
+#[test]
+fn the_hits_of_all_gateways_count_and_what_was_asked_for_long_ago_fades() {
+    let redis = RedisServer::start();
+    let origin = Origin::with(|_| page("page"));
+    let gateways = [(); 2].map(|()| remembering(&origin, &redis, "", "popular = 2"));
+    // Four half-lives ago, of 20 hits, and one that is forgotten.
+    let now: Vec<String> = redis.command(&["TIME"]);
+    let now: f64 = now[0].parse().expect("seconds");
+    for (hits, ago, path) in [(20.0, 4.0, "old"), (20.0, 13.0, "forgotten")] {
+        let score = now / (6.0 * 3600.0) + f64::log2(hits) - ago;
+        let url = format!("http://a.example/{path}");
+        redis.command::<()>(&["ZADD", "tollgate:popular", &score.to_string(), &url]);
+    }
+    for (gateway, own) in gateways.iter().zip(["/one", "/other"]) {
+        visit(gateway, "/both", "", 1 + 3);
+        visit(gateway, own, "", 1 + 4);
+    }
+    let [one, other] = gateways;
+    end(one);
+    let of = |path: &str| format!("http://a.example{path}");
+    let remembered =
+        || -> Vec<String> { redis.command(&["ZREVRANGE", "tollgate:popular", "0", "-1"]) };
+    assert_eq!(remembered(), [of("/one"), of("/both")]);
+    end(other);
+    assert_eq!(remembered()[0], of("/both"), "3 and 3 are more than 4");
+}
+
+#[test]
+fn a_gateway_whose_redis_is_away_warms_what_it_is_told_to() {
+    let redis = RedisServer::start();
+    let origin = Origin::with(|_| page("page"));
+    redis.pause();
+    let warm = "popular = 3\nurls = [\"http://a.example/named\"]";
+    let gateway = remembering(&origin, &redis, "", warm);
+    let record = wait_for_end(&gateway);
+    assert!(record.contains("\"done\":1"), "{record}");
+    redis.resume();
 }

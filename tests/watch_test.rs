@@ -51,6 +51,11 @@ fn a_miss_and_three_hits_are_counted_as_such() {
     assert_eq!(seen["all"]["answers"]["origin"]["miss"], 1, "{seen}");
     assert_eq!(seen["all"]["hit_ratio_by_minutes"]["5"], 0.75, "{seen}");
     assert_eq!(seen["memory"]["keys"], 1, "{seen}");
+    assert_eq!(
+        seen["memory"]["capacity"],
+        256 << 20,
+        "as configured: {seen}"
+    );
     assert_eq!(seen["redis"], json!(null));
     let routes = seen["routes"].as_object().expect("routes");
     assert!(routes.values().any(|route| *route == seen["all"]), "{seen}");
@@ -95,4 +100,51 @@ fn the_end_of_redis_is_seen_and_the_gateway_stays_healthy() {
     wait_for("its end", || says("\"redis\":\"away: "));
     assert_eq!(health().status(), 200);
     assert!(opened(&gateway, "/metrics").contains("\ntollgate_redis_up 0\n"));
+}
+
+#[test]
+fn a_redis_that_refuses_writes_is_up_and_said_to_refuse_them() {
+    let redis = RedisServer::start();
+    let settings = format!("[redis]\nnodes = [\"{}\"]", redis.url());
+    let (_origin, gateway) = watched(&settings);
+    let says = |line: &str| opened(&gateway, "/metrics").contains(line).then_some(());
+    wait_for("Redis", || says("\ntollgate_redis_takes_writes 1\n"));
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    get(&gateway, "/");
+    wait_for("the refusal", || says("\ntollgate_redis_takes_writes 0\n"));
+    assert!(says("\ntollgate_redis_up 1\n").is_some());
+    let health = look(&gateway, "/health", "").text();
+    assert!(
+        health.contains("takes no writes: out-of-memory"),
+        "{health}"
+    );
+}
+
+#[test]
+fn what_waits_to_be_written_to_redis_is_counted() {
+    let redis = RedisServer::start();
+    let settings = format!(
+        "[redis]\nnodes = [\"{}\"]\ndeadline = \"10ms\"",
+        redis.url()
+    );
+    let (_origin, gateway) = watched(&settings);
+    let queued = || cache(&gateway)["shared"]["queued"].clone();
+    let says = |line: &str| opened(&gateway, "/metrics").contains(line).then_some(());
+    wait_for("Redis", || {
+        let answer = look(&gateway, "/health", "").text();
+        answer.contains("\"redis\":\"up\"").then_some(())
+    });
+    assert_eq!(queued(), json!({ "writes": 0, "bytes": 0 }));
+    redis.pause();
+    get(&gateway, "/");
+    wait_for("a write that waits", || {
+        says("\ntollgate_redis_cache_queued_writes 1\n").and_then(|()| {
+            let bytes = queued()["bytes"].as_u64();
+            (bytes > Some(0)).then_some(())
+        })
+    });
+    redis.resume();
+    wait_for("the end of the queue", || {
+        (queued()["writes"] == 0).then_some(())
+    });
 }

@@ -106,5 +106,6 @@ fn shared(shared: &SharedCache) -> Json {
         "odd": counts.odd,
         "written": counts.written,
         "dropped": counts.dropped,
+        "queued": { "writes": counts.queued, "bytes": counts.queued_bytes },
     })
 }

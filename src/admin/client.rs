@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::ban::{BanOrder, Lifted, ToldBan, ToldBans, UnbanOrder};
+use super::look::{LookOrder, Looked};
 use super::warm::WarmOrder;
 use crate::cache::purger::Purged;
 use crate::listen::ListenAddress;
@@ -62,6 +63,11 @@ struct Refused {
 /// Has a running gateway purge, and waits for what becomes of it.
 pub fn purge(admin: &AdminSettings, order: &Order) -> Result<Purged, ClientError> {
     call(admin, Request::post("/cache/purge"), body_of(order))
+}
+
+/// What a running gateway makes of a request, and what stands there for it.
+pub(super) fn look(admin: &AdminSettings, order: &LookOrder) -> Result<Looked, ClientError> {
+    call(admin, Request::post("/cache/look"), body_of(order))
 }
 
 /// Has a running gateway begin a warm-up.

@@ -1,6 +1,8 @@
-//! `tollgate cache` and `tollgate limit`: an order on the command line, and what the running gateway makes of it.
+//! `tollgate cache`, `tollgate limit`, `tollgate explain --running`: an order on the command line, and what the running
+//! gateway makes of it.
 
 mod ban;
+mod look;
 mod warm;
 
 use std::fs;
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use self::ban::{BanOptions, BansOptions, UnbanOptions, ban, bans, unban};
+pub use self::look::{LookOptions, look};
 pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};
 use crate::cache::purger::Purged;

@@ -14,6 +14,7 @@ pub(super) async fn metrics(admin: &Admin) -> Reply {
     let gateway = &admin.gateway;
     let mut page = Page::default();
     routes(&mut page, &gateway.plan());
+    limits(&mut page, &gateway.plan());
     let (keys, bytes) = gateway.memory().size();
     page.gauge("tollgate_cache_memory_keys", keys);
     page.gauge("tollgate_cache_memory_bytes", bytes);
@@ -97,9 +98,35 @@ fn bans(page: &mut Page, plan: &Plan) {
     page.sample("tollgate_denied_total", &[], plan.lists.denied());
 }
 
+fn limits(page: &mut Page, plan: &Plan) {
+    page.family("tollgate_limit_requests_total", "counter");
+    for (name, rule) in &plan.rules {
+        let counted = rule.live.tally.counted();
+        for (outcome, count) in [
+            ("admitted", counted.admitted),
+            ("refused", counted.refused),
+            ("shadowed", counted.shadowed),
+            ("exempted", counted.exempted),
+        ] {
+            let labels = [("limit", &**name), ("outcome", outcome)];
+            page.sample("tollgate_limit_requests_total", &labels, count);
+        }
+    }
+    page.family("tollgate_limit_buckets", "gauge");
+    for (name, rule) in &plan.rules {
+        page.sample(
+            "tollgate_limit_buckets",
+            &[("limit", &**name)],
+            rule.live.buckets(),
+        );
+    }
+}
+
 fn asked(page: &mut Page, redis: &Redis) {
     let counts = redis.counts();
     page.gauge("tollgate_redis_up", u8::from(redis.is_up()));
+    let takes_writes = u8::from(redis.takes_writes());
+    page.gauge("tollgate_redis_takes_writes", takes_writes);
     page.family("tollgate_redis_questions_total", "counter");
     page.sample("tollgate_redis_questions_total", &[], counts.questions);
     page.family("tollgate_redis_away_total", "counter");
@@ -140,6 +167,8 @@ fn shared(page: &mut Page, shared: &SharedCache) {
         let labels = [("outcome", outcome)];
         page.sample("tollgate_redis_cache_writes_total", &labels, count);
     }
+    page.gauge("tollgate_redis_cache_queued_writes", counts.queued);
+    page.gauge("tollgate_redis_cache_queued_bytes", counts.queued_bytes);
 }
 
 /// The text, version 0.0.4 of its format.

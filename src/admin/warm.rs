@@ -1,5 +1,5 @@
-//! `POST /cache/warm`: begins a run over the `urls` and `sitemaps` of the body, or without one over those
-//! of `[cache.warm]`; 202 when it has begun, 409 while another one is under way. `GET /cache/warm`: how
+//! `POST /cache/warm`: begins a run over the `urls`, `sitemaps` and `popular` pages of the body, or without one
+//! over those of `[cache.warm]`; 202 when it has begun, 409 while another one is under way. `GET /cache/warm`: how
 //! far the last run has come.
 
 use bytes::Bytes;
@@ -21,6 +21,8 @@ const MOST: usize = 10_000;
 pub(super) struct WarmOrder {
     pub urls: Vec<String>,
     pub sitemaps: Vec<String>,
+    /// So many of the pages that are hit most.
+    pub popular: usize,
 }
 
 impl WarmOrder {
@@ -31,6 +33,7 @@ impl WarmOrder {
         Ok(Visits {
             urls: parsed(&self.urls)?,
             sitemaps: parsed(&self.sitemaps)?,
+            popular: self.popular,
         })
     }
 }
@@ -44,8 +47,9 @@ pub(super) async fn start(admin: &Admin, body: Bytes) -> Reply {
         Ok(order) => order,
         Err(error) => return Reply::error(StatusCode::BAD_REQUEST, error),
     };
-    if order.urls.len() + order.sitemaps.len() > MOST {
-        let why = format!("more than {MOST} URLs at once");
+    let named = order.urls.len() + order.sitemaps.len();
+    if named.saturating_add(order.popular) > MOST {
+        let why = format!("more than {MOST} pages at once");
         return Reply::error(StatusCode::BAD_REQUEST, why);
     }
     let Some(warm_up) = admin.gateway.plan().warm.clone() else {

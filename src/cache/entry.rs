@@ -21,7 +21,7 @@ use super::partial::Part;
 use super::policy::Policy;
 use super::range::content_range;
 use super::stored::is_for_us;
-use super::tombstones::{Epoch, Tombstones, Verdict};
+use super::tombstones::{Cause, Epoch, Tombstones, Verdict};
 use crate::compression::{Coding, representation};
 use crate::http1::packed::{line, map};
 use crate::http1::{PackedHead, ResponseHead};
@@ -143,11 +143,22 @@ impl Entry {
         verdict
     }
 
-    /// Counts a hit while it is fresh. Whether it is to be fetched anew already, by the one who asks.
+    /// What purged it, if anything has: as [`Self::judge`], in words.
+    pub fn purged_by(&self, tombstones: &Tombstones, key: &Key) -> Option<Cause> {
+        let judged = self.judged.load(Ordering::Relaxed);
+        tombstones.cause(judged, key, &self.facts.tags)
+    }
+
+    /// How often it was given.
+    pub fn hits(&self) -> &Hits {
+        &self.hits
+    }
+
+    /// Whether it, being fresh, is to be fetched anew already, by the one who asks.
     pub fn is_due(&self, policy: &Policy, now: SystemTime) -> bool {
         policy.refresh_ahead.is_some_and(|ahead| {
             let freshness = &self.facts.freshness;
-            self.hits.count(&ahead, freshness, self.received(), now)
+            self.hits.renews(&ahead, freshness, self.received(), now)
         })
     }
 

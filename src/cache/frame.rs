@@ -75,6 +75,14 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// The parts whose [`bytes`](Self::bytes) these are.
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        Self {
+            digest: Digest::of(bytes),
+            bytes: bytes.into(),
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

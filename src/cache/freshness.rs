@@ -178,6 +178,16 @@ impl Freshness {
         failure.counts() && (self.is_fresh(now) || now < self.on_error)
     }
 
+    /// Until when it answers at once although it is stale.
+    pub fn while_revalidating_until(&self) -> SystemTime {
+        self.while_revalidating
+    }
+
+    /// Until when it answers in place of a failed origin.
+    pub fn on_error_until(&self) -> SystemTime {
+        self.on_error
+    }
+
     /// When no request can be given it any more without a successful question to the origin.
     pub fn usable_until(&self) -> SystemTime {
         let fresh = self.fresh_until();

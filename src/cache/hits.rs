@@ -1,5 +1,7 @@
 //! How often a response was given since it was stored or renewed, and whether that is reason enough
 //! to renew it before its end.
+//!
+//! A hit is one addition. Who wants to know which pages are asked for most looks at all entries, now and then.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,25 +17,52 @@ pub struct RefreshAhead {
     pub hits: u32,
 }
 
-/// The hits of one entry. Nobody counts where no policy asks for it.
+/// The hits of one entry.
 #[derive(Debug, Default)]
 pub struct Hits {
     given: AtomicU32,
+    /// What has been told of them; both wrap.
+    told: AtomicU32,
     is_renewed: AtomicBool,
 }
 
 impl Hits {
-    /// Counts one more. Whether this one is to have the entry, received then, fetched anew: `true` once.
-    pub fn count(
+    /// Counts one more.
+    pub fn count(&self) {
+        self.given.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn given(&self) -> u32 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    /// Those that nobody has been told of yet.
+    pub fn untold(&self) -> u32 {
+        let untold = self.given().wrapping_sub(self.told.load(Ordering::Relaxed));
+        // Who told of more than there are took some for an entry that has been replaced.
+        u32::try_from(untold.cast_signed()).unwrap_or_default()
+    }
+
+    /// So many need not be told of any more.
+    pub fn tell(&self, hits: u32) {
+        self.told.fetch_add(hits, Ordering::Relaxed);
+    }
+
+    /// So many are to be told of beside its own: those of the entry in whose place it comes.
+    pub fn inherit(&self, hits: u32) {
+        self.told.fetch_sub(hits, Ordering::Relaxed);
+    }
+
+    /// Whether a hit is to have the entry, received then, fetched anew: `true` once.
+    pub fn renews(
         &self,
         ahead: &RefreshAhead,
         freshness: &Freshness,
         received: SystemTime,
         now: SystemTime,
     ) -> bool {
-        let before = self.given.fetch_add(1, Ordering::Relaxed);
         let remaining = freshness.remaining(now);
-        if before.saturating_add(1) < ahead.hits || remaining > ahead.before {
+        if self.given() < ahead.hits || remaining > ahead.before {
             return false;
         }
         // Else a short life would be nothing but renewals.
@@ -62,7 +91,10 @@ mod tests {
     /// Which of the hits at these seconds begin a renewal.
     fn renewals(ahead: RefreshAhead, seconds: &[i64]) -> Vec<i64> {
         let (hits, freshness) = (Hits::default(), fresh_for_a_minute());
-        let begins = |second: &i64| hits.count(&ahead, &freshness, at(0), at(*second));
+        let begins = |second: &i64| {
+            hits.count();
+            hits.renews(&ahead, &freshness, at(0), at(*second))
+        };
         seconds.iter().copied().filter(begins).collect()
     }
 
@@ -75,6 +107,23 @@ mod tests {
     #[test]
     fn a_page_that_hardly_anybody_asks_for_is_not_renewed() {
         assert!(renewals(AHEAD, &[1, 55]).is_empty());
+    }
+
+    #[test]
+    fn every_hit_is_told_of_once_whatever_entry_it_was_of() {
+        let old = Hits::default();
+        (0..5).for_each(|_| old.count());
+        assert_eq!(old.untold(), 5);
+        old.tell(3);
+        let new = Hits::default();
+        new.inherit(old.untold());
+        new.count();
+        assert_eq!((new.given(), new.untold()), (1, 3));
+        new.tell(3);
+        assert_eq!(new.untold(), 0);
+        // Told of by two.
+        new.tell(3);
+        assert_eq!(new.untold(), 0);
     }
 
     #[test]

@@ -36,19 +36,58 @@ impl Key {
         Self(frame.finish())
     }
 
+    /// The key of these [`bytes`](Self::bytes).
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        Self(Framed::read(bytes))
+    }
+
     /// Where it is, for purges.
     pub fn url(&self) -> Url<'_> {
-        let part = |wanted| {
-            let mut parts = self.0.parts();
-            let found = parts.find(|(tag, _)| *tag == wanted);
-            found.map(|(_, part)| std::str::from_utf8(part).expect("it was written from text"))
-        };
         Url {
-            scheme: part(SCHEME).unwrap_or_default(),
-            host: name(part(HOST).unwrap_or_default()),
-            path: part(PATH).unwrap_or_default(),
-            query: part(QUERY),
+            scheme: self.part(SCHEME).unwrap_or_default(),
+            host: name(self.part(HOST).unwrap_or_default()),
+            path: self.part(PATH).unwrap_or_default(),
+            query: self.part(QUERY),
         }
+    }
+
+    /// The URL that visitors ask for, with its port and the normal query.
+    pub fn page(&self) -> String {
+        let part = |tag| self.part(tag).unwrap_or_default();
+        let query = self.part(QUERY).map(|query| format!("?{query}"));
+        let query = query.unwrap_or_default();
+        format!("{}://{}{}{query}", part(SCHEME), part(HOST), part(PATH))
+    }
+
+    /// As it is displayed, but for the values of headers and cookies, which may be a visitor's secret.
+    pub fn without_values(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text, false)
+            .expect("a String takes everything");
+        text
+    }
+
+    fn part(&self, wanted: u8) -> Option<&str> {
+        let mut parts = self.0.parts();
+        let found = parts.find(|(tag, _)| *tag == wanted);
+        found.map(|(_, part)| std::str::from_utf8(part).expect("it was written from text"))
+    }
+
+    fn write(&self, out: &mut impl fmt::Write, with_values: bool) -> fmt::Result {
+        for (tag, part) in self.0.parts() {
+            let part = part.escape_ascii();
+            match tag {
+                SCHEME => write!(out, "{part}://")?,
+                HOST | PATH => write!(out, "{part}")?,
+                QUERY => write!(out, "?{part}")?,
+                ROUTE => write!(out, " route={part}")?,
+                NAME | COOKIE_NAME => write!(out, " {part}")?,
+                ABSENT => {}
+                _ if with_values => write!(out, "={part}")?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Stands for the key in memory and in Redis.
@@ -83,19 +122,7 @@ pub struct Url<'a> {
 /// For humans: the URL, the route, and what else was chosen.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (tag, part) in self.0.parts() {
-            let part = part.escape_ascii();
-            match tag {
-                SCHEME => write!(f, "{part}://")?,
-                HOST | PATH => write!(f, "{part}")?,
-                QUERY => write!(f, "?{part}")?,
-                ROUTE => write!(f, " route={part}")?,
-                NAME | COOKIE_NAME => write!(f, " {part}")?,
-                ABSENT => {}
-                _ => write!(f, "={part}")?,
-            }
-        }
-        Ok(())
+        self.write(f, true)
     }
 }
 
@@ -213,5 +240,11 @@ mod tests {
             Key::of(&asked.head(), "pages", &policy).to_string(),
             "https://a.example/page?a=1 route=pages x-device=phone x-none country=de"
         );
+        let key = Key::read(Key::of(&asked.head(), "pages", &policy).bytes());
+        assert_eq!(
+            key.without_values(),
+            "https://a.example/page?a=1 route=pages x-device x-none country"
+        );
+        assert_eq!(key.page(), "https://a.example/page?a=1");
     }
 }

@@ -108,42 +108,22 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Found::Nothing;
         };
-        let Some(first) = slot.variants.first() else {
-            return Found::Nothing;
-        };
-        let vary = &first.facts.vary;
-        if vary.is_empty() {
-            return self.judged(key, first);
-        }
-        let variant = match vary.variant(request, policy) {
-            Ok(variant) => variant,
-            Err(UnnamedCookie) => return Found::UnnamedCookie,
-        };
-        let is = |one: &Variant, other: &Variant| one.bytes() == other.bytes();
-        let mut variants = slot.variants.iter();
-        let found = variants.find(|entry| is(&entry.facts.variant, &variant));
-        let found = found.or_else(|| {
-            let favourite = vary.variant_of_favourite(request, policy)?;
-            slot.variants.iter().find(|entry| {
-                let in_language = entry.facts.variant_in_language.as_ref();
-                in_language.is_some_and(|stored| is(stored, &favourite))
-            })
-        });
-        match found {
-            Some(entry) => self.judged(key, entry),
-            None => Found::OtherVariants(variant.digest()),
+        match slot.find(request, policy) {
+            Found::Entry(entry) => self.judged(key, entry),
+            other => other,
         }
     }
 
     /// An entry as purges have left it.
-    fn judged(&self, key: &Key, entry: &Arc<Entry>) -> Found {
+    fn judged(&self, key: &Key, entry: Arc<Entry>) -> Found {
         // What is purged from here on may be overlooked now, and is not later.
         let now = self.tombstones.epoch();
         match entry.judge(&self.tombstones, key) {
-            Verdict::Good => Found::Entry(entry.clone()),
+            Verdict::Good => Found::Entry(entry),
             Verdict::Stale(since) => {
                 let stale = Arc::new(entry.stale_since(since, now));
-                self.replace(key, entry, &stale);
+                stale.hits().inherit(entry.hits().untold());
+                self.replace(key, &entry, &stale);
                 Found::Entry(stale)
             }
             Verdict::Purged => Found::Nothing,
@@ -162,6 +142,17 @@ impl Memory {
                 alone_until: slot.alone_until,
             })
         });
+    }
+
+    /// What stands under this key, good or not. Counts as a use of it.
+    pub fn look(&self, key: &Key) -> Option<Stands> {
+        let slot = self.slots.get(&key.digest());
+        slot.filter(|slot| *slot.key == *key.bytes()).map(Stands)
+    }
+
+    /// All that stands here, which counts as no use of it. Not for a thread that serves requests.
+    pub fn each(&self) -> impl Iterator<Item = Stands> {
+        self.slots.iter().map(|(_, slot)| Stands(slot))
     }
 
     /// Whether anything stands under this key.
@@ -208,6 +199,7 @@ impl Memory {
             if is_purged || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
                 return None;
             }
+            entry.hits().inherit(slot.untold_of(&entry));
             variants.push(entry.clone());
             Some(Slot {
                 key: key.bytes().into(),
@@ -297,10 +289,9 @@ impl Memory {
         (self.slots.entry_count(), self.slots.weighted_size())
     }
 
-    /// The bytes that [`Self::size`] settles below.
+    /// The bytes that it was given.
     pub fn capacity(&self) -> u64 {
-        let capacity = self.slots.policy().max_capacity();
-        capacity.expect("it is built with one")
+        self.capacity
     }
 
     /// What stays when `entry` comes: other variants by the same fields, of which something can come.
@@ -337,6 +328,35 @@ impl Memory {
 }
 
 impl Slot {
+    /// What is for a request with these fields, purged or not.
+    fn find(&self, request: &HeaderMap, policy: &Policy) -> Found {
+        let Some(first) = self.variants.first() else {
+            return Found::Nothing;
+        };
+        let vary = &first.facts.vary;
+        if vary.is_empty() {
+            return Found::Entry(first.clone());
+        }
+        let variant = match vary.variant(request, policy) {
+            Ok(variant) => variant,
+            Err(UnnamedCookie) => return Found::UnnamedCookie,
+        };
+        let is = |one: &Variant, other: &Variant| one.bytes() == other.bytes();
+        let mut variants = self.variants.iter();
+        let found = variants.find(|entry| is(&entry.facts.variant, &variant));
+        let found = found.or_else(|| {
+            let favourite = vary.variant_of_favourite(request, policy)?;
+            self.variants.iter().find(|entry| {
+                let in_language = entry.facts.variant_in_language.as_ref();
+                in_language.is_some_and(|stored| is(stored, &favourite))
+            })
+        });
+        match found {
+            Some(entry) => Found::Entry(entry.clone()),
+            None => Found::OtherVariants(variant.digest()),
+        }
+    }
+
     /// Whether `entry` is a part of what is kept whole and fresh.
     fn has_whole_of(&self, entry: &Entry) -> bool {
         let now = SystemTime::now();
@@ -346,6 +366,17 @@ impl Slot {
                     && other.facts.variant.bytes() == entry.facts.variant.bytes()
                     && other.facts.freshness.is_fresh(now)
             })
+    }
+
+    /// The hits of the entry in whose place this one comes, of which nobody was told.
+    fn untold_of(&self, entry: &Entry) -> u32 {
+        let is_of = |other: &&Arc<Entry>| {
+            let (facts, own) = (&other.facts, &entry.facts);
+            let is_variant = facts.vary == own.vary && facts.variant.bytes() == own.variant.bytes();
+            is_variant && !std::ptr::eq(other.as_ref(), entry)
+        };
+        let replaced = self.variants.iter().filter(is_of);
+        replaced.map(|other| other.hits().untold()).sum()
     }
 
     fn weight(&self) -> usize {
@@ -371,6 +402,24 @@ impl Slot {
             .flatten()
             .max()
             .unwrap_or_default()
+    }
+}
+
+/// What stands under one key, for who asks what there is rather than for a page.
+pub struct Stands(Arc<Slot>);
+
+impl Stands {
+    pub fn key(&self) -> Key {
+        Key::read(&self.0.key)
+    }
+
+    pub fn variants(&self) -> &[Arc<Entry>] {
+        &self.0.variants
+    }
+
+    /// The one for a request with these fields, purged or not.
+    pub fn find(&self, request: &HeaderMap, policy: &Policy) -> Found {
+        self.0.find(request, policy)
     }
 }
 

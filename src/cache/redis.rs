@@ -38,7 +38,7 @@ use super::frame::Digest;
 use super::key::Key;
 use super::memory::Found;
 use super::policy::Policy;
-use super::tombstones::Tombstones;
+use super::tombstones::{Cause, Tombstones};
 use super::vary::{UnnamedCookie, Vary};
 use crate::redis::{Away, Lane, Redis};
 
@@ -96,6 +96,9 @@ pub struct Counts {
     pub written: u64,
     /// The queue was full, or Redis did not take it.
     pub dropped: u64,
+    /// Entries that are to be written, and their bytes, in whole KiB.
+    pub queued: usize,
+    pub queued_bytes: u64,
 }
 
 /// Whether an answer that is under way will do.
@@ -113,6 +116,13 @@ enum Read {
     Nothing,
     Varies(Vary),
     Record(Arc<Record>),
+}
+
+/// What stands there for one request.
+enum Located {
+    /// And what is found if it turns out to be purged.
+    Record(Arc<Record>, Found),
+    Missing(Found),
 }
 
 impl SharedCache {
@@ -138,29 +148,65 @@ impl SharedCache {
         tombstones: &Tombstones,
         look: Look,
     ) -> Result<Found, Away> {
-        let place = self.place(key);
-        let (record, missing) = match self.read(place.first(), key, policy, look).await? {
-            Read::Record(record) if record.entry.facts.vary.is_empty() => (record, Found::Nothing),
-            Read::Nothing | Read::Record(_) => return Ok(Found::Nothing),
-            Read::Varies(vary) => {
-                let variant = match vary.variant(request, policy) {
-                    Ok(variant) => variant,
-                    Err(UnnamedCookie) => return Ok(Found::UnnamedCookie),
-                };
-                let missing = Found::OtherVariants(variant.digest());
-                let name = place.variant(variant.digest());
-                let Read::Record(record) = self.read(&name, key, policy, look).await? else {
-                    return Ok(missing);
-                };
-                let facts = &record.entry.facts;
-                if facts.vary != vary || facts.variant.bytes() != variant.bytes() {
-                    return Ok(missing);
-                }
-                (record, missing)
+        let located = self.locate(key, request, policy, look, &self.reads).await?;
+        Ok(match located {
+            Located::Record(record, missing) => record.found(tombstones, missing),
+            Located::Missing(missing) => missing,
+        })
+    }
+
+    /// As [`Self::find`], with what stands there whatever was purged, and what has purged it. Counts as no look-up.
+    pub async fn look(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        policy: &Arc<Policy>,
+        tombstones: &Tombstones,
+    ) -> Result<(Found, Option<(Entry, Option<Cause>)>), Away> {
+        let uncounted = Arc::default();
+        let located = self.locate(key, request, policy, Look::Anew, &uncounted);
+        Ok(match located.await? {
+            Located::Record(record, missing) => {
+                let written = (record.as_written(), record.purged_by(tombstones));
+                (record.found(tombstones, missing), Some(written))
             }
+            Located::Missing(missing) => (missing, None),
+        })
+    }
+
+    /// Finds what stands there, whatever was purged.
+    async fn locate(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        policy: &Arc<Policy>,
+        look: Look,
+        reads: &Arc<Reads>,
+    ) -> Result<Located, Away> {
+        let place = self.place(key);
+        let read = async |name: &str| self.read(name, key, policy, look, reads).await;
+        let vary = match read(place.first()).await? {
+            Read::Record(record) if record.entry.facts.vary.is_empty() => {
+                return Ok(Located::Record(record, Found::Nothing));
+            }
+            Read::Nothing | Read::Record(_) => return Ok(Located::Missing(Found::Nothing)),
+            Read::Varies(vary) => vary,
         };
-        let adopted = record.adopt(tombstones).map(Arc::new);
-        Ok(adopted.map_or(missing, Found::Entry))
+        let variant = match vary.variant(request, policy) {
+            Ok(variant) => variant,
+            Err(UnnamedCookie) => return Ok(Located::Missing(Found::UnnamedCookie)),
+        };
+        let missing = Found::OtherVariants(variant.digest());
+        let name = place.variant(variant.digest());
+        let Read::Record(record) = read(&name).await? else {
+            return Ok(Located::Missing(missing));
+        };
+        let facts = &record.entry.facts;
+        let is_it = facts.vary == vary && facts.variant.bytes() == variant.bytes();
+        Ok(match is_it {
+            true => Located::Record(record, missing),
+            false => Located::Missing(missing),
+        })
     }
 
     /// Has an entry written that is whole. `has_body`: it was there before, and only what is told of it
@@ -213,11 +259,9 @@ impl SharedCache {
             odd: read(&self.reads.odd),
             written: read(&self.writes.written),
             dropped: read(&self.writes.dropped),
+            queued: self.writes.queued.load(Ordering::Relaxed),
+            queued_bytes: self.queue.bytes(),
         }
-    }
-
-    fn place(&self, key: &Key) -> Place {
-        Place::of(&self.redis.key(""), key.digest())
     }
 
     /// Logs what has become of look-ups and writes.
@@ -229,6 +273,8 @@ impl SharedCache {
             odd,
             written,
             dropped,
+            queued,
+            ..
         } = self.counts();
         tracing::info!(
             found,
@@ -237,6 +283,7 @@ impl SharedCache {
             odd,
             written,
             dropped,
+            queued,
             "entries in Redis"
         );
     }
@@ -246,16 +293,21 @@ impl SharedCache {
         self.queue.written(patience).await;
     }
 
+    fn place(&self, key: &Key) -> Place {
+        Place::of(&self.redis.key(""), key.digest())
+    }
+
     async fn read(
         &self,
         name: &str,
         key: &Key,
         policy: &Arc<Policy>,
         look: Look,
+        reads: &Arc<Reads>,
     ) -> Result<Read, Away> {
         let reading = reading(
             self.redis.clone(),
-            self.reads.clone(),
+            reads.clone(),
             name.into(),
             key.clone(),
             policy.clone(),

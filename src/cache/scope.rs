@@ -1,6 +1,8 @@
 //! What a purge covers: digests that the places and tags of an entry are looked up by, so that
 //! nothing that is stored has to be searched.
 
+use std::fmt;
+
 use super::frame::{Digest, Frame};
 use super::key::Url;
 use super::tags::Tag;
@@ -72,6 +74,24 @@ impl Scope<'_> {
         match tag {
             Tag::Key(name) => Scope::Tag(name),
             Tag::Group(name) => Scope::Group { scheme, host, name },
+        }
+    }
+}
+
+/// For humans.
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Everything => f.write_str("everything"),
+            Self::Host(host) => write!(f, "host {host}"),
+            Self::Prefix { host, path } => write!(f, "prefix {host}{path}"),
+            Self::Path { host, path } => write!(f, "{host}{path} with any query"),
+            Self::Url { host, path, query } => match query {
+                None => write!(f, "{host}{path}"),
+                Some(query) => write!(f, "{host}{path}?{query}"),
+            },
+            Self::Tag(name) => write!(f, "tag {name}"),
+            Self::Group { scheme, host, name } => write!(f, "group {name} of {scheme}://{host}"),
         }
     }
 }

@@ -1,11 +1,17 @@
 //! Requests, responses and times for the tests of this module.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::target::PathRules;
 
+use super::admission::may_store;
+use super::entry::{Content, Entry, Times};
+use super::key::Key;
+use super::tombstones::Epoch;
 use super::{Exchange, Policy, Request, Response};
 
 /// 2026-11-21 12:00:00.
@@ -116,4 +122,25 @@ pub fn anonymous() -> Policy {
 
 pub fn rfc9111() -> Policy {
     Policy::rfc9111()
+}
+
+/// A page that this was answered just now, good for a minute, with its key.
+pub fn kept(asked: &Asked) -> (Key, Arc<Entry>) {
+    let now = SystemTime::now();
+    let exchange = Exchange {
+        sent: now,
+        received: now,
+    };
+    let times = Times {
+        asked: Epoch::default(),
+        received: now,
+    };
+    let (policy, answered) = (
+        anonymous(),
+        response(200, &[("cache-control", "max-age=60")]),
+    );
+    let admission = may_store(&asked.head(), &answered.head(), exchange, &policy);
+    let content = Content::Whole(Bytes::from_static(b"page"));
+    let entry = Entry::new(admission.unwrap(), b"OK", content, times, &policy);
+    (Key::of(&asked.head(), "pages", &policy), Arc::new(entry))
 }

@@ -6,6 +6,7 @@
 //! gateways share has another one, of the store they share, that says the same to all of them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -86,6 +87,28 @@ pub enum Verdict {
     Purged,
 }
 
+/// What has purged an entry, for humans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Redis cannot tell of purges, and what it cannot tell of may cover it.
+    Doubt,
+    /// It is older than the purges that are remembered.
+    Forgotten,
+    /// A purge of this scope.
+    Purge(Strength, String),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Doubt => f.write_str("nothing is known of purges now"),
+            Self::Forgotten => f.write_str("it is older than the purges that are remembered"),
+            Self::Purge(Strength::Hard, scope) => write!(f, "purge of {scope}"),
+            Self::Purge(Strength::Soft, scope) => write!(f, "soft purge of {scope}"),
+        }
+    }
+}
+
 /// The purges that this gateway has heard of.
 #[derive(Default)]
 pub struct Tombstones {
@@ -119,6 +142,13 @@ struct Mark {
     /// The number for all gateways; it may have none yet.
     shared: Option<u64>,
     at: SystemTime,
+}
+
+impl Mark {
+    /// Whether a gateway had not heard of it that had heard of all up to this number.
+    fn is_unheard_at(&self, shared: u64) -> bool {
+        self.shared.is_none_or(|number| number > shared)
+    }
 }
 
 impl Tombstones {
@@ -228,17 +258,42 @@ impl Tombstones {
         (verdict, self.last.load(Ordering::Acquire))
     }
 
+    /// What has made [`Self::judge`] say of this entry that it is not good.
+    pub fn cause(&self, own: u64, key: &Key, tags: &[Tag]) -> Option<Cause> {
+        if self.doubted.load(Ordering::Relaxed) {
+            return Some(Cause::Doubt);
+        }
+        let known = self.known.read();
+        match own < known.floor.own {
+            true => Some(Cause::Forgotten),
+            false => known.cause(&key.url(), tags, |mark| mark.own > own),
+        }
+    }
+
+    /// The same of [`Self::adopt`].
+    pub fn cause_of_others(&self, shared: u64, key: &Key, tags: &[Tag]) -> Option<Cause> {
+        if self.is_unknown() {
+            return Some(Cause::Doubt);
+        }
+        let known = self.known.read();
+        match shared < known.floor.shared {
+            true => Some(Cause::Forgotten),
+            false => known.cause(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
+        }
+    }
+
+    /// Whether there may be purges of other gateways that are not known here.
+    fn is_unknown(&self) -> bool {
+        self.uninformed.load(Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed)
+    }
+
     /// What became of an entry that another gateway stored, when `shared` was the number of its
     /// [`Epoch::shared`]; and the epoch to judge it by from now on.
     pub fn adopt(&self, shared: u64, key: &Key, tags: &[Tag]) -> (Verdict, Epoch) {
         let known = self.known.read();
-        let is_unknown =
-            self.uninformed.load(Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed);
-        let verdict = match is_unknown || shared < known.floor.shared {
+        let verdict = match self.is_unknown() || shared < known.floor.shared {
             true => Verdict::Purged,
-            false => known.verdict(&key.url(), tags, |mark| {
-                mark.shared.is_none_or(|number| number > shared)
-            }),
+            false => known.verdict(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
         };
         let own = self.last.load(Ordering::Acquire);
         (verdict, Epoch { own, shared })
@@ -261,6 +316,29 @@ impl Known {
                 .min();
         }
         stale.map_or(Verdict::Good, Verdict::Stale)
+    }
+
+    /// The scope by which [`Self::verdict`] is not good.
+    fn cause(
+        &self,
+        url: &Url<'_>,
+        tags: &[Tag],
+        is_after: impl Fn(&Mark) -> bool,
+    ) -> Option<Cause> {
+        let mut softly = None;
+        for scope in scope::covering(url, tags).chain(scope::prefixes(url)) {
+            let Some(grave) = self.graves.get(&scope.digest()) else {
+                continue;
+            };
+            let by = |strength| Some(Cause::Purge(strength, scope.to_string()));
+            if grave.hard.as_ref().is_some_and(&is_after) {
+                return by(Strength::Hard);
+            }
+            if softly.is_none() && grave.soft.as_ref().is_some_and(&is_after) {
+                softly = by(Strength::Soft);
+            }
+        }
+        softly
     }
 
     fn has(&self, scope: &Digest, strength: Strength, number: u64) -> bool {
@@ -408,6 +486,31 @@ mod tests {
             let after = judge(&tombstones, tombstones.epoch(), "/a/b", &news);
             assert_eq!(after, Verdict::Good, "{scope:?}");
         }
+    }
+
+    #[test]
+    fn what_was_purged_can_be_told_by_what() {
+        let tombstones = Tombstones::default();
+        let (key, news) = (key("/a/b"), tags(&["news"]));
+        let before = tombstones.epoch();
+        let told = || {
+            let cause = tombstones.cause(before.own, &key, &news);
+            cause.map(|cause| cause.to_string())
+        };
+        assert_eq!(told(), None);
+        tombstones.purge(&Purge {
+            strength: Strength::Soft,
+            ..Purge::hard([Scope::Host(HOST)])
+        });
+        assert_eq!(told().unwrap(), "soft purge of host a.example");
+        tombstones.purge(&Purge::hard([Scope::Tag("news")]));
+        assert_eq!(told().unwrap(), "purge of tag news");
+        let now = tombstones.epoch().own;
+        assert_eq!(tombstones.cause(now, &key, &news), None);
+        let others = tombstones.cause_of_others(0, &key, &news);
+        assert_eq!(others.unwrap().to_string(), "purge of tag news");
+        tombstones.doubt(true);
+        assert_eq!(tombstones.cause(now, &key, &news), Some(Cause::Doubt));
     }
 
     #[test]

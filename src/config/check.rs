@@ -9,10 +9,12 @@ mod ban;
 mod compression;
 mod files;
 mod headers;
+mod limit;
 mod listen;
 mod redis;
 mod route;
 mod upstream;
+mod warm;
 
 pub use files::directories;
 
@@ -31,9 +33,12 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     upstream::duplicates(config, problems);
     upstream::contradictions(config, problems);
     redis::contradictions(config, problems);
+    warm::contradictions(config, problems);
     route::references(config, problems);
     route::duplicates(&config.routes, problems);
     headers::policies(config, problems);
+    limit::references(config, problems);
+    limit::contradictions(config, problems);
     compression::contradictions(config, problems);
     sizes_and_times(config, problems);
     if read_well && config.routes.is_empty() {
@@ -44,6 +49,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
 /// What is legal and probably not meant.
 pub fn warnings(config: &Config, warnings: &mut Problems) {
     route::unused(config, warnings);
+    limit::unused(config, warnings);
     admin::exposed(config, warnings);
 }
 

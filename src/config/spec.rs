@@ -5,6 +5,7 @@ mod ban;
 mod cache;
 mod compression;
 mod headers;
+mod limit;
 mod redis;
 mod route;
 mod server;
@@ -17,6 +18,7 @@ pub use ban::{BanSpec, BansSpec};
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
+pub use limit::{CostSpec, ExemptSpec, LimitSpec, LimitsSpec};
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
@@ -46,6 +48,10 @@ spec! {
         upstreams["upstream"]: BTreeMap<String, UpstreamSpec> = {};
         /// Header policies by name. "basic", "strict" and "off" exist without being written.
         headers: BTreeMap<String, HeadersSpec> = {};
+        /// What all limits share.
+        limits: LimitsSpec = {};
+        /// Limits by name, for routes to name.
+        limit_rules["limit"]: BTreeMap<String, LimitSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
         /// Which responses are compressed, and how much.

@@ -31,7 +31,7 @@ pub fn note(exchange: &Exchange, downstream: &Downstream) {
     let kind = match &exchange.refusal {
         // What a client is refused for as a client says nothing new of it.
         Some(Refusal::Denied | Refusal::Banned { .. }) => return,
-        Some(Refusal::TooManyRequests { .. }) => Happened::Limited,
+        Some(Refusal::Limited(_)) => Happened::Limited,
         Some(Refusal::Malformed(_)) => Happened::Malformed,
         _ => Happened::Answered,
     };

@@ -15,6 +15,7 @@ use crate::cache::status::Forward;
 use crate::cache::tombstones::{Purge, Strength};
 use crate::client::{RequestId, client_address};
 use crate::downstream::Downstream;
+use crate::headers;
 use crate::headers::cache::Told;
 use crate::headers::encoding;
 use crate::headers::forwarded::is_https;
@@ -196,6 +197,11 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     }
     if let Some(told) = &exchange.cache {
         told.finish(response);
+    }
+    if let Some(route) = &exchange.route
+        && !exchange.limiting.taken.is_empty()
+    {
+        headers::limit::finish(response, exchange.limiting.taken.standings(&route.limits));
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, Method, Version};
 
-use super::{Exchange, barring};
+use super::{Exchange, barring, limiting};
 use crate::cache::status::Tier;
 use crate::downstream::Downstream;
 use crate::target::Host;
@@ -32,6 +32,7 @@ pub struct Served<'a> {
 /// Records a request that a lane has dealt with.
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
     barring::note(exchange, downstream);
+    limiting::settle(exchange, served.bytes_in + served.bytes_out);
     let route = exchange.route.as_deref();
     let caching = route.and_then(|route| route.cache.as_deref());
     let told = exchange.cache.as_ref().filter(|_| !exchange.is_own);

@@ -8,6 +8,7 @@ use http::header::RANGE;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 
+use super::client::Client;
 use super::fetch::{Fetch, Fetched, Leader, Progress, Shared, Source, Stored};
 use super::request::Request;
 use super::stored::strip_what_is_for_us;
@@ -29,6 +30,7 @@ use crate::cache::{self, Policy};
 use crate::exchange::caching::Described;
 use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
+use crate::limit::Phase;
 use crate::plan::{Caching, Forward};
 use crate::refusal::Refusal;
 
@@ -104,6 +106,10 @@ impl Lane<'_> {
                     let Found::Entry(entry) = found else {
                         unreachable!("only an entry is given");
                     };
+                    // What this gateway asks of itself is no reason to ask for it again.
+                    if !matches!(self.client, Client::Own(_)) {
+                        entry.hits().count();
+                    }
                     let is_due = match given {
                         Reuse::WhileRevalidating => true,
                         Reuse::Fresh => entry.is_due(policy, SystemTime::now()),
@@ -215,6 +221,7 @@ impl Lane<'_> {
         told: Told,
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
+        self.take_of(Phase::Origin)?;
         // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
         Box::pin(self.forward(forward)).await
     }
@@ -240,6 +247,7 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
+        self.take_of(Phase::Origin)?;
         let about = Stored::Stale(stored.clone());
         let alone = self.gateway.fills().alone(key.digest());
         let mut fetch = self.fetch(caching, key, about, alone);
@@ -327,6 +335,7 @@ impl Lane<'_> {
                 ..told
             },
         );
+        self.take_of(Phase::Hit)?;
         self.give(forward, caching, entry, None).await
     }
 
@@ -360,6 +369,7 @@ impl Lane<'_> {
         };
         let freshness = &entry.facts.freshness;
         self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
+        self.take_of(Phase::Origin)?;
         self.give(forward, caching, entry, reader).await
     }
 
@@ -371,6 +381,7 @@ impl Lane<'_> {
         mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
+        self.take_of(Phase::Origin)?;
         let (progress, mut told) = mpsc::unbounded_channel();
         fetch.leader = Some(Leader {
             progress,
@@ -513,6 +524,11 @@ impl Lane<'_> {
             leading,
             leader: None,
         }
+    }
+
+    /// Takes what the rules take that waited for what the cache would say.
+    fn take_of(&mut self, phase: Phase) -> Result<(), Unanswered> {
+        self.take(phase).map_err(Unanswered::Refused)
     }
 
     /// Sets what is told of this answer; a key that may be told stays.

@@ -8,6 +8,7 @@ use super::Plan;
 use super::ban::bans;
 use super::clients::Lists;
 use super::compression::compression;
+use super::limits::{rules, secret};
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
 use super::warm::WarmUp;
@@ -46,13 +47,27 @@ impl Plan {
         let policies = policies(config);
         let compression = compression(config);
         let counters = counters(config, running);
+        let limit_secret = secret(config, running);
+        let rules = rules(config, limit_secret, running);
         let routes: Vec<_> = config
             .routes
             .iter()
-            .filter_map(|spec| route(spec, config, &upstreams, &policies, &counters, &compression))
+            .filter_map(|spec| {
+                route(
+                    spec,
+                    config,
+                    &upstreams,
+                    &policies,
+                    &counters,
+                    &rules,
+                    &compression,
+                )
+            })
             .collect();
         Some(Self {
             counters,
+            rules,
+            limit_secret,
             warm: config
                 .cache
                 .warm
@@ -131,6 +146,21 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
     }
     if after.origin.sound && before.queued_bytes != after.queued_bytes {
         note(&after.queued_bytes, "cache.queued_bytes");
+    }
+    let (before, after) = (&running.limits, &wanted.limits);
+    if after.origin.sound && before.secret != after.secret {
+        match &after.secret {
+            Some(secret) => note(secret, "limits.secret"),
+            None => note(after, "limits.secret"),
+        }
+    }
+    for (name, after) in &wanted.limit_rules {
+        if let Some(before) = running.limit_rules.get(name)
+            && after.origin.sound
+            && before.max_clients != after.max_clients
+        {
+            note(&after.max_clients, "max_clients of a limit");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::spec::{ActionSpec, RetrySpec, RouteSpec, TimeoutOverridesSpec, UpstreamSpec};
 use crate::config::word::RetryOnSpec;
 use crate::headers::policy::HeaderPolicy;
+use crate::limit::Rule;
 use crate::route::{self, HostPattern};
 use crate::upstream::{Timeouts, Upstream};
 
@@ -27,6 +28,7 @@ pub(super) fn route(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
+    rules: &BTreeMap<Box<str>, Arc<Rule>>,
     compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
@@ -50,6 +52,11 @@ pub(super) fn route(
     };
     let value = Route {
         cache,
+        limits: spec
+            .limit
+            .iter()
+            .map(|name| rules.get(&*name.value).cloned())
+            .collect::<Option<_>>()?,
         compression: compression::of_route(spec, config, compression),
         name: spec.label().into(),
         action,

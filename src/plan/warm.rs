@@ -24,6 +24,8 @@ pub struct WarmUp {
 pub struct Visits {
     pub urls: Vec<Url>,
     pub sitemaps: Vec<Url>,
+    /// So many of the pages that visitors of all gateways have asked for most.
+    pub popular: usize,
 }
 
 /// How it is asked for.
@@ -46,6 +48,7 @@ impl WarmUp {
             visits: Visits {
                 urls: spec.urls.clone(),
                 sitemaps: spec.sitemaps.clone(),
+                popular: *spec.popular,
             },
             manner: Manner {
                 concurrency: spec.concurrency,

@@ -10,7 +10,7 @@ use http::header::HeaderValue;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
-use super::{Pages, Refusal};
+use super::{Pages, Refusal, whole_seconds};
 use crate::client::RequestId;
 
 /// What the answer depends on besides its reason.
@@ -41,6 +41,9 @@ pub struct Answer {
     /// Empty for HEAD.
     pub body: Bytes,
 }
+
+/// draft-ietf-httpapi-ratelimit-headers, problem types.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 const OWN_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
@@ -102,7 +105,10 @@ impl Answer {
     pub(super) fn of(refusal: &Refusal, asked: &Asked<'_>, pages: &Pages) -> Self {
         let (status, reason, detail) = refusal.row();
         let facts = Problem {
-            kind: "about:blank",
+            kind: match refusal {
+                Refusal::Limited(_) => QUOTA_EXCEEDED,
+                _ => "about:blank",
+            },
             title: Refusal::title(status),
             status: status.as_u16(),
             detail: &detail,
@@ -110,6 +116,10 @@ impl Answer {
             request_id: asked.request_id.as_str(),
             tried: match refusal {
                 Refusal::NotFound { host, path } => Some(Tried { host, path }),
+                _ => None,
+            },
+            violated_policies: match refusal {
+                Refusal::Limited(limited) => Some([&*limited.policy]),
                 _ => None,
             },
         };
@@ -172,16 +182,15 @@ fn put(head: &mut ResponseHeader, name: &'static str, value: HeaderValue) {
         .expect("our own names are right");
 }
 
-/// Whole seconds, rounded up: a client that comes back in time must not be early.
 fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u64> {
     let wait = match refusal {
-        Refusal::TooManyRequests { retry_after } => *retry_after,
+        Refusal::Limited(limited) => limited.retry_after,
         Refusal::Banned { left, .. } if status == StatusCode::TOO_MANY_REQUESTS => *left,
         Refusal::TooManyConnections => pages.retry_after(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after(),
         _ => return None,
     };
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = whole_seconds(wait);
     (seconds > 0).then_some(seconds)
 }
 
@@ -197,6 +206,8 @@ pub(super) struct Problem<'a> {
     pub request_id: &'a str,
     #[serde(flatten)]
     tried: Option<Tried<'a>>,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<[&'a str; 1]>,
 }
 
 /// What no route was found for.

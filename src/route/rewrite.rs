@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::PathPrefix;
+use crate::target::PathPrefix;
 use crate::word::did_you_mean;
 
 /// The path without the prefix that matched it; always begins with `/`.

@@ -15,6 +15,16 @@ choice! {
 }
 
 impl QueryMode {
+    /// A URL as it may be written.
+    pub fn of_url(self, url: &str) -> String {
+        let Some((place, query)) = url.split_once('?') else {
+            return url.to_owned();
+        };
+        let mut text = format!("{place}?");
+        self.each_piece(query, |piece| text += piece);
+        text
+    }
+
     /// Hands out the query as it may be written, piece by piece.
     pub(super) fn each_piece(self, query: &str, mut piece: impl FnMut(&str)) {
         match self {

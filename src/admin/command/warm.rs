@@ -23,6 +23,9 @@ pub struct WarmOptions {
     /// An absolute URL of a sitemap.
     #[arg(long, value_name = "URL", num_args = 1..)]
     sitemap: Vec<String>,
+    /// So many of the pages that visitors of all gateways have asked for most.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    popular: usize,
     #[command(flatten)]
     gateway: Running,
 }
@@ -33,6 +36,7 @@ pub fn warm(options: WarmOptions) -> Result<Progress, CommandError> {
     let order = WarmOrder {
         urls: options.url,
         sitemaps: options.sitemap,
+        popular: options.popular,
     };
     let mut progress = client::warm(&admin, &order)?;
     let shown = Shown::begin();

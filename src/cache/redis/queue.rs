@@ -2,7 +2,7 @@
 //! bytes wait, one task writes them in pipelines, and what finds no place is not written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ::redis::{Cmd, FromRedisValue, Value, cmd};
@@ -71,7 +71,29 @@ pub(super) struct Queue {
 
 struct Queued {
     write: Write,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// What a write takes of the queue, until it is done with.
+struct Room {
+    _bytes: OwnedSemaphorePermit,
+    counts: Arc<Counts>,
+}
+
+impl Room {
+    fn of(bytes: OwnedSemaphorePermit, counts: Arc<Counts>) -> Self {
+        counts.queued.fetch_add(1, Ordering::Relaxed);
+        Self {
+            _bytes: bytes,
+            counts,
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counts.queued.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What became of writes.
@@ -80,6 +102,8 @@ pub(super) struct Counts {
     pub written: AtomicU64,
     /// There was no place for them, or Redis did not take them.
     pub dropped: AtomicU64,
+    /// Those of which nothing has become yet.
+    pub queued: AtomicUsize,
 }
 
 impl Counts {
@@ -111,12 +135,19 @@ impl Queue {
         }
     }
 
+    /// Bytes of the entries in it, each in whole units.
+    pub fn bytes(&self) -> u64 {
+        let free = self.room.available_permits() as u64;
+        u64::from(self.units).saturating_sub(free) * UNIT
+    }
+
     /// Has it written some time, if there is a place for it.
     pub fn push(&self, write: Write) {
         let units = (write.entry.weight() as u64).div_ceil(UNIT);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let room = self.room.clone().try_acquire_many_owned(units).ok();
         let is_queued = room.is_some_and(|room| {
+            let room = Room::of(room, self.counts.clone());
             let queued = Queued { write, _room: room };
             self.writes.try_send(queued).is_ok()
         });

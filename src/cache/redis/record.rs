@@ -5,6 +5,8 @@
 //! record. `meta` is held to a digest of its own, to the key it was asked for, and to a digest of the
 //! body, so that neither half a record nor two halves of two is ever given to anybody.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,9 +18,10 @@ use crate::cache::entity::Validators;
 use crate::cache::entry::{Content, Entry, Times};
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
+use crate::cache::memory::Found;
 use crate::cache::policy::Policy;
 use crate::cache::tags::Tag;
-use crate::cache::tombstones::{Epoch, Tombstones, Verdict};
+use crate::cache::tombstones::{Cause, Epoch, Tombstones, Verdict};
 use crate::cache::vary::{Variant, Vary};
 
 /// Part of every key: a gateway of another form of records does not see these. Raise it with every change of
@@ -141,8 +144,24 @@ impl Record {
         })
     }
 
-    /// The entry as these purges leave it.
-    pub fn adopt(&self, tombstones: &Tombstones) -> Option<Entry> {
+    /// The entry as it was written, whatever was purged.
+    pub fn as_written(&self) -> Entry {
+        self.entry.judged_at(self.entry.asked)
+    }
+
+    /// What has purged it, if anything has.
+    pub fn purged_by(&self, tombstones: &Tombstones) -> Option<Cause> {
+        let (entry, key) = (&self.entry, &self.key);
+        tombstones.cause_of_others(entry.asked.shared(), key, &entry.facts.tags)
+    }
+
+    /// The entry as these purges leave it, or what is found where they leave nothing.
+    pub fn found(&self, tombstones: &Tombstones, missing: Found) -> Found {
+        let adopted = self.adopt(tombstones).map(Arc::new);
+        adopted.map_or(missing, Found::Entry)
+    }
+
+    fn adopt(&self, tombstones: &Tombstones) -> Option<Entry> {
         let (entry, key) = (&self.entry, &self.key);
         let (verdict, asked) = tombstones.adopt(entry.asked.shared(), key, &entry.facts.tags);
         match verdict {

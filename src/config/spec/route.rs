@@ -10,8 +10,9 @@ use crate::config::problem::{Located, Place};
 use crate::config::read::{Fields, Reader};
 use crate::config::schema::Key;
 use crate::config::word::{Keyed, RedirectStatus, RouteName, Size};
+use crate::route::HostPattern;
 use crate::route::rewrite::Template;
-use crate::route::{HostPattern, PathPrefix};
+use crate::target::PathPrefix;
 use crate::telemetry::access::AccessMode;
 
 spec! {
@@ -41,6 +42,8 @@ spec! {
         compress: Option<Located<bool>>;
         /// Cache policies for single media types of responses, the first that fits: { "image/*" = "assets" }.
         cache_types: Keyed<MediaType, Located<String>> = {};
+        /// Names of limits, 0 to 16, in the order in which they are asked; the first that is used up refuses.
+        limit: Vec<Located<String>> = [], entries 0..=16;
         /// In place of log.access.
         access_log: Option<AccessMode>;
         /// In place of log.slow_after, 1ms to 1d.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::declare::spec;
+use crate::config::problem::Located;
 use crate::config::word::HeaderFields;
 use crate::target::Url;
 
@@ -13,6 +14,8 @@ spec! {
         urls: Vec<Url> = [], entries 0..=10000;
         /// Sitemaps, indexes of sitemaps, or lists with a URL a line, 0 to 100. They may be packed with gzip.
         sitemaps: Vec<Url> = [], entries 0..=100;
+        /// The most-hit pages of all gateways, which are remembered in Redis, 0 to 10,000; 0: none.
+        popular: Located<usize> = 0, within 0..=10000;
         /// Whether a run begins when the gateway has started.
         at_start: bool = true;
         /// Time from the beginning of one run to the next, 1m to 30d; otherwise none follows.

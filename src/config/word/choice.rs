@@ -8,7 +8,7 @@ use crate::certificates::MinTls;
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
-use crate::limit::ban::{Answer, Mode};
+use crate::limit::{self, ban};
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
@@ -53,15 +53,17 @@ macro_rules! words {
 }
 
 words!(
-    Answer,
     Audience,
+    ban::Answer,
+    ban::Mode,
     Coding,
     Format,
     HealthKindSpec,
     LastResort,
     Level,
     MinTls,
-    Mode,
+    limit::Fields,
+    limit::Mode,
     PathParameters,
     Preset,
     Protocol,

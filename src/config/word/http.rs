@@ -14,9 +14,8 @@ use crate::config::declare::Yields;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::host::HostSent;
 use crate::headers::policy::FieldName;
-use crate::route::PathPrefix;
 use crate::route::rewrite::Template;
-use crate::target::{PathRules, Target};
+use crate::target::{PathPrefix, PathRules, Target};
 
 pub(super) const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 const PATH: &str = "^/[^?#\\\\ ]*$";

@@ -3,6 +3,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limit::Limited;
 
 fn pages() -> Pages {
     Pages::built_in(Duration::from_millis(4200))
@@ -171,8 +172,12 @@ fn retry_after_is_whole_seconds_and_never_early() {
             .get("retry-after")
             .map(|value| value.to_str().unwrap().to_owned())
     };
-    let throttled = |millis| Refusal::TooManyRequests {
-        retry_after: Duration::from_millis(millis),
+    let throttled = |millis| {
+        Refusal::Limited(Limited {
+            policy: "api".into(),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Duration::from_millis(millis),
+        })
     };
     assert_eq!(seconds(&throttled(1)).as_deref(), Some("1"));
     assert_eq!(seconds(&throttled(1001)).as_deref(), Some("2"));

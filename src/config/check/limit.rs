@@ -1,0 +1,79 @@
+//! Limits: that there are some where a route names them, and that what they say can be done.
+
+use crate::config::problem::Problems;
+use crate::config::spec::Config;
+use crate::limit::quota::{Per, Quota, Unit};
+use crate::word::unknown;
+
+pub fn references(config: &Config, problems: &mut Problems) {
+    let defined: Vec<&str> = config.limit_rules.keys().map(String::as_str).collect();
+    for route in &config.routes {
+        for (place, name) in route.limit.iter().enumerate() {
+            if !config.limit_rules.contains_key(&name.value) {
+                problems.note(name, unknown("limit", name, "defined", &defined));
+            }
+            let before = &route.limit[..place];
+            if before.iter().any(|one| one.value == name.value) {
+                problems.note(
+                    name,
+                    format!("limit {:?} is named twice; expected it once", name.value),
+                );
+            }
+        }
+    }
+}
+
+pub fn contradictions(config: &Config, problems: &mut Problems) {
+    for (name, spec) in config
+        .limit_rules
+        .iter()
+        .filter(|(_, spec)| spec.origin.sound)
+    {
+        if !is_name(name) {
+            let message = format!(
+                "limit {name:?} has a name that clients could not be told; expected up to 64 letters, digits, \"-\", \"_\" or \".\""
+            );
+            problems.note(spec, message);
+        }
+        let quotas = &spec.quota.value.0;
+        if quotas.is_empty() || quotas.len() > 8 {
+            let message = format!("quota has {} entries; expected 1 to 8", quotas.len());
+            problems.note(&spec.quota, message);
+        }
+        let of_requests = quotas.iter().filter(|quota| quota.unit == Unit::Requests);
+        let most = of_requests.map(most_at_once).min();
+        let costs = spec.costs.iter().map(|special| special.cost);
+        let dearest = costs.chain([spec.cost]).chain(spec.cache_hit_cost).max();
+        if let (Some(most), Some(dearest)) = (most, dearest)
+            && dearest > most
+        {
+            let message = format!(
+                "a request may cost {dearest}, and this allows {most} at once: it would never be let in; expected a burst of at least {dearest}"
+            );
+            problems.note(&spec.quota, message);
+        }
+    }
+}
+
+/// Clients read it in fields of their answers.
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(is_plain)
+}
+
+fn most_at_once(quota: &Quota) -> u64 {
+    match quota.per {
+        Per::Period { burst, .. } => burst,
+        Per::Calendar(_) => quota.amount,
+    }
+}
+
+/// Limits that no route names.
+pub fn unused(config: &Config, warnings: &mut Problems) {
+    for (name, spec) in &config.limit_rules {
+        let named = config.routes.iter().flat_map(|route| &route.limit);
+        if !named.into_iter().any(|one| one.value == *name) {
+            warnings.note(spec, format!("no route names limit {name:?}"));
+        }
+    }
+}

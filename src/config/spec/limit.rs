@@ -1,0 +1,74 @@
+//! `[limits]` and `[limit.NAME]`: who may use how much.
+
+use http::{Method, StatusCode};
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+
+use crate::config::declare::spec;
+use crate::config::problem::Located;
+use crate::config::word::{HeaderFields, Quotas};
+use crate::headers::policy::FieldName;
+use crate::limit::key::Key;
+use crate::limit::{Fields, Mode};
+use crate::redis::Secret;
+use crate::target::PathPrefix;
+
+spec! {
+    /// What all limits share.
+    pub struct LimitsSpec in "[limits]" {
+        /// The names of clients are hashed with it before they are kept; otherwise with one made at each start. A change needs a restart.
+        secret: Option<Located<Secret>>;
+        /// Bits of an IPv4 address that make one client, 8 to 32.
+        ipv4_prefix: u16 = 32, within 8..=32;
+        /// Bits of an IPv6 address that make one client, 16 to 128.
+        ipv6_prefix: u16 = 64, within 16..=128;
+        /// Where a day and a month of a quota begin, such as "Europe/Zurich".
+        time_zone: TimeZone = "UTC";
+    }
+
+    /// Who may use how much.
+    pub struct LimitSpec in "[limit.NAME]" {
+        /// One or more quotas, up to 8: "100 per minute, burst 20", "5000 per day", or "10 MiB per second" of bodies.
+        quota: Located<Quotas>;
+        /// Who is counted: client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME; "a + b" is both, "a | b" the first that is there.
+        key: Key = "client-ip";
+        /// "enforce" refuses, "shadow" only counts.
+        mode: Mode = "enforce";
+        /// What a request takes, 0 to 1,000,000.
+        cost: u64 = 1, within 0..=1_000_000;
+        /// What some requests take, the first that fits, 0 to 64: [{ method = "POST", path = "/search", cost = 5 }].
+        costs: Vec<CostSpec> = [], entries 0..=64;
+        /// A field of responses in which the application says what the request has cost in all.
+        cost_header: Option<FieldName>;
+        /// What a request takes that is answered from the cache, 0 to 1,000,000; otherwise as any.
+        cache_hit_cost: Option<u64>, within 0..=1_000_000;
+        /// Whose requests are not counted.
+        exempt: ExemptSpec = {};
+        /// Clients that are remembered, 1 to 100,000,000, of up to 100 bytes a quota; those who used least are forgotten first. A change needs a restart.
+        max_clients: Located<usize> = 100_000, within 1..=100_000_000;
+        /// Status of a refusal, 400 to 599.
+        status: StatusCode = 429, within 400..=599;
+        /// How clients are told: "draft-11" (RateLimit, RateLimit-Policy), "x-ratelimit" or "off".
+        fields: Fields = "draft-11";
+    }
+
+    /// What some requests take.
+    pub struct CostSpec in "costs" {
+        /// Their method; otherwise any.
+        method: Option<Method>;
+        /// Prefix of whole segments of their path; otherwise any.
+        path: Option<PathPrefix>;
+        /// 0 to 1,000,000.
+        cost: u64, within 0..=1_000_000;
+    }
+
+    /// Whose requests are not counted.
+    pub struct ExemptSpec in "exempt" {
+        /// Networks of clients, 0 to 64.
+        clients: Vec<IpNet> = [], entries 0..=64;
+        /// Prefixes of paths, 0 to 64.
+        paths: Vec<PathPrefix> = [], entries 0..=64;
+        /// Request fields with their values, any of which exempts: { "X-Internal" = "${INTERNAL_TOKEN}" }.
+        headers: HeaderFields = {};
+    }
+}

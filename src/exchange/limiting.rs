@@ -1,0 +1,126 @@
+//! What a request takes of the limits of its route, and what it turns out to have cost.
+
+use http::{HeaderMap, HeaderName, Method};
+
+use super::{Asked, Exchange};
+use crate::cache::status::Outcome;
+use crate::limit::key::Asker;
+use crate::limit::local::Moment;
+use crate::limit::{Phase, Taken};
+use crate::refusal::Refusal;
+use crate::target::Host;
+
+/// What one request has to do with limits.
+#[derive(Debug, Default)]
+pub struct Limiting {
+    pub taken: Taken,
+    /// The rules that wait for the cache have been asked.
+    asked_late: bool,
+    /// What the application says that it has cost in all.
+    said: Option<u64>,
+}
+
+/// Takes what a request costs at this phase; or refuses it, and then it has taken nothing. What we ask by ourselves
+/// spends nobody's quota.
+pub fn take(
+    exchange: &mut Exchange,
+    method: &Method,
+    fields: &HeaderMap,
+    phase: Phase,
+) -> Result<(), Refusal> {
+    let Exchange {
+        route: Some(route),
+        asked: Some(asked),
+        limiting,
+        client,
+        is_own: false,
+        ..
+    } = exchange
+    else {
+        return Ok(());
+    };
+    if route.limits.is_empty() {
+        return Ok(());
+    }
+    if matches!(phase, Phase::Hit | Phase::Origin)
+        && std::mem::replace(&mut limiting.asked_late, true)
+    {
+        return Ok(());
+    }
+    let asker = asker(asked, *client, fields, &route.name);
+    let taken = &mut limiting.taken;
+    let taken = taken.take(&route.limits, &asker, method, phase, Moment::now());
+    taken.map_err(Refusal::Limited)
+}
+
+/// At which phase the rules of a route are asked first.
+pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
+    let stores = exchange
+        .route
+        .as_ref()
+        .is_some_and(|route| route.cache.is_some());
+    match stores && matches!(*method, Method::GET | Method::HEAD) {
+        true => Phase::Entry,
+        false => Phase::Whole,
+    }
+}
+
+/// Remembers what the application says in the head of its answer that the request has cost: `said` reads that of a
+/// field.
+pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
+    let Some(route) = exchange
+        .route
+        .as_ref()
+        .filter(|_| !exchange.limiting.taken.is_empty())
+    else {
+        return;
+    };
+    let is_hit = |told: &crate::headers::cache::Told| told.outcome == Outcome::Hit;
+    if exchange.cache.as_ref().is_some_and(is_hit) {
+        return;
+    }
+    let mut fields = route
+        .limits
+        .iter()
+        .filter_map(|rule| rule.cost.said_in.as_ref());
+    exchange.limiting.said = fields.find_map(said);
+}
+
+/// A cost as the value of a field.
+pub fn cost(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// Takes, when all is over, what is known only then: the cost that was said, and `bytes` of bodies.
+pub fn settle(exchange: &Exchange, bytes: u64) {
+    let Exchange {
+        route: Some(route),
+        limiting,
+        ..
+    } = exchange
+    else {
+        return;
+    };
+    if !limiting.taken.is_empty() {
+        let said = limiting.said;
+        limiting
+            .taken
+            .settle(&route.limits, said, bytes, Moment::now());
+    }
+}
+
+fn asker<'a>(
+    asked: &'a Asked,
+    client: std::net::IpAddr,
+    fields: &'a HeaderMap,
+    route: &'a str,
+) -> Asker<'a> {
+    Asker {
+        client,
+        fields,
+        host: asked.host.as_ref().map_or("", Host::name),
+        path: &asked.path,
+        query: asked.query.as_deref(),
+        route,
+    }
+}

@@ -1,0 +1,456 @@
+//! Who is counted: the parts of a request that make a client one, as operators write them.
+//!
+//! `header:x-api-key | client-ip` is the first that is present; `client-ip + path` is both together.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use thiserror::Error;
+
+/// What of a request may say who is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Behind trusted proxies.
+    pub client: IpAddr,
+    pub fields: &'a HeaderMap,
+    /// Canonical; empty where there is none.
+    pub host: &'a str,
+    /// Canonical.
+    pub path: &'a str,
+    /// Without its `?`.
+    pub query: Option<&'a str>,
+    /// The name of the route.
+    pub route: &'a str,
+}
+
+/// Alternatives, the first of which is present counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(Box<[Combination]>);
+
+/// Parts that count together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Combination(Box<[Part]>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    ClientIp,
+    Header(HeaderName),
+    Cookie(Box<str>),
+    Query(Box<str>),
+    Route,
+    Host,
+    Path,
+}
+
+/// Why a text is no [`Key`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadKey {
+    #[error("{0:?} is not a key of clients; expected {FORM}")]
+    Part(String),
+    #[error("{0:?} can never count: what stands before it is always present")]
+    Unreachable(String),
+}
+
+/// What a key looks like.
+pub const FORM: &str = r#"client-ip, route, host, path, header:NAME, cookie:NAME or query:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
+
+/// How many bits of an address make one client: who has one IPv6 address has a network of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefixes {
+    /// 1 to 32.
+    pub v4: u8,
+    /// 1 to 128.
+    pub v6: u8,
+}
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self { v4: 32, v6: 64 }
+    }
+}
+
+/// What clients are told apart by under this secret: their names are not kept.
+#[derive(Clone, Copy)]
+pub struct Secret([u8; 16]);
+
+/// A client of one rule, by a hash under the secret of the process (SipHash-2-4 of 128 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u64; 2]);
+
+/// A client, and how it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub digest: Digest,
+    /// The client chose its name by itself and could take another: a header, a cookie, a query.
+    pub is_claimed: bool,
+}
+
+impl FromStr for Key {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        let mut all: Vec<Combination> = Vec::new();
+        for text in text.split('|').map(str::trim) {
+            let parts = text.split('+').map(|part| part.trim().parse());
+            let combination = Combination(parts.collect::<Result<_, _>>()?);
+            if all.last().is_some_and(Combination::is_always_present) {
+                return Err(BadKey::Unreachable(text.to_owned()));
+            }
+            all.push(combination);
+        }
+        Ok(Self(all.into()))
+    }
+}
+
+impl FromStr for Part {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        let wrong = || BadKey::Part(text.to_owned());
+        let token = |name: &str| {
+            let name = name.parse::<HeaderName>().map_err(|_| wrong())?;
+            Ok(name)
+        };
+        Ok(match text.split_once(':') {
+            None => match text {
+                "client-ip" => Self::ClientIp,
+                "route" => Self::Route,
+                "host" => Self::Host,
+                "path" => Self::Path,
+                _ => return Err(wrong()),
+            },
+            Some(("header", name)) => Self::Header(token(name)?),
+            // RFC 6265 4.1.1: the name of a cookie is a token too, but its case counts.
+            Some(("cookie", name)) => token(name).map(|_| Self::Cookie(name.into()))?,
+            Some(("query", name)) if !name.is_empty() => Self::Query(name.into()),
+            Some(_) => return Err(wrong()),
+        })
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, combination) in self.0.iter().enumerate() {
+            let or = if place == 0 { "" } else { " | " };
+            write!(out, "{or}{combination}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Combination {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, part) in self.0.iter().enumerate() {
+            let and = if place == 0 { "" } else { " + " };
+            match part {
+                Part::ClientIp => write!(out, "{and}client-ip"),
+                Part::Header(name) => write!(out, "{and}header:{name}"),
+                Part::Cookie(name) => write!(out, "{and}cookie:{name}"),
+                Part::Query(name) => write!(out, "{and}query:{name}"),
+                Part::Route => write!(out, "{and}route"),
+                Part::Host => write!(out, "{and}host"),
+                Part::Path => write!(out, "{and}path"),
+            }?;
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    /// Who is counted for this request. Where no alternative is present, all who have none count together.
+    pub fn of(&self, asker: &Asker<'_>, prefixes: Prefixes, secret: &Secret) -> Counted {
+        for (place, combination) in self.0.iter().enumerate() {
+            let mut hasher = secret.hasher();
+            hasher.write_usize(place);
+            let mut parts = combination.0.iter();
+            if parts.all(|part| part.hash(asker, prefixes, &mut hasher)) {
+                return Counted {
+                    digest: Digest::of(&hasher),
+                    is_claimed: combination.0.iter().any(Part::is_claimed),
+                };
+            }
+        }
+        Counted {
+            digest: Digest::of(&secret.hasher()),
+            is_claimed: false,
+        }
+    }
+}
+
+impl Combination {
+    fn is_always_present(&self) -> bool {
+        self.0.iter().all(|part| !part.is_claimed())
+    }
+}
+
+impl Part {
+    /// Adds what the request says; `false` if it says nothing.
+    fn hash(&self, asker: &Asker<'_>, prefixes: Prefixes, hasher: &mut SipHasher24) -> bool {
+        // Each value with its length: no two lists of values are the same bytes.
+        let mut framed = |value: &[u8]| {
+            hasher.write_usize(value.len());
+            hasher.write(value);
+            true
+        };
+        match self {
+            Self::ClientIp => match network(asker.client, prefixes) {
+                IpAddr::V4(address) => framed(&address.octets()),
+                IpAddr::V6(address) => framed(&address.octets()),
+            },
+            Self::Route => framed(asker.route.as_bytes()),
+            Self::Host => framed(asker.host.as_bytes()),
+            Self::Path => framed(asker.path.as_bytes()),
+            Self::Header(name) => match asker.fields.get(name).map(HeaderValue::as_bytes) {
+                Some(value) if !value.is_empty() => framed(value),
+                _ => false,
+            },
+            Self::Cookie(name) => match cookie(asker.fields, name) {
+                Some(value) if !value.is_empty() => framed(value),
+                _ => false,
+            },
+            Self::Query(name) => match parameter(asker.query.unwrap_or_default(), name) {
+                Some(value) if !value.is_empty() => framed(value.as_bytes()),
+                _ => false,
+            },
+        }
+    }
+
+    fn is_claimed(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Cookie(_) | Self::Query(_))
+    }
+}
+
+/// By the address alone.
+pub fn client_ip() -> &'static Key {
+    static KEY: LazyLock<Key> =
+        LazyLock::new(|| Key([Combination([Part::ClientIp].into())].into()));
+    &KEY
+}
+
+/// The network that counts as one client.
+pub fn network(client: IpAddr, prefixes: Prefixes) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.unbounded_shl(32 - u32::from(prefixes.v4));
+            Ipv4Addr::from_bits(address.to_bits() & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.unbounded_shl(128 - u32::from(prefixes.v6));
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
+
+/// The first value of a cookie.
+fn cookie<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let lines = fields.get_all(COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?;
+        value.strip_prefix(b"=")
+    })
+}
+
+/// The first value of a parameter, as it is written.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+impl Secret {
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    fn hasher(&self) -> SipHasher24 {
+        SipHasher24::new_with_key(&self.0)
+    }
+
+    /// The client `digest` under another of its quotas: each has a bucket of its own.
+    pub fn with(&self, digest: Digest, number: usize) -> Digest {
+        if number == 0 {
+            return digest;
+        }
+        let mut hasher = self.hasher();
+        digest.0.into_iter().for_each(|half| hasher.write_u64(half));
+        hasher.write_usize(number);
+        Digest::of(&hasher)
+    }
+}
+
+/// Tells nothing of it.
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Secret")
+    }
+}
+
+impl Digest {
+    fn of(hasher: &SipHasher24) -> Self {
+        let hash = hasher.finish128();
+        Self([hash.h1, hash.h2])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: Secret = Secret::new([7; 16]);
+
+    struct Request {
+        client: &'static str,
+        fields: &'static [(&'static str, &'static str)],
+        path: &'static str,
+        query: Option<&'static str>,
+    }
+
+    const PLAIN: Request = Request {
+        client: "203.0.113.7",
+        fields: &[],
+        path: "/a",
+        query: None,
+    };
+
+    fn counted(key: &str, request: &Request) -> Counted {
+        let mut fields = HeaderMap::new();
+        for (name, value) in request.fields {
+            fields.append(*name, HeaderValue::from_static(value));
+        }
+        let asker = Asker {
+            client: request.client.parse().unwrap(),
+            fields: &fields,
+            host: "shop.example",
+            path: request.path,
+            query: request.query,
+            route: "api",
+        };
+        let key: Key = key.parse().unwrap();
+        key.of(&asker, Prefixes::default(), &SECRET)
+    }
+
+    #[test]
+    fn keys_are_printed_as_they_are_written() {
+        for text in [
+            "client-ip",
+            "header:x-api-key | client-ip",
+            "client-ip + path",
+            "cookie:Session + host | query:key | route",
+        ] {
+            assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "header:X-Key|client-ip".parse::<Key>().unwrap().to_string(),
+            "header:x-key | client-ip"
+        );
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_what_one_is() {
+        for text in [
+            "",
+            "ip",
+            "client-ip |",
+            "header:",
+            "header:a b",
+            "cookie:=",
+            "query:",
+            "a:b",
+            "client-ip + ",
+        ] {
+            assert!(
+                matches!(text.parse::<Key>(), Err(BadKey::Part(_))),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            "client-ip | header:a".parse::<Key>(),
+            Err(BadKey::Unreachable(_))
+        ));
+    }
+
+    #[test]
+    fn the_first_alternative_that_is_present_counts() {
+        let with_key = Request {
+            fields: &[("x-api-key", "k1")],
+            ..PLAIN
+        };
+        let other_place = Request {
+            client: "203.0.113.8",
+            ..with_key
+        };
+        let empty = Request {
+            fields: &[("x-api-key", "")],
+            ..PLAIN
+        };
+        let key = "header:x-api-key | client-ip";
+        assert_eq!(counted(key, &with_key), counted(key, &other_place));
+        assert_ne!(counted(key, &with_key), counted(key, &PLAIN));
+        assert_eq!(counted(key, &empty), counted(key, &PLAIN));
+        assert!(counted(key, &with_key).is_claimed && !counted(key, &PLAIN).is_claimed);
+    }
+
+    #[test]
+    fn a_name_that_reads_like_an_address_is_not_that_address() {
+        let claims = Request {
+            fields: &[("x-api-key", "0000")],
+            ..PLAIN
+        };
+        let has = Request {
+            client: "48.48.48.48",
+            ..PLAIN
+        };
+        assert_ne!(
+            counted("header:x-api-key | client-ip", &claims),
+            counted("header:x-api-key | client-ip", &has)
+        );
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network_and_a_mapped_one_is_ipv4() {
+        let at = |client| counted("client-ip", &Request { client, ..PLAIN });
+        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:ffff::9"));
+        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+        assert_eq!(at("::ffff:203.0.113.7"), at("203.0.113.7"));
+        assert_ne!(at("203.0.113.7"), at("203.0.113.8"));
+    }
+
+    #[test]
+    fn parts_that_count_together_are_not_run_together() {
+        let one = Request {
+            fields: &[("a", "xy"), ("b", "z")],
+            ..PLAIN
+        };
+        let other = Request {
+            fields: &[("a", "x"), ("b", "yz")],
+            ..PLAIN
+        };
+        assert_ne!(
+            counted("header:a + header:b", &one),
+            counted("header:a + header:b", &other)
+        );
+    }
+
+    #[test]
+    fn cookies_and_parameters_are_found_by_their_whole_name() {
+        let request = Request {
+            fields: &[("cookie", "xid=1; id=2"), ("cookie", "id=3")],
+            query: Some("xkey=1&key=2&key=3"),
+            ..PLAIN
+        };
+        let id = Request {
+            fields: &[("cookie", "id=2")],
+            query: Some("key=2"),
+            ..PLAIN
+        };
+        assert_eq!(counted("cookie:id", &request), counted("cookie:id", &id));
+        assert_eq!(counted("query:key", &request), counted("query:key", &id));
+    }
+}

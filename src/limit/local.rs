@@ -1,0 +1,351 @@
+//! Buckets and counters of one gateway, in its memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::bucket::{Bucket, Empty, Rate, Ticks};
+use super::calendar::{self, Calendar, Count};
+use super::key::Digest;
+use super::quota::{Per, Quota};
+use super::table::Table;
+
+/// A moment by both clocks: one that only runs on, and that of the calendar.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub instant: Instant,
+    pub system: SystemTime,
+}
+
+impl Moment {
+    pub fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            system: SystemTime::now(),
+        }
+    }
+}
+
+/// A quota ready to be counted by.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    pub quota: Quota,
+    measure: Measure,
+}
+
+#[derive(Clone, Debug)]
+enum Measure {
+    Rate(Rate),
+    Calendar(Arc<Calendar>),
+}
+
+/// How a client stands with one quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests or bytes.
+    pub left: u64,
+    /// Until all is there again.
+    pub reset: Duration,
+}
+
+/// A quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Until what was asked for is there.
+    pub wait: Duration,
+    pub standing: Standing,
+}
+
+/// What is remembered of one client and one quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Used {
+    Bucket(Bucket),
+    Count(Count),
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Self::Bucket(Bucket::default())
+    }
+}
+
+/// The buckets of one rule.
+pub struct Local {
+    zero: Instant,
+    table: Table<Used>,
+}
+
+impl Meter {
+    pub fn new(quota: Quota, zone: &jiff::tz::TimeZone) -> Self {
+        let measure = match quota.per {
+            Per::Period { period, burst } => Measure::Rate(Rate::new(quota.amount, period, burst)),
+            Per::Calendar(span) => Measure::Calendar(Arc::new(Calendar::new(span, zone.clone()))),
+        };
+        Self { quota, measure }
+    }
+
+    /// The most that can be taken at once.
+    pub fn most(&self) -> u64 {
+        match &self.measure {
+            Measure::Rate(rate) => rate.burst(),
+            Measure::Calendar(_) => self.quota.amount,
+        }
+    }
+}
+
+impl Local {
+    /// For at most `clients` buckets.
+    pub fn new(clients: usize, zero: Instant) -> Self {
+        Self {
+            zero,
+            table: Table::new(clients),
+        }
+    }
+
+    /// Takes `cost`, or nothing.
+    pub fn take(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
+        self.change(client, meter, now, |used, now| {
+            let taken = used.take(meter, cost, now);
+            let standing = used.standing(meter, now);
+            match taken {
+                Ok(()) => Ok(standing),
+                Err(wait) => Err(Exceeded { wait, standing }),
+            }
+        })
+    }
+
+    /// Gives back what was taken and not used.
+    pub fn give_back(&self, client: Digest, meter: &Meter, cost: u64, now: Moment) {
+        let at = self.at(now);
+        self.table
+            .look(client, |used| used.give_back(meter, cost, at));
+    }
+
+    /// Takes what has been used already, be it there or not.
+    pub fn debit(&self, client: Digest, meter: &Meter, cost: u64, now: Moment) -> Standing {
+        self.change(client, meter, now, |used, now| {
+            used.debit(meter, cost, now);
+            used.standing(meter, now)
+        })
+    }
+
+    /// How a client stands. Nothing changes by it.
+    pub fn standing(&self, client: Digest, meter: &Meter, now: Moment) -> Standing {
+        let at = self.at(now);
+        let seen = self.table.look(client, |used| *used);
+        let mut used = seen.unwrap_or_default();
+        used.fit(meter);
+        used.standing(meter, at)
+    }
+
+    /// Whether anything is remembered of a client.
+    pub fn knows(&self, client: Digest) -> bool {
+        self.table.look(client, |_| ()).is_some()
+    }
+
+    /// Forgets what a client has used; whether there was something.
+    pub fn reset(&self, client: Digest) -> bool {
+        self.table.remove(client).is_some()
+    }
+
+    /// Forgets, in one piece of the table, those who have everything there again.
+    pub fn clean(&self, piece: usize, now: Moment) {
+        let at = self.at(now);
+        self.table.clean(piece, |used| !used.is_whole(at));
+    }
+
+    pub fn pieces(&self) -> usize {
+        self.table.pieces()
+    }
+
+    /// Buckets that are remembered.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    fn change<R>(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        now: Moment,
+        change: impl FnOnce(&mut Used, At) -> R,
+    ) -> R {
+        let at = self.at(now);
+        self.table.with(client, Used::worth, |used| {
+            used.fit(meter);
+            change(used, at)
+        })
+    }
+
+    fn at(&self, now: Moment) -> At {
+        At {
+            ticks: Ticks::since(self.zero, now.instant),
+            unix: calendar::unix(now.system),
+        }
+    }
+}
+
+/// A moment as buckets and counters measure it.
+#[derive(Clone, Copy)]
+struct At {
+    ticks: Ticks,
+    unix: i64,
+}
+
+impl Used {
+    /// What was counted by another kind of quota says nothing of this one.
+    fn fit(&mut self, meter: &Meter) {
+        match (&meter.measure, &self) {
+            (Measure::Rate(_), Self::Count(_)) => *self = Self::Bucket(Bucket::default()),
+            (Measure::Calendar(_), Self::Bucket(_)) => *self = Self::Count(Count::default()),
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, meter: &Meter, cost: u64, at: At) -> Result<(), Duration> {
+        match (self, &meter.measure) {
+            (Self::Bucket(bucket), Measure::Rate(rate)) => {
+                let taken = bucket.take(rate, cost, at.ticks);
+                taken.map_err(|Empty { wait }| wait)
+            }
+            (Self::Count(count), Measure::Calendar(calendar)) => {
+                count.take(calendar, meter.quota.amount, cost, at.unix)
+            }
+            _ => unreachable!("it was made to fit"),
+        }
+    }
+
+    fn give_back(&mut self, meter: &Meter, cost: u64, at: At) {
+        match (self, &meter.measure) {
+            (Self::Bucket(bucket), Measure::Rate(rate)) => bucket.give_back(rate, cost, at.ticks),
+            (Self::Count(count), Measure::Calendar(_)) => count.give_back(cost, at.unix),
+            // A reload has made it another kind meanwhile, which begins with nothing used.
+            _ => {}
+        }
+    }
+
+    fn debit(&mut self, meter: &Meter, cost: u64, at: At) {
+        match (self, &meter.measure) {
+            (Self::Bucket(bucket), Measure::Rate(rate)) => bucket.debit(rate, cost, at.ticks),
+            (Self::Count(count), Measure::Calendar(calendar)) => {
+                count.debit(calendar, cost, at.unix);
+            }
+            _ => unreachable!("it was made to fit"),
+        }
+    }
+
+    fn standing(&self, meter: &Meter, at: At) -> Standing {
+        match (self, &meter.measure) {
+            (Self::Bucket(bucket), Measure::Rate(rate)) => Standing {
+                left: bucket.left(rate, at.ticks),
+                reset: bucket.until_full(rate, at.ticks),
+            },
+            (Self::Count(count), Measure::Calendar(calendar)) => Standing {
+                left: meter.quota.amount.saturating_sub(count.used(at.unix)),
+                reset: count.until_end(calendar, at.unix),
+            },
+            _ => unreachable!("it was made to fit"),
+        }
+    }
+
+    fn is_whole(&self, at: At) -> bool {
+        match self {
+            Self::Bucket(bucket) => bucket.is_full(at.ticks),
+            Self::Count(count) => count.is_over(at.unix),
+        }
+    }
+
+    /// Who has used more is worth more: it would gain more by being forgotten. All buckets of a table are those of one
+    /// rule, and so the one that becomes full first is the one used least, or longest ago.
+    fn worth(&self) -> (bool, u64) {
+        match self {
+            Self::Bucket(bucket) => (false, bucket.fullness()),
+            Self::Count(count) => (true, count.used_ever()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: Digest = Digest([1, 2]);
+
+    fn meter(quota: &str) -> Meter {
+        Meter::new(quota.parse().unwrap(), &jiff::tz::TimeZone::UTC)
+    }
+
+    fn later(moment: Moment, by: Duration) -> Moment {
+        Moment {
+            instant: moment.instant + by,
+            system: moment.system + by,
+        }
+    }
+
+    #[test]
+    fn a_client_is_told_how_it_stands_and_when_to_come_back() {
+        let now = Moment::now();
+        let local = Local::new(100, now.instant);
+        let meter = meter("60 per minute, burst 2");
+        assert_eq!(
+            local.take(CLIENT, &meter, 1, now),
+            Ok(Standing {
+                left: 1,
+                reset: Duration::from_secs(1)
+            })
+        );
+        local.take(CLIENT, &meter, 1, now).unwrap();
+        let exceeded = local.take(CLIENT, &meter, 1, now).unwrap_err();
+        assert_eq!(exceeded.wait, Duration::from_secs(1));
+        assert_eq!(
+            exceeded.standing,
+            Standing {
+                left: 0,
+                reset: Duration::from_secs(2)
+            }
+        );
+        assert!(local.take(Digest([1, 3]), &meter, 1, now).is_ok());
+        assert!(
+            local
+                .take(CLIENT, &meter, 1, later(now, exceeded.wait))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn who_has_everything_again_is_forgotten() {
+        let now = Moment::now();
+        let local = Local::new(100, now.instant);
+        local
+            .take(CLIENT, &meter("60 per minute, burst 2"), 1, now)
+            .unwrap();
+        local
+            .take(Digest([9, 9]), &meter("5 per day"), 1, now)
+            .unwrap();
+        let clean = |now| (0..local.pieces()).for_each(|piece| local.clean(piece, now));
+        clean(later(now, Duration::from_millis(900)));
+        assert_eq!(local.len(), 2);
+        clean(later(now, Duration::from_secs(1)));
+        clean(later(now, Duration::from_secs(86_400)));
+        assert_eq!(local.len(), 0);
+    }
+
+    #[test]
+    fn a_reload_that_makes_a_rate_a_day_begins_the_day() {
+        let now = Moment::now();
+        let local = Local::new(100, now.instant);
+        local.take(CLIENT, &meter("1 per minute"), 1, now).unwrap();
+        assert_eq!(
+            local
+                .take(CLIENT, &meter("5 per day"), 1, now)
+                .unwrap()
+                .left,
+            4
+        );
+    }
+}

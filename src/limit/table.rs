@@ -1,0 +1,190 @@
+//! What is remembered of many clients, in a bound: a map in many small pieces, each under a lock of its own.
+//!
+//! Small pieces are what keeps every step short: a piece grows, is cleaned and gives its memory back in microseconds, and
+//! nobody waits for more than one.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use parking_lot::Mutex;
+
+use super::key::Digest;
+
+/// Values of clients, at most as many as it was made for.
+pub struct Table<V> {
+    pieces: Box<[Mutex<HashTable<(Digest, V)>>]>,
+    /// Of one piece.
+    most: usize,
+}
+
+/// Clients in one piece, about.
+const PIECE: usize = 2048;
+const MOST_PIECES: usize = 1 << 16;
+
+/// How many are looked at to find one that is the least loss.
+const SAMPLE: usize = 16;
+
+impl<V: Default> Table<V> {
+    /// For at most `clients`, and as many again for every piece that is not whole.
+    pub fn new(clients: usize) -> Self {
+        let pieces = clients.div_ceil(PIECE).next_power_of_two().min(MOST_PIECES);
+        Self {
+            pieces: (0..pieces).map(|_| Mutex::default()).collect(),
+            most: clients.div_ceil(pieces).max(1),
+        }
+    }
+
+    /// What `change` makes of the value of a client, which is a new one if there was none.
+    ///
+    /// Where there is no room for another client one is forgotten: of a few the one whose `worth` is least.
+    pub fn with<R, W: Ord>(
+        &self,
+        client: Digest,
+        worth: impl Fn(&V) -> W,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        let mut piece = self.piece(client).lock();
+        if let Some((_, value)) = piece.find_mut(hash(&client), |(known, _)| *known == client) {
+            return change(value);
+        }
+        if piece.len() >= self.most {
+            forget_one(&mut piece, client, worth);
+        }
+        let mut new = V::default();
+        let changed = change(&mut new);
+        piece.insert_unique(hash(&client), (client, new), |(client, _)| hash(client));
+        changed
+    }
+
+    /// What `look` sees of the value of a client; `None` if there is none.
+    pub fn look<R>(&self, client: Digest, look: impl FnOnce(&mut V) -> R) -> Option<R> {
+        let mut piece = self.piece(client).lock();
+        let found = piece.find_mut(hash(&client), |(known, _)| *known == client);
+        found.map(|(_, value)| look(value))
+    }
+
+    /// Forgets a client.
+    pub fn remove(&self, client: Digest) -> Option<V> {
+        let mut piece = self.piece(client).lock();
+        let entry = piece.entry(
+            hash(&client),
+            |(known, _)| *known == client,
+            |(client, _)| hash(client),
+        );
+        match entry {
+            Entry::Occupied(known) => Some(known.remove().0.1),
+            Entry::Vacant(_) => None,
+        }
+    }
+
+    /// Forgets those in one piece that nothing is worth keeping of, and gives back memory that is not needed.
+    /// `number`: any, counted on by who cleans.
+    pub fn clean(&self, number: usize, keeps: impl Fn(&V) -> bool) {
+        let mut piece = self.pieces[number % self.pieces.len()].lock();
+        piece.retain(|(_, value)| keeps(value));
+        if piece.capacity() > 4 * piece.len() + 16 {
+            let room = 2 * piece.len();
+            piece.shrink_to(room, |(client, _)| hash(client));
+        }
+    }
+
+    /// How many pieces there are to be cleaned.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Clients that are remembered.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.lock().len()).sum()
+    }
+
+    fn piece(&self, client: Digest) -> &Mutex<HashTable<(Digest, V)>> {
+        &self.pieces[client.0[1] as usize & (self.pieces.len() - 1)]
+    }
+}
+
+/// A digest is a hash already, under a secret.
+fn hash(client: &Digest) -> u64 {
+    client.0[0]
+}
+
+/// Forgets one of a few that stand together; which these are, `client` decides, and so nobody can.
+fn forget_one<V, W: Ord>(
+    piece: &mut HashTable<(Digest, V)>,
+    client: Digest,
+    worth: impl Fn(&V) -> W,
+) {
+    let places = piece.num_buckets();
+    let first = (client.0[1] >> 16) as usize;
+    let around = (0..places).map(|step| (first + step) % places);
+    let some = around
+        .filter_map(|place| piece.get_bucket(place))
+        .take(SAMPLE);
+    let least = some.min_by_key(|(_, value)| worth(value));
+    let Some(least) = least.map(|(client, _)| *client) else {
+        return;
+    };
+    if let Ok(found) = piece.find_entry(hash(&least), |(known, _)| *known == least) {
+        found.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Digests as a hash would make them.
+    fn client(number: u64) -> Digest {
+        let mixed = blake3::hash(&number.to_le_bytes());
+        let half = |at: usize| u64::from_le_bytes(mixed.as_bytes()[at..at + 8].try_into().unwrap());
+        Digest([half(0), half(8)])
+    }
+
+    #[test]
+    fn no_more_clients_are_remembered_than_there_is_room_for() {
+        for room in [1, 16, 5_000] {
+            let table = Table::<u64>::new(room);
+            for number in 0..3 * room as u64 {
+                table.with(client(number), |value| *value, |value| *value = number);
+            }
+            assert!(
+                table.len() <= room + table.pieces(),
+                "{} of {room}",
+                table.len()
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_worth_more_stays() {
+        let table = Table::<u64>::new(1_000);
+        for number in 0..10 {
+            table.with(client(number), |value| *value, |value| *value = u64::MAX);
+        }
+        for number in 10..20_000 {
+            table.with(client(number), |value| *value, |value| *value = number);
+        }
+        for number in 0..10 {
+            assert_eq!(table.look(client(number), |value| *value), Some(u64::MAX));
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_when_clients_have_gone() {
+        let table = Table::<u64>::new(100_000);
+        for number in 0..50_000 {
+            table.with(client(number), |value| *value, |value| *value = number);
+        }
+        let held = || -> usize {
+            let pieces = table.pieces.iter();
+            pieces.map(|piece| piece.lock().allocation_size()).sum()
+        };
+        let full = held();
+        for number in 0..table.pieces() {
+            table.clean(number, |value| *value < 100);
+        }
+        assert_eq!(table.len(), 100);
+        assert!(held() * 20 < full, "{} of {full}", held());
+        assert_eq!(table.remove(client(5)), Some(5));
+        assert_eq!(table.look(client(5), |value| *value), None);
+    }
+}

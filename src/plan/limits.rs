@@ -1,0 +1,118 @@
+//! From `[limit.NAME]` to rules. What was used lives on by the name of the rule.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Plan;
+use crate::client::Networks;
+use crate::config::Config;
+use crate::config::spec::{LimitSpec, LimitsSpec};
+use crate::limit::key::{Prefixes, Secret};
+use crate::limit::local::Meter;
+use crate::limit::{Cost, Exempt, Live, Rule, SpecialCost};
+
+/// The secret that names are hashed with: that of the running plan, or else what is configured, or a new one.
+pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
+    if let Some(running) = running {
+        return running.limit_secret;
+    }
+    let bytes = match &config.limits.secret {
+        Some(secret) => {
+            let key = blake3::derive_key("tollgate names of limits", secret.text().as_bytes());
+            Uuid::from_slice(&key[..16]).expect("16 bytes").into_bytes()
+        }
+        None => {
+            // Of the 128 bits of each, 122 are random: together more than are needed.
+            let two = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+            let key = blake3::hash(&two);
+            Uuid::from_slice(&key.as_bytes()[..16])
+                .expect("16 bytes")
+                .into_bytes()
+        }
+    };
+    Secret::new(bytes)
+}
+
+pub(super) fn rules(
+    config: &Config,
+    secret: Secret,
+    running: Option<&Plan>,
+) -> BTreeMap<Box<str>, Arc<Rule>> {
+    let rules = config.limit_rules.iter();
+    rules
+        .map(|(name, spec)| {
+            let before = running.and_then(|running| running.rules.get(&**name));
+            let rule = rule(name, spec, &config.limits, secret, before);
+            (Box::from(&**name), Arc::new(rule))
+        })
+        .collect()
+}
+
+fn rule(
+    name: &str,
+    spec: &LimitSpec,
+    shared: &LimitsSpec,
+    secret: Secret,
+    before: Option<&Arc<Rule>>,
+) -> Rule {
+    let meters: Box<[_]> = spec
+        .quota
+        .0
+        .iter()
+        .enumerate()
+        .map(|(number, quota)| {
+            let called = match number {
+                0 => name.to_owned(),
+                more => format!("{name}-{}", more + 1),
+            };
+            (Meter::new(*quota, &shared.time_zone), called.into())
+        })
+        .collect();
+    let live = match before {
+        Some(before) => before.live.clone(),
+        None => Arc::new(Live::new(*spec.max_clients, meters.len(), Instant::now())),
+    };
+    Rule {
+        name: name.into(),
+        key: spec.key.clone(),
+        prefixes: Prefixes {
+            v4: shared.ipv4_prefix as u8,
+            v6: shared.ipv6_prefix as u8,
+        },
+        meters,
+        cost: cost(spec),
+        mode: spec.mode,
+        status: spec.status,
+        fields: spec.fields,
+        exempt: Exempt {
+            clients: Networks::new(spec.exempt.clients.iter().copied()),
+            paths: spec.exempt.paths.clone().into(),
+            fields: spec
+                .exempt
+                .headers
+                .0
+                .iter()
+                .map(|(name, value)| (name.name().clone(), value.clone()))
+                .collect(),
+        },
+        secret,
+        live,
+    }
+}
+
+fn cost(spec: &LimitSpec) -> Cost {
+    let special = spec.costs.iter().map(|special| SpecialCost {
+        method: special.method.clone(),
+        path: special.path.clone(),
+        tokens: special.cost,
+    });
+    Cost {
+        each: spec.cost,
+        special: special.collect(),
+        cache_hit: spec.cache_hit_cost,
+        said_in: spec.cost_header.as_ref().map(|field| field.name().clone()),
+    }
+}

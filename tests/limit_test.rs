@@ -1,0 +1,320 @@
+//! Throttling by one gateway: what clients are let do, and what they are told.
+
+use crate::harness::client::{Connection, get};
+use crate::harness::gateway::Gateway;
+use crate::harness::origin::{Origin, Reply};
+use crate::harness::process::Signal;
+use crate::harness::response::Response;
+
+/// A gateway before the origin, with these lines of configuration.
+fn gateway(origin: &Origin, lines: &str) -> Gateway {
+    Gateway::start(&config(origin, lines))
+}
+
+fn config(origin: &Origin, lines: &str) -> String {
+    format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        [upstream.app]
+        backends = ["{}"]
+        {lines}
+        "#,
+        origin.address()
+    )
+}
+
+fn asked(gateway: &Gateway, path: &str, fields: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n{fields}\r\n");
+    ask(&mut Connection::open(gateway.address()), &request)
+}
+
+fn ask(client: &mut Connection, request: &str) -> Response {
+    client.send(request.as_bytes()).expect("it is taken");
+    client.response().expect("an answer")
+}
+
+fn statuses(gateway: &Gateway, path: &str, fields: &str, times: usize) -> Vec<u16> {
+    let all = (0..times).map(|_| asked(gateway, path, fields).status());
+    all.collect()
+}
+
+const THREE: &str = r#"
+    [limit.api]
+    quota = "3 per hour"
+    key = "header:x-api-key | client-ip"
+    [[route]]
+    upstream = "app"
+    limit = ["api"]
+"#;
+
+#[test]
+fn who_has_used_its_quota_is_refused_and_told_when_to_come_back_on_a_connection_that_stays() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, THREE);
+    let mut client = Connection::open(gateway.address());
+    for left in (0..3).rev() {
+        let response = ask(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            response.field("ratelimit-policy"),
+            Some(r#""api";q=3;w=3600"#)
+        );
+        let reset = 1200 * (3 - left);
+        assert_eq!(
+            response.field("ratelimit"),
+            Some(&*format!(r#""api";r={left};t={reset}"#))
+        );
+    }
+    for _ in 0..2 {
+        let refused = ask(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(refused.status(), 429);
+        let after: u64 = refused
+            .field("retry-after")
+            .expect("it is told")
+            .parse()
+            .expect("seconds");
+        assert!((1190..=1320).contains(&after), "{after}");
+        let problem: serde_json::Value = refused.json();
+        assert_eq!(problem["violated-policies"], serde_json::json!(["api"]));
+        assert_eq!(problem["reason"], "too_many_requests");
+        assert!(
+            refused
+                .field("ratelimit")
+                .expect("it is told")
+                .starts_with(r#""api";r=0;t="#)
+        );
+    }
+    assert_eq!(origin.received().len(), 3);
+}
+
+#[test]
+fn each_key_has_its_own_bucket_and_who_has_none_is_its_address() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, THREE);
+    assert_eq!(
+        statuses(&gateway, "/", "X-API-Key: one\r\n", 4),
+        [200, 200, 200, 429]
+    );
+    assert_eq!(
+        statuses(&gateway, "/", "X-API-Key: two\r\n", 4),
+        [200, 200, 200, 429]
+    );
+    assert_eq!(statuses(&gateway, "/", "", 4), [200, 200, 200, 429]);
+    // Whatever an untrusted client says of its address.
+    assert_eq!(
+        statuses(&gateway, "/", "X-Forwarded-For: 203.0.113.9\r\n", 1),
+        [429]
+    );
+}
+
+#[test]
+fn a_new_name_for_every_request_is_no_new_bucket_for_every_request() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, THREE);
+    let mut client = Connection::open(gateway.address());
+    let mut admitted = 0;
+    for number in 0..300 {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: made-up-{number}\r\n\r\n");
+        admitted += usize::from(ask(&mut client, &request).status() == 200);
+    }
+    // 100 names, a few more for the time it took, and the bucket of the address.
+    assert!((100..=115).contains(&admitted), "{admitted}");
+}
+
+#[test]
+fn the_first_quota_that_is_used_up_refuses_and_the_others_are_not_charged() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let config = r#"
+        [limit.narrow]
+        quota = "1 per hour"
+        key = "path"
+        [limit.wide]
+        quota = ["100 per hour", "3 per day"]
+        [[route]]
+        upstream = "app"
+        limit = ["wide", "narrow"]
+    "#;
+    let gateway = gateway(&origin, config);
+    assert_eq!(statuses(&gateway, "/a", "", 3), [200, 429, 429]);
+    assert_eq!(statuses(&gateway, "/b", "", 1), [200]);
+    let last = asked(&gateway, "/c", "");
+    let told = last.field("ratelimit").expect("it is told");
+    assert!(
+        told.contains(r#""wide";r=97"#) && told.contains(r#""wide-2";r=0"#),
+        "{told}"
+    );
+    let refused = asked(&gateway, "/d", "");
+    let problem: serde_json::Value = refused.json();
+    assert_eq!(problem["violated-policies"], serde_json::json!(["wide-2"]));
+}
+
+#[test]
+fn posts_and_http_2_and_redirects_are_counted_like_any_request() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let config = r#"
+        [limit.all]
+        quota = "2 per hour"
+        key = "route"
+        [[route]]
+        upstream = "app"
+        limit = ["all"]
+        [[route]]
+        path = "/old"
+        redirect = { to = "/new" }
+        limit = ["all"]
+    "#;
+    let gateway = gateway(&origin, config);
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    let mut client = Connection::open(gateway.address());
+    let all: Vec<u16> = (0..3).map(|_| ask(&mut client, post).status()).collect();
+    assert_eq!(all, [200, 200, 429]);
+    assert_eq!(statuses(&gateway, "/old", "", 3), [308, 308, 429]);
+}
+
+#[test]
+fn a_shadow_counts_and_refuses_nobody() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let config = r#"
+        [admin]
+        listen = "127.0.0.1:0"
+        token = "a-token-for-the-test"
+        [limit.tried]
+        quota = "1 per hour"
+        mode = "shadow"
+        [[route]]
+        upstream = "app"
+        limit = ["tried"]
+    "#;
+    let gateway = gateway(&origin, config);
+    assert_eq!(statuses(&gateway, "/", "", 4), [200; 4]);
+    assert!(asked(&gateway, "/", "").field("ratelimit").is_none());
+    let metrics =
+        "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a-token-for-the-test\r\n\r\n";
+    let metrics = ask(&mut Connection::open(gateway.addresses()[1]), metrics);
+    let text = String::from_utf8(metrics.body).expect("text");
+    for line in [
+        r#"tollgate_limit_requests_total{limit="tried",outcome="admitted"} 1"#,
+        r#"tollgate_limit_requests_total{limit="tried",outcome="shadowed"} 4"#,
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
+fn what_the_cache_answers_costs_what_the_limit_says() {
+    let page =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: max-age=60\r\nX-Cost: 9\r\n\r\nhi";
+    let origin = Origin::with(move |_| Reply::raw(page));
+    let config = r#"
+        [limit.free]
+        quota = "2 per hour"
+        cache_hit_cost = 0
+        [cache.policy.pages]
+        [[route]]
+        upstream = "app"
+        limit = ["free"]
+        cache = "pages"
+    "#;
+    let gateway = gateway(&origin, config);
+    assert_eq!(statuses(&gateway, "/a", "", 5), [200; 5]);
+    assert_eq!(statuses(&gateway, "/b", "", 5), [200; 5]);
+    let hit = asked(&gateway, "/a", "");
+    assert!(
+        hit.field("ratelimit")
+            .expect("it is told")
+            .starts_with(r#""free";r=0"#)
+    );
+    assert_eq!(statuses(&gateway, "/c", "", 2), [429, 429]);
+    assert_eq!(statuses(&gateway, "/a", "", 1), [200]);
+    assert_eq!(origin.received().len(), 2);
+}
+
+#[test]
+fn costs_are_those_of_method_and_path_and_at_last_what_the_application_says() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Cost: 6\r\n\r\nhi";
+    let origin = Origin::with(move |_| Reply::raw(page));
+    let config = r#"
+        [limit.dear]
+        quota = "10 per hour"
+        costs = [{ path = "/search", cost = 5 }]
+        key = "path"
+        [limit.said]
+        quota = "10 per hour"
+        cost_header = "X-Cost"
+        key = "host"
+        [[route]]
+        path = "/search"
+        upstream = "app"
+        limit = ["dear"]
+        [[route]]
+        upstream = "app"
+        limit = ["said"]
+    "#;
+    let gateway = gateway(&origin, config);
+    assert_eq!(statuses(&gateway, "/search", "", 3), [200, 200, 429]);
+    // 6 of 10, then 12 of 10: the debt is paid before the next one is let in.
+    assert_eq!(statuses(&gateway, "/x", "", 3), [200, 200, 429]);
+}
+
+#[test]
+fn bytes_are_counted_when_they_have_passed() {
+    let origin = Origin::always(Reply::ok(&"x".repeat(1500)));
+    let config = r#"
+        [limit.volume]
+        quota = "2 KiB per hour"
+        [[route]]
+        upstream = "app"
+        limit = ["volume"]
+    "#;
+    let gateway = gateway(&origin, config);
+    let mut client = Connection::open(gateway.address());
+    let all: Vec<u16> = (0..3)
+        .map(|_| ask(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").status())
+        .collect();
+    assert_eq!(all, [200, 200, 429]);
+}
+
+#[test]
+fn who_is_exempt_is_not_counted() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let config = r#"
+        [limit.api]
+        quota = "1 per hour"
+        exempt = { paths = ["/healthz"], headers = { "X-Internal" = "let me in" } }
+        [[route]]
+        upstream = "app"
+        limit = ["api"]
+    "#;
+    let gateway = gateway(&origin, config);
+    assert_eq!(statuses(&gateway, "/healthz", "", 3), [200; 3]);
+    assert_eq!(
+        statuses(&gateway, "/", "X-Internal: let me in\r\n", 3),
+        [200; 3]
+    );
+    assert_eq!(
+        statuses(&gateway, "/", "X-Internal: let me out\r\n", 2),
+        [200, 429]
+    );
+}
+
+#[test]
+fn a_reload_keeps_what_was_used() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, THREE);
+    assert_eq!(get(gateway.address(), "/").status(), 200);
+    assert_eq!(get(gateway.address(), "/").status(), 200);
+    gateway.write_config(&config(
+        &origin,
+        &THREE.replace("3 per hour", "30 per hour"),
+    ));
+    gateway.signal(Signal::Hangup);
+    gateway.wait_for_log("the reload", |line| line.contains("\"reloaded\""));
+    let after = get(gateway.address(), "/");
+    assert!(
+        after
+            .field("ratelimit")
+            .expect("it is told")
+            .starts_with(r#""api";r=27"#)
+    );
+}
