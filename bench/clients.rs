@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
 use tollgate::client::network_set::NetworkSet;
-use tollgate::limit::ban::{Bans, Settings, Widths};
+use tollgate::limit::ban::{Bans, Settings};
+use tollgate::limit::key::Prefixes;
 
 const MILLION: usize = 1_000_000;
 /// Addresses that are asked for in turn: more than the caches hold the way to.
@@ -79,7 +80,7 @@ fn bans(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ban_check");
     for count in [0, 1, 100_000] {
         let settings = Settings {
-            widths: Widths { four: 32, six: 64 },
+            prefixes: Prefixes::default(),
             most: count.max(1),
         };
         let bans = Bans::new(Vec::new(), 1, settings, None);

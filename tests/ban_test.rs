@@ -270,6 +270,28 @@ fn paths_of_scanners_count_where_nothing_is_served() {
 }
 
 #[test]
+fn who_goes_on_when_its_quota_is_used_up_is_banned() {
+    let origin = application();
+    let rest = rule("3 refusals in 1 minute", "");
+    let limit = "[limit.api]\nquota = \"2 per hour\"\n[[route]]\npath = \"/api\"\nupstream = \"app\"\nlimit = [\"api\"]";
+    let gateway = gateway(&origin, BY_A_PROXY, &format!("{rest}\n{limit}"));
+    // What the application says by itself is no refusal.
+    for _ in 0..5 {
+        assert_eq!(status(&gateway, ONE, "/status/429"), 429);
+    }
+    for expected in [200, 200, 429, 429] {
+        assert_eq!(status(&gateway, ONE, "/api"), expected);
+    }
+    assert!(!is_banned(&gateway, ONE));
+    assert_eq!(
+        told(&gateway, Way::Full, ONE, "/api").expect("an answer").0,
+        429
+    );
+    wait_until_banned(&gateway, ONE);
+    assert!(!is_banned(&gateway, OTHER));
+}
+
+#[test]
 fn malformed_messages_ban_who_sends_them_over_either_version() {
     let origin = application();
     let malformed = rule("3 malformed in 1 minute", "");

@@ -30,7 +30,7 @@ use http::StatusCode;
 
 use self::counts::Counts;
 
-pub use self::client::{Client, Widths};
+pub use self::client::Client;
 pub use self::rule::{Answer, BadWhen, Mode, Rule, Terms, When};
 pub use self::scan::{BadPathPattern, PathPattern};
 pub use self::standing::{Ban, By, Settings, Standing, Tallied, Tally};

@@ -2,15 +2,16 @@
 
 use crate::config::Config;
 use crate::config::spec::BanSpec;
-use crate::limit::ban::{Bans, Rule, Settings, Terms, Widths};
+use crate::limit::ban::{Bans, Rule, Settings, Terms};
+use crate::limit::key::Prefixes;
 
 /// The rules of `config`; the bans of `running` stand on.
 pub(super) fn bans(config: &Config, running: Option<&Bans>) -> Bans {
     let spec = &config.bans;
     let settings = Settings {
-        widths: Widths {
-            four: spec.ipv4_prefix as u8,
-            six: spec.ipv6_prefix as u8,
+        prefixes: Prefixes {
+            v4: spec.ipv4_prefix as u8,
+            v6: spec.ipv6_prefix as u8,
         },
         most: spec.max_bans,
     };

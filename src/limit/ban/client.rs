@@ -7,12 +7,24 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use crate::client::list::{BadNetwork, parse_network};
+use crate::limit::key::Prefixes;
 
 /// One client. Displays as its address, or as its network where that has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(IpNet);
 
 impl Client {
+    /// The client that has this address.
+    pub fn of(address: IpAddr, prefixes: Prefixes) -> Self {
+        let address = address.to_canonical();
+        let length = match address {
+            IpAddr::V4(_) => prefixes.v4.min(32),
+            IpAddr::V6(_) => prefixes.v6.min(128),
+        };
+        let network = IpNet::new(address, length).expect("no more bits than the address has");
+        Self(network.trunc())
+    }
+
     /// Its first address.
     pub fn address(&self) -> IpAddr {
         self.0.network()
@@ -36,53 +48,26 @@ impl FromStr for Client {
     }
 }
 
-/// How many bits of an address tell clients apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Widths {
-    /// Of IPv4, 0 to 32.
-    pub four: u8,
-    /// Of IPv6, 0 to 128.
-    pub six: u8,
-}
-
-impl Widths {
-    /// The client that has this address.
-    pub fn client(&self, address: IpAddr) -> Client {
-        let address = address.to_canonical();
-        let width = match address {
-            IpAddr::V4(_) => self.four.min(32),
-            IpAddr::V6(_) => self.six.min(128),
-        };
-        let network = IpNet::new(address, width).expect("no more bits than the address has");
-        Client(network.trunc())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses_of_one_network_are_one_client() {
-        let widths = Widths { four: 32, six: 64 };
+        let usual = Prefixes::default();
         for (address, client) in [
             ("192.0.2.7", "192.0.2.7"),
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
             ("2001:db8:0:1:ffff::", "2001:db8:0:1::/64"),
         ] {
-            let found = widths.client(address.parse().unwrap());
+            let found = Client::of(address.parse().unwrap(), usual);
             assert_eq!(found.to_string(), client);
             assert_eq!(client.parse(), Ok(found));
         }
-        let wide = Widths { four: 24, six: 128 };
-        assert_eq!(
-            wide.client("192.0.2.7".parse().unwrap()).to_string(),
-            "192.0.2.0/24"
-        );
-        assert_eq!(
-            wide.client("2001:db8::7".parse().unwrap()).to_string(),
-            "2001:db8::7"
-        );
+        let others = Prefixes { v4: 24, v6: 128 };
+        let of = |text: &str| Client::of(text.parse().unwrap(), others).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.0/24");
+        assert_eq!(of("2001:db8::7"), "2001:db8::7");
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Banned;
-use super::client::{Client, Widths};
+use super::client::Client;
 use super::outbox::Outbox;
 use super::past::Past;
 use super::rule::{Answer, Mode, Rule};
 use super::table::{Put, Table};
+use crate::limit::key::Prefixes;
 
 /// Bans that end in one step of tidying; the others in the next.
 const MOST_TIDIED: usize = 1000;
@@ -24,7 +25,7 @@ const MOST_TALLIES: usize = 1000;
 /// What all bans share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    pub widths: Widths,
+    pub prefixes: Prefixes,
     /// Bans at once.
     pub most: usize,
 }
@@ -143,7 +144,7 @@ impl Standing {
 
     /// The client that has this address.
     pub fn client(&self, address: IpAddr) -> Client {
-        self.settings.widths.client(address)
+        Client::of(address, self.settings.prefixes)
     }
 
     /// Whether and how this client is banned, unless it is let in all the same. Costs one relaxed load of each mode while

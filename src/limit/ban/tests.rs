@@ -1,13 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limit::key::Prefixes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn settings(most: usize) -> Settings {
     Settings {
-        widths: Widths { four: 32, six: 64 },
+        prefixes: Prefixes::default(),
         most,
     }
 }
