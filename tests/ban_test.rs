@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::client::{Connection, raw};
 use crate::harness::gateway::{Gateway, tollgate};
 use crate::harness::h2_client::H2;
+use crate::harness::h2_frames::{Frames, Outcome};
 use crate::harness::origin::{Origin, Reply};
 use crate::harness::redis::{RedisCluster, RedisServer};
 use crate::harness::response::Response;
@@ -330,6 +331,28 @@ fn malformed_messages_ban_who_sends_them_over_either_version() {
     }
     wait_until_banned(&gateway_h2, ONE);
     assert!(!is_banned(&gateway_h2, OTHER));
+}
+
+#[test]
+fn streams_that_are_no_requests_ban_who_sends_them() {
+    let origin = application();
+    let gateway = gateway(&origin, "", &rule("3 malformed in 1 minute", ""));
+    let mut frames = Frames::open(gateway.addresses()[1]);
+    for _ in 0..3 {
+        assert!(!is_banned(&gateway, ONE));
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a.example"),
+            (":path", "/"),
+            ("content-length", "1"),
+            ("content-length", "2"),
+        ];
+        let outcome = frames.request(&fields, b"x");
+        assert!(matches!(outcome, Outcome::Reset { .. }), "{outcome:?}");
+    }
+    wait_until_banned(&gateway, ONE);
+    assert_eq!(bans(&gateway)["bans"][0]["client"], "127.0.0.1");
 }
 
 #[test]
