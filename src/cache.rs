@@ -25,7 +25,7 @@
 //! - `entry`: one stored response, ready to be sent, with its encoded `forms`; `body`: one that is still arriving
 //! - `memory`: the entries of this gateway, large bodies in `pages`, which `runs` tells apart; `fill`: one question to the origin for many requests
 //! - `tombstones`: what was purged, and so which entries are outdated; `scope`: what a purge covers
-//! - `purger`: purges at this gateway, and by `replication` at the others
+//! - `purger`: purges and quarantines at this gateway, and by `replication` at the others
 //! - `counters`: how requests were answered, for who watches
 //!
 //! A stored response is read once, when it is admitted; a request for it then meets comparisons of

@@ -172,7 +172,7 @@ fn describe_cache(text: &mut String, caching: &Caching, described: &Described<'_
     match admission::may_look_up(&described.request(), policy) {
         Ok(_) => {
             let key = Key::of(&described.request(), &caching.scope, policy);
-            line(text, "looked up", &key.to_string());
+            line(text, "looked up", &key.with_values().to_string());
         }
         Err(bypass) => line(text, "looked up", &format!("no: {bypass}")),
     }

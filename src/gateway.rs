@@ -19,7 +19,7 @@ use crate::downstream::Downstream;
 use crate::exchange::{Exchange, barring, entry, record};
 use crate::limit::{self, local::Moment};
 use crate::plan::Plan;
-use crate::redis::Redis;
+use crate::redis::{Patience, Redis};
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
 
@@ -34,7 +34,6 @@ pub struct Gateway {
     memory: Memory,
     shared_cache: Option<SharedCache>,
     fills: Arc<Fills>,
-    guard: Guard,
     redis: Option<Arc<Redis>>,
     purger: Purger,
 }
@@ -57,7 +56,6 @@ impl Gateway {
             memory,
             shared_cache,
             fills: Arc::default(),
-            guard: Guard::default(),
             redis,
             purger,
         }
@@ -108,6 +106,12 @@ impl Gateway {
         self.shared_cache.as_ref()
     }
 
+    /// What a request that begins now may wait for Redis.
+    pub fn patience(&self) -> Patience {
+        let shared = self.shared_cache.as_ref();
+        shared.map(SharedCache::patience).unwrap_or_default()
+    }
+
     /// What is being asked to be stored.
     pub fn fills(&self) -> &Arc<Fills> {
         &self.fills
@@ -115,7 +119,7 @@ impl Gateway {
 
     /// What is kept out of it.
     pub fn guard(&self) -> &Guard {
-        &self.guard
+        self.purger.guard()
     }
 
     /// Lets the counters of every route remember where they stand, for as long as the process lives.

@@ -4,8 +4,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use crate::cache::frame::Digest;
-use crate::cache::scope::{DEEPEST_PREFIX, Scope};
+use crate::cache::scope::{DEEPEST_PREFIX, Scope, ScopeId};
 use crate::cache::tags;
 use crate::cache::tombstones::{Purge, Strength};
 use crate::exchange::{Asked, caching};
@@ -83,7 +82,7 @@ impl Order {
         let tags = self.tag.iter().map(|tag| tag_scope(tag));
         let prefixes = self.prefix.iter().map(|url| prefix_scope(url, plan));
         let hosts = self.host.iter().map(|host| host_scope(host));
-        let everything = self.everything.then(|| Ok(Scope::Everything.digest()));
+        let everything = self.everything.then(|| Ok(Scope::Everything.id()));
         let scopes = urls.chain(tags).chain(prefixes).chain(hosts);
         let scopes: Vec<_> = scopes.chain(everything).collect::<Result<_, _>>()?;
         if scopes.is_empty() {
@@ -96,18 +95,18 @@ impl Order {
         Ok(Purge { scopes, strength })
     }
 
-    fn url_scope(&self, url: &str, plan: &Plan) -> Result<Digest, BadOrder> {
+    fn url_scope(&self, url: &str, plan: &Plan) -> Result<ScopeId, BadOrder> {
         let asked = asked(url, plan)?;
         let host = asked.host.as_ref().map_or("", Host::name);
         let path = &asked.path;
         Ok(match self.any_query {
-            true => Scope::Path { host, path }.digest(),
+            true => Scope::Path { host, path }.id(),
             false => caching::url_scope(plan, &asked),
         })
     }
 }
 
-fn prefix_scope(url: &str, plan: &Plan) -> Result<Digest, BadOrder> {
+fn prefix_scope(url: &str, plan: &Plan) -> Result<ScopeId, BadOrder> {
     let asked = asked(url, plan)?;
     let path = &asked.path;
     if asked.query.is_some() {
@@ -117,16 +116,16 @@ fn prefix_scope(url: &str, plan: &Plan) -> Result<Digest, BadOrder> {
         return Err(BadOrder::Deep(url.to_owned()));
     }
     let host = asked.host.as_ref().map_or("", Host::name);
-    Ok(Scope::Prefix { host, path }.digest())
+    Ok(Scope::Prefix { host, path }.id())
 }
 
-fn host_scope(host: &str) -> Result<Digest, BadOrder> {
-    Ok(Scope::Host(parse_host(host)?.name()).digest())
+fn host_scope(host: &str) -> Result<ScopeId, BadOrder> {
+    Ok(Scope::Host(parse_host(host)?.name()).id())
 }
 
-fn tag_scope(tag: &str) -> Result<Digest, BadOrder> {
+fn tag_scope(tag: &str) -> Result<ScopeId, BadOrder> {
     match tag.len() {
-        1..=tags::LONGEST => Ok(Scope::Tag(tag).digest()),
+        1..=tags::LONGEST => Ok(Scope::Tag(tag).id()),
         length => Err(BadOrder::Tag(length)),
     }
 }
@@ -172,7 +171,7 @@ mod tests {
         Plan::compile(&config, None, &mut Problems::new("gateway.toml")).unwrap()
     }
 
-    fn scopes(json: &str) -> Result<Vec<Digest>, BadOrder> {
+    fn scopes(json: &str) -> Result<Vec<ScopeId>, BadOrder> {
         let order: Order = serde_json::from_str(json).unwrap();
         Ok(order.purge(&plan())?.scopes)
     }
@@ -188,7 +187,7 @@ mod tests {
                 path,
                 query,
             }
-            .digest()
+            .id()
         };
         for (json, expected) in [
             (r#"{"url": "https://a.example/a"}"#, url(None)),
@@ -199,15 +198,15 @@ mod tests {
             ),
             (
                 r#"{"url": "https://a.example/a?x=1", "any_query": true}"#,
-                Scope::Path { host: HOST, path }.digest(),
+                Scope::Path { host: HOST, path }.id(),
             ),
-            (r#"{"tag": "news"}"#, Scope::Tag("news").digest()),
+            (r#"{"tag": "news"}"#, Scope::Tag("news").id()),
             (
                 r#"{"prefix": "https://a.example/a"}"#,
-                Scope::Prefix { host: HOST, path }.digest(),
+                Scope::Prefix { host: HOST, path }.id(),
             ),
-            (r#"{"host": "a.example:443"}"#, Scope::Host(HOST).digest()),
-            (r#"{"everything": true}"#, Scope::Everything.digest()),
+            (r#"{"host": "a.example:443"}"#, Scope::Host(HOST).id()),
+            (r#"{"everything": true}"#, Scope::Everything.id()),
         ] {
             assert_eq!(scopes(json), Ok(vec![expected]), "{json}");
         }

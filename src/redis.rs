@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - `settings`, `node`: where it is and what may be asked of it; `connector`: one connection made
-//! - `link`: one connection kept; `breaker`: when it is given up and tried again
+//! - `link`: one connection kept; `breaker`: when it is given up and tried again; `patience`: what one request may wait
 //! - `subscription`: messages of channels, and every gap in them
 //! - `away`: why there is no answer; `health`: the state of all links together; `tally`: what is counted
 //!
@@ -22,6 +22,7 @@ mod connector;
 mod health;
 mod link;
 mod node;
+mod patience;
 mod settings;
 mod subscription;
 mod tally;
@@ -43,6 +44,7 @@ use self::tally::Tally;
 pub use self::away::Away;
 pub use self::health::State;
 pub use self::node::{Node, NodeError};
+pub use self::patience::Patience;
 pub use self::settings::{Credentials, Kind, Prefix, PrefixError, Secret, Settings, TlsFiles};
 pub use self::subscription::Event;
 pub use self::tally::Counts;
@@ -227,6 +229,11 @@ impl Redis {
     /// What one question may wait.
     pub fn deadline(&self) -> Duration {
         self.settings.deadline
+    }
+
+    /// What a request that begins now may wait, with all its questions together.
+    pub fn patience(&self) -> Patience {
+        Patience::new(self.settings.deadline)
     }
 
     /// The key of this name for all gateways that share the prefix. Braces in `name` decide the slot in a cluster.

@@ -1,14 +1,34 @@
 //! Pages that say they are for everybody and are not: none reaches a second visitor for long.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::cache_test::{MINUTE, ask, configured, get, in_front_of, page, told};
 use crate::harness::apps::{App, Gunicorn, Uvicorn};
 use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
 use crate::harness::origin::{Origin, Received, Reply};
+use crate::harness::redis::RedisServer;
+use crate::harness::wait_for;
 
 /// Clients may have pages fetched anew, so that a test need not wait until they are stale.
 const ANEW: &str = "honour_request = true";
 const NO_CACHE: &str = "Cache-Control: no-cache\r\n";
+
+const ADMIN: &str =
+    "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"a-token-of-the-test-0123456789abcdef\"";
+
+/// What the interface for administration answers.
+fn administer(gateway: &Gateway, line: &str, body: &str) -> serde_json::Value {
+    let address = *gateway.addresses().last().expect("the admin listener");
+    let mut client = Connection::open(address);
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a-token-of-the-test-0123456789abcdef\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    client.send(request.as_bytes()).expect("it reads");
+    client.response().expect("an answer").json()
+}
 
 /// A page whose text `write` makes of who asks, by a cookie that nobody knows to be personal.
 fn by_visitor(write: fn(&str) -> String) -> Origin {
@@ -216,20 +236,9 @@ fn an_error_in_place_of_a_file_is_no_deception() {
 #[test]
 fn an_operator_sees_what_is_kept_out_and_lets_it_in_again() {
     let origin = Origin::always(page(&format!("X-User-ID: 17\r\n{MINUTE}"), "page"));
-    let token = "a-token-of-the-test-0123456789abcdef";
-    let admin = format!("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{token}\"");
-    let gateway = configured(&origin, "", &admin);
+    let gateway = configured(&origin, "", ADMIN);
     get(&gateway, "/");
-    let call = |line: &str, body: &str| {
-        let address = *gateway.addresses().last().expect("the admin listener");
-        let mut client = Connection::open(address);
-        let length = body.len();
-        let request = format!(
-            "{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        client.send(request.as_bytes()).expect("it reads");
-        client.response().expect("an answer").json()
-    };
+    let call = |line: &str, body: &str| administer(&gateway, line, body);
     let listed = call("GET /cache/quarantine", "");
     let one = &listed["quarantined"][0];
     assert_eq!(one["reason"], "personal_field");
@@ -237,9 +246,74 @@ fn an_operator_sees_what_is_kept_out_and_lets_it_in_again() {
     assert!(key.contains("http://a.example/"), "{key}");
     let order = serde_json::json!({ "key": key }).to_string();
     assert_eq!(call("POST /cache/release", &order)["released"], 1);
+    get(&gateway, "/");
+    let listed = call("GET /cache/quarantine", "");
+    let order = serde_json::json!({ "id": listed["quarantined"][0]["id"] }).to_string();
+    assert_eq!(call("POST /cache/release", &order)["released"], 1);
+    for wrong in [r#"{"id": "x"}"#, r#"{"id": "x", "key": "y"}"#] {
+        assert!(call("POST /cache/release", wrong)["error"].is_string());
+    }
     assert_eq!(
         call("GET /cache/quarantine", "")["quarantined"][0],
         serde_json::Value::Null
     );
     assert_eq!(told(&get(&gateway, "/")).0, "MISS");
+}
+
+#[test]
+fn what_visitors_send_is_not_in_the_log_of_a_quarantine() {
+    let origin = Origin::always(page(&format!("X-User-ID: 17\r\n{MINUTE}"), "page"));
+    let policy = "key_headers = [\"x-device\"]\nkey_cookies = [\"basket\"]";
+    let gateway = in_front_of(&origin, policy);
+    ask(
+        &gateway,
+        "GET",
+        "/",
+        "X-Device: s3cret\r\nCookie: basket=s3cret\r\n",
+    );
+    let line = gateway.wait_for_log("the quarantine", |line| line.contains("quarantined: "));
+    assert!(line.contains("x-device=* basket=*"), "{line}");
+    assert!(!gateway.log().lines().concat().contains("s3cret"));
+}
+
+#[test]
+fn a_page_that_one_gateway_keeps_out_is_stored_by_no_other_until_it_is_released() {
+    let redis = RedisServer::start();
+    let count = AtomicUsize::new(0);
+    // It looks personal to the first who asks only.
+    let origin = Origin::with(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => page(&format!("X-User-ID: 17\r\n{MINUTE}"), "page"),
+        _ => page(MINUTE, "page"),
+    });
+    let rest = format!("{ADMIN}\n[redis]\nnodes = [{:?}]", redis.url());
+    let start = || configured(&origin, "", &rest);
+    let is_kept_out = |gateway: &Gateway| told(&get(gateway, "/")).0 == "BYPASS";
+    let (first, second) = (start(), start());
+    assert_eq!(told(&get(&first, "/")).0, "MISS");
+    let hears = |gateway: &Gateway| {
+        wait_for("the quarantine to be heard of", || {
+            is_kept_out(gateway).then_some(())
+        });
+    };
+    hears(&second);
+    let later = start();
+    assert!(
+        is_kept_out(&later),
+        "it reads what it was not there to hear"
+    );
+    redis.command::<()>(&["FLUSHALL"]);
+    wait_for("Redis to be told again", || {
+        let keys: u64 = redis.command(&["HLEN", "tollgate:{purge}:quarantined"]);
+        (keys == 3).then_some(())
+    });
+    let listed = administer(&second, "GET /cache/quarantine", "");
+    assert_eq!(listed["quarantined"][0]["reason"], "personal_field");
+    let order = serde_json::json!({ "key": listed["quarantined"][0]["key"] });
+    let released = administer(&second, "POST /cache/release", &order.to_string());
+    assert_eq!(released["released"], 1, "{released}");
+    assert_eq!(released["missing"], serde_json::json!([]), "{released}");
+    for gateway in [&first, &second, &later] {
+        assert!(!is_kept_out(gateway));
+    }
+    assert!(!is_kept_out(&start()), "nor by who comes later");
 }

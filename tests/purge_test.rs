@@ -11,9 +11,9 @@ use crate::cache_test::{Gate, MINUTE, ask, configured, get, page, told};
 use crate::harness::client::Connection;
 use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::{Gateway, tollgate};
-use crate::harness::origin::Origin;
+use crate::harness::origin::{Origin, Received};
 use crate::harness::process::Signal;
-use crate::harness::redis::RedisServer;
+use crate::harness::redis::{RedisCluster, RedisServer};
 use crate::harness::response::Response;
 use crate::harness::wait_for;
 
@@ -369,10 +369,16 @@ struct Fleet {
 impl Fleet {
     /// One gateway for each address of Redis.
     fn over(redis: &[SocketAddr], rest: &str) -> Self {
+        let nodes = redis.iter().map(|redis| format!("\"redis://{redis}\""));
+        Self::at(&nodes.collect::<Vec<_>>(), rest)
+    }
+
+    /// One gateway for each list of nodes.
+    fn at(nodes: &[String], rest: &str) -> Self {
         let site = Site::default();
         let origin = site.origin("Cache-Control: max-age=600\r\n");
-        let gateways = redis.iter().map(|redis| {
-            let redis = format!("[redis]\nnodes = [\"redis://{redis}\"]");
+        let gateways = nodes.iter().map(|nodes| {
+            let redis = format!("[redis]\nnodes = [{nodes}]");
             administered(&origin, &format!("{rest}\n{redis}"))
         });
         let gateways: Vec<_> = gateways.collect();
@@ -383,7 +389,7 @@ impl Fleet {
         };
         wait_for("all gateways to be known", || {
             let purged = purge(&fleet.gateways[0], &json!({ "tag": "none" }));
-            (names(&purged, "acknowledged") == redis.len()).then_some(())
+            (names(&purged, "acknowledged") == nodes.len()).then_some(())
         });
         fleet
     }
@@ -445,6 +451,23 @@ fn a_purge_is_acknowledged_by_every_gateway_and_none_gives_the_old_page() {
             .all(|text| *text == new)
             .then_some(())
     });
+}
+
+#[test]
+fn a_purge_goes_through_a_cluster_before_and_after_each_failover() {
+    let mut redis = RedisCluster::start();
+    let fleet = Fleet::at(&[redis.urls(), redis.urls()], "");
+    fleet.purge_in_turn(4);
+    // One of the three has the slot of all purges, and one was listened to.
+    for master in 0..3 {
+        redis.fail_over(master);
+        wait_for("both gateways to hear of purges again", || {
+            let purged = purge(&fleet.gateways[0], &json!({ "tag": "none" }));
+            let is_back = purged["number"].is_number() && names(&purged, "acknowledged") == 2;
+            (is_back && names(&purged, "missing") == 0).then_some(())
+        });
+        fleet.purge_in_turn(4);
+    }
 }
 
 /// `cargo test --release --test main purge_test:: -- --ignored --nocapture`
@@ -516,6 +539,74 @@ fn a_gateway_that_may_not_vouch_for_its_memory_asks_the_application() {
     wait_for("pages to be given from memory again", || {
         (told(&get(gateway, "/a")).0 == "HIT").then_some(())
     });
+}
+
+/// For three seconds after its last word it is waited for.
+#[test]
+fn a_gateway_whose_redis_is_silent_gives_nothing_old_when_nobody_waits_for_it() {
+    let redis = RedisServer::start();
+    let fleet = Fleet::over(&[redis.address()], "[cache]\nwithout_redis = \"0s\"");
+    let gateway = &fleet.gateways[0];
+    get(gateway, "/a");
+    let new = fleet.site.publish();
+    redis.pause();
+    let frozen = Instant::now();
+    wait_for("the old page not to be given", || {
+        (get(gateway, "/a").text() == new).then_some(())
+    });
+    // With some more for a machine under load.
+    assert!(frozen.elapsed() < Duration::from_secs(4));
+    redis.resume();
+}
+
+#[test]
+fn without_word_of_purges_the_application_is_asked_once_for_all_who_came_before() {
+    let (gate, site) = (Gate::default(), Site::default());
+    let origin = {
+        let (gate, edition) = (gate.clone(), site.0.clone());
+        Origin::with(move |request| {
+            let text = format!("edition {}", edition.load(Ordering::SeqCst));
+            if request.head.starts_with(b"GET /slow ") {
+                gate.pass();
+            }
+            page(MINUTE, &text)
+        })
+    };
+    let redis = RedisServer::start();
+    let wire = Forwarder::to(redis.address());
+    let rest = format!(
+        "[cache]\nwithout_redis = \"0s\"\n[redis]\nnodes = [\"redis://{}\"]",
+        wire.address()
+    );
+    let gateway = administered(&origin, &rest);
+    let is = |status| told(&get(&gateway, "/other")).0 == status;
+    wait_for("pages to be given from memory", || is("HIT").then_some(()));
+    wire.cut();
+    wait_for("pages not to be given from memory", || {
+        is("MISS").then_some(())
+    });
+    let asked = || {
+        let all = origin.received();
+        let is_slow = |request: &&Received| request.head.starts_with(b"GET /slow ");
+        all.iter().filter(is_slow).count()
+    };
+    let visit = || {
+        let mut visitor = gateway.connect();
+        let sent = visitor.send(b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        sent.expect("it is read");
+        visitor
+    };
+    let mut first = visit();
+    wait_for("the first question", || (asked() == 1).then_some(()));
+    let new = site.publish();
+    let others: Vec<_> = (0..20).map(|_| visit()).collect();
+    gate.open();
+    assert_eq!(first.response().expect("an answer").text(), "edition 0");
+    for mut other in others {
+        assert_eq!(other.response().expect("an answer").text(), new);
+    }
+    // Two, and some for those who came late.
+    assert!(asked() < 10, "{}", asked());
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cache_test::{Gate, MINUTE, ask, counting, get, page, send, told};
 use crate::harness::client::Connection;
+use crate::harness::forwarder::Forwarder;
 use crate::harness::gateway::Gateway;
 use crate::harness::load::Load;
 use crate::harness::origin::{Origin, Reply};
@@ -494,5 +496,138 @@ fn whatever_becomes_of_redis_every_request_is_answered() {
     wait_for("pages to stand in Redis again", || {
         get(&gateway, "/again");
         (!keys(&redis).is_empty()).then_some(())
+    });
+}
+
+#[test]
+fn what_somebody_else_left_in_redis_does_not_fill_the_memory_of_a_gateway() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let start = || configured(&origin, &redis, "", "largest_object = \"1 MiB\"");
+    get(&start(), "/");
+    let key = wait_for_keys(&redis, 1).remove(0);
+    let sent = || {
+        let bytes = redis.info("stats", "total_net_output_bytes");
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+    };
+    for field in ["meta", "vary", "body", "zstd"] {
+        let script = "redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 16777216)) return 0";
+        redis.command::<i64>(&["EVAL", script, "1", &key, field]);
+        let gateway = start();
+        let before: u64 = sent();
+        assert_eq!(told(&get(&gateway, "/")).0, "MISS", "{field}");
+        assert!(sent() - before < 1 << 20, "{field} was read");
+        wait_for("the page to stand there again", || {
+            (redis.command::<u64>(&["HSTRLEN", &key, field]) < 1000).then_some(())
+        });
+    }
+}
+
+#[test]
+fn when_a_cluster_fails_over_under_load_every_request_is_answered_and_pages_are_shared_again() {
+    let mut redis = RedisCluster::start();
+    let origin = Origin::with(|_| page("Cache-Control: max-age=1\r\n", "page"));
+    let [one, other] = [(); 2].map(|()| at_nodes(&origin, &redis.urls(), "", ""));
+    // Enough for every master to have some.
+    let loads: Vec<_> = (0..8)
+        .map(|number| Load::start(one.address(), &format!("/{number}"), 1))
+        .collect();
+    let go_on = || loads.iter().for_each(|load| load.wait_for_more(40));
+    let attempts = AtomicUsize::new(0);
+    // Of 24 pages hardly none has its place on the master that was lost.
+    let are_shared = || {
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        let is_shared = |number| {
+            let path = format!("/shared/{attempt}/{number}");
+            get(&one, &path);
+            let from = other.log().position();
+            told(&get(&other, &path)).0 == "HIT" && tier(&other, from) == "redis"
+        };
+        (0..24).all(is_shared).then_some(())
+    };
+    wait_for("pages to be shared", are_shared);
+    go_on();
+    redis.fail_over(0);
+    go_on();
+    wait_for("pages to be shared again", are_shared);
+    go_on();
+    for load in loads {
+        let tally = load.stop();
+        assert_eq!(tally.failures, [""; 0]);
+        assert_eq!(tally.statuses.keys().collect::<Vec<_>>(), [&200]);
+    }
+}
+
+#[test]
+fn a_kind_of_larger_responses_than_the_route_stores_is_a_hit_on_another_gateway() {
+    let redis = RedisServer::start();
+    let large = "x".repeat(5000);
+    let body = large.clone();
+    let fields = "Cache-Control: max-age=60\r\nTollgate-Cache-Policy: assets\r\n";
+    let origin = Origin::with(move |_| page(fields, &body));
+    let policies = "largest_object = \"1 KiB\"\n[cache.policy.assets]\nlargest_object = \"1 MiB\"";
+    let gateways = [(); 2].map(|()| configured(&origin, &redis, "", policies));
+    assert_eq!(told(&get(&gateways[0], "/")).0, "MISS");
+    wait_for_keys(&redis, 1);
+    assert_eq!(told(&get(&gateways[1], "/")), ("HIT", large));
+}
+
+#[test]
+fn a_flood_of_changes_does_not_keep_a_new_gateway_from_what_stands_in_redis() {
+    let redis = RedisServer::start();
+    let origin = counting(MINUTE);
+    let first = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&first, "/")), ("MISS", "page 1".to_owned()));
+    wait_for_keys(&redis, 1);
+    // As many changed URLs as are remembered one by one, all in one bucket.
+    let flood = "for number = 1, 65536 do \
+                 redis.call('ZADD', KEYS[1], ARGV[1] + number, 'hu' .. string.format('%032x', number)) \
+                 end return 0";
+    let now: Vec<u64> = redis.command(&["TIME"]);
+    let now = (now[0] * 1_000_000 + now[1]).to_string();
+    redis.command::<i64>(&["EVAL", flood, "1", "tollgate:{purge}:urls", &now]);
+    for path in ["/a", "/b"] {
+        ask(&first, "POST", path, "Content-Length: 0\r\n");
+    }
+    wait_for("the oldest to be folded", || {
+        let buckets: u64 = redis.command(&["ZCARD", "tollgate:{purge}:buckets"]);
+        (buckets == 1).then_some(())
+    });
+    assert!(redis.command::<u64>(&["ZCARD", "tollgate:{purge}:urls"]) <= 65_536);
+    let second = in_front_of(&origin, &redis);
+    assert_eq!(told(&get(&second, "/")), ("HIT", "page 1".to_owned()));
+}
+
+#[test]
+fn a_miss_waits_for_all_that_it_asks_of_a_slow_redis_no_longer_than_for_one_answer() {
+    let redis = RedisServer::start();
+    let wire = Forwarder::to(redis.address());
+    let origin = Origin::with(|request| {
+        let fields = "Cache-Control: max-age=60\r\nVary: X-Theme\r\n";
+        page(fields, &request.fields("x-theme").join("+"))
+    });
+    ask(
+        &in_front_of(&origin, &redis),
+        "GET",
+        "/",
+        "X-Theme: dark\r\n",
+    );
+    wait_for_keys(&redis, 2);
+    let nodes = format!("\"redis://{}\"", wire.address());
+    let gateway = at_nodes(&origin, &nodes, "fill_lock = \"5m\"", "");
+    // Where the variant stands, whether it does, and whose turn it is: each is answered in time.
+    wire.delay(Duration::from_millis(400));
+    let from = gateway.log().position();
+    let miss = ask(&gateway, "GET", "/", "X-Theme: light\r\n");
+    assert_eq!(told(&miss), ("MISS", "light".to_owned()));
+    let line = gateway.wait_for_log_after(from, "its record", |line| line.contains("duration_ms"));
+    let record: Value = serde_json::from_str(&line).expect("JSON");
+    let took = record["duration_ms"].as_f64().expect("a number");
+    // The deadline is a second; one after the other they would take two.
+    assert!(took < 1600.0, "{record}");
+    wire.delay(Duration::ZERO);
+    wait_for("no other gateway to be made to wait", || {
+        let locks: Vec<String> = redis.command(&["KEYS", "*:lock"]);
+        locks.is_empty().then_some(())
     });
 }

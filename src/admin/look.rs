@@ -173,7 +173,7 @@ async fn standing(gateway: &Gateway, imagined: &Imagined, caching: &Caching) -> 
     Standing {
         policy: caching.name.to_string(),
         audience: policy.audience.to_string(),
-        key: key.without_values(),
+        key: key.to_string(),
         bypass: directives.as_ref().err().map(ToString::to_string),
         quarantined: quarantined.map(|why| why.to_string()),
         is_fetched: gateway.fills().has(key.digest()),
@@ -232,9 +232,10 @@ async fn in_redis(
     finds: &impl Fn(&Found) -> Option<String>,
 ) -> Option<InTier> {
     let shared = gateway.shared_cache();
-    let shared = shared.filter(|_| caching.sharing.is_some())?;
+    let (shared, sharing) = (shared?, caching.sharing.as_ref()?);
     let tombstones = gateway.memory().tombstones();
-    let looking = shared.look(key, imagined.fields(), &caching.policy, tombstones);
+    let (fields, policy) = (imagined.fields(), &caching.policy);
+    let looking = shared.look(key, fields, policy, sharing, tombstones);
     Some(match looking.await {
         Err(away) => InTier {
             away: Some(away.to_string()),

@@ -133,8 +133,16 @@ impl Entry {
         }
     }
 
-    /// What purges have made of it since it was asked for.
+    /// What purges have made of it since it was asked for: whether it may be given to who asks now.
     pub fn judge(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
+        match tombstones.is_doubted() {
+            true => Verdict::Purged,
+            false => self.judge_by_known(tombstones, key),
+        }
+    }
+
+    /// What the purges that are known have made of it: whether it is worth keeping.
+    pub fn judge_by_known(&self, tombstones: &Tombstones, key: &Key) -> Verdict {
         let judged = self.judged.load(Ordering::Relaxed);
         let (verdict, now) = tombstones.judge(judged, key, &self.facts.tags);
         if verdict == Verdict::Good && now > judged {

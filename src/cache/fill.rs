@@ -2,6 +2,9 @@
 //!
 //! The first to ask leads: what the origin says is for all who ask meanwhile. If the response is
 //! for one request only, or does not come, each follower has to see for itself.
+//!
+//! While purges cannot be heard of, what the origin was asked before a request came may be purged and is not
+//! given to it. Such requests wait for the question that is under way, and then for one that is for all of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -31,6 +34,10 @@ struct UnderWay {
     count: u64,
 }
 
+/// The number of the first question that is asked after a request has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival(u64);
+
 struct Question {
     number: u64,
     /// When it was opened.
@@ -57,16 +64,31 @@ pub enum Role {
 }
 
 impl Fills {
+    /// To be read when a request comes: what is asked from here on is asked after it.
+    pub fn arrival(&self) -> Arrival {
+        Arrival(self.0.lock().count)
+    }
+
     /// Joins the question for `wanted`, a variant of `key`, or opens it. What was asked before it was
     /// purged is for those who wait already.
-    pub fn join(self: &Arc<Self>, wanted: Wanted, key: &Key, tombstones: &Tombstones) -> Role {
+    pub fn join(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        key: &Key,
+        tombstones: &Tombstones,
+        arrival: Arrival,
+    ) -> Role {
         let epoch = tombstones.epoch();
         let mut under_way = self.0.lock();
         let number = under_way.count;
-        if let Some(question) = under_way.questions.get(&wanted)
-            && !question.is_purged(key, tombstones)
-        {
-            return Role::Follower(Following(question.stage.clone()));
+        if let Some(question) = under_way.questions.get(&wanted) {
+            let is_later = question.number >= arrival.0;
+            if is_later || !question.is_purged(key, tombstones) {
+                return Role::Follower(Following {
+                    is_later,
+                    stage: question.stage.clone(),
+                });
+            }
         }
         let (stage, watched) = watch::channel(Stage::Asked);
         let question = Question {
@@ -111,7 +133,7 @@ impl Question {
     fn is_purged(&self, key: &Key, tombstones: &Tombstones) -> bool {
         let verdict = match &*self.stage.borrow() {
             Stage::Ready(entry) => entry.judge(tombstones, key),
-            // Its tags are not known yet.
+            // Its tags are not known yet. It is worth waiting for, even if it may not be given then.
             _ => tombstones.judge(self.epoch.own(), key, &[]).0,
         };
         verdict != Verdict::Good
@@ -194,12 +216,16 @@ impl Drop for Leading {
 }
 
 /// Waits for what another request has asked.
-pub struct Following(watch::Receiver<Stage>);
+pub struct Following {
+    /// It was asked after this request had come: whatever was purged before is not in it.
+    pub is_later: bool,
+    stage: watch::Receiver<Stage>,
+}
 
 impl Following {
     /// What became of it: anything but [`Stage::Asked`].
     pub async fn outcome(mut self) -> Stage {
-        let outcome = self.0.wait_for(|stage| !matches!(stage, Stage::Asked));
+        let outcome = self.stage.wait_for(|stage| !matches!(stage, Stage::Asked));
         // Leaders say how it ended before they go.
         outcome.await.map_or(Stage::Failed, |stage| stage.clone())
     }
@@ -221,8 +247,17 @@ mod tests {
     }
 
     fn join(fills: &Arc<Fills>, path: &str, tombstones: &Tombstones) -> Role {
+        join_since(fills, path, tombstones, fills.arrival())
+    }
+
+    fn join_since(
+        fills: &Arc<Fills>,
+        path: &str,
+        tombstones: &Tombstones,
+        arrival: Arrival,
+    ) -> Role {
         let key = key(path);
-        fills.join((key.digest(), None), &key, tombstones)
+        fills.join((key.digest(), None), &key, tombstones, arrival)
     }
 
     fn lead_after(fills: &Arc<Fills>, tombstones: &Tombstones) -> Leading {
@@ -283,6 +318,29 @@ mod tests {
         follow(&fills);
         drop(new);
         lead(&fills);
+    }
+
+    #[tokio::test]
+    async fn while_purges_are_not_known_one_question_is_asked_for_all_who_came_before_it() {
+        let fills = Arc::default();
+        let tombstones = Tombstones::default();
+        tombstones.doubt(true);
+        let first = lead_after(&fills, &tombstones);
+        let arrivals = [fills.arrival(), fills.arrival()];
+        let follow = |arrival| match join_since(&fills, "/", &tombstones, arrival) {
+            Role::Follower(following) => following,
+            Role::Leader(_) => panic!("nobody asks while another one is asking"),
+        };
+        for waiting in arrivals.map(follow) {
+            assert!(!waiting.is_later);
+            assert!(waiting.outcome().now_or_never().is_none());
+        }
+        drop(first);
+        let Role::Leader(_second) = join_since(&fills, "/", &tombstones, arrivals[0]) else {
+            panic!("nobody asks any more");
+        };
+        assert!(follow(arrivals[1]).is_later);
+        assert!(!follow(fills.arrival()).is_later);
     }
 
     #[test]

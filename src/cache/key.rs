@@ -59,40 +59,40 @@ impl Key {
         format!("{}://{}{}{query}", part(SCHEME), part(HOST), part(PATH))
     }
 
-    /// As it is displayed, but for the values of headers and cookies, which may be a visitor's secret.
-    pub fn without_values(&self) -> String {
-        let mut text = String::new();
-        self.write(&mut text, false)
-            .expect("a String takes everything");
-        text
-    }
-
     fn part(&self, wanted: u8) -> Option<&str> {
         let mut parts = self.0.parts();
         let found = parts.find(|(tag, _)| *tag == wanted);
         found.map(|(_, part)| std::str::from_utf8(part).expect("it was written from text"))
     }
 
-    fn write(&self, out: &mut impl fmt::Write, with_values: bool) -> fmt::Result {
-        for (tag, part) in self.0.parts() {
-            let part = part.escape_ascii();
-            match tag {
-                SCHEME => write!(out, "{part}://")?,
-                HOST | PATH => write!(out, "{part}")?,
-                QUERY => write!(out, "?{part}")?,
-                ROUTE => write!(out, " route={part}")?,
-                NAME | COOKIE_NAME => write!(out, " {part}")?,
-                ABSENT => {}
-                _ if with_values => write!(out, "={part}")?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Stands for the key in memory and in Redis.
     pub fn digest(&self) -> Digest {
         self.0.digest()
+    }
+
+    /// With the values of the chosen headers and cookies.
+    pub fn with_values(&self) -> WithValues<'_> {
+        WithValues(self)
+    }
+
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        write_value: impl Fn(&mut fmt::Formatter<'_>, &[u8]) -> fmt::Result,
+    ) -> fmt::Result {
+        for (tag, part) in self.0.parts() {
+            let text = part.escape_ascii();
+            match tag {
+                SCHEME => write!(f, "{text}://")?,
+                HOST | PATH => write!(f, "{text}")?,
+                QUERY => write!(f, "?{text}")?,
+                ROUTE => write!(f, " route={text}")?,
+                NAME | COOKIE_NAME => write!(f, " {text}")?,
+                ABSENT => {}
+                _ => write_value(f, part)?,
+            }
+        }
+        Ok(())
     }
 
     /// What an entry found by the digest is held to.
@@ -119,10 +119,21 @@ pub struct Url<'a> {
     pub query: Option<&'a str>,
 }
 
-/// For humans: the URL, the route, and what else was chosen.
+/// For humans and logs: the URL, the route, and which headers and cookies were chosen, with `*` for what they
+/// say. That may be somebody's secret.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, true)
+        self.write(f, |f, _| f.write_str("=*"))
+    }
+}
+
+/// A key for the one who has sent all of it.
+pub struct WithValues<'a>(&'a Key);
+
+impl fmt::Display for WithValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .write(f, |f, value| write!(f, "={}", value.escape_ascii()))
     }
 }
 
@@ -236,15 +247,15 @@ mod tests {
         };
         let mut asked = get(&[("x-device", "phone"), ("cookie", "country=de")]);
         asked.query = Some("a=1&utm_x=2".to_owned());
+        let key = Key::of(&asked.head(), "pages", &policy);
         assert_eq!(
-            Key::of(&asked.head(), "pages", &policy).to_string(),
+            key.with_values().to_string(),
             "https://a.example/page?a=1 route=pages x-device=phone x-none country=de"
         );
-        let key = Key::read(Key::of(&asked.head(), "pages", &policy).bytes());
         assert_eq!(
-            key.without_values(),
-            "https://a.example/page?a=1 route=pages x-device x-none country"
+            key.to_string(),
+            "https://a.example/page?a=1 route=pages x-device=* x-none country=*"
         );
-        assert_eq!(key.page(), "https://a.example/page?a=1");
+        assert_eq!(Key::read(key.bytes()).page(), "https://a.example/page?a=1");
     }
 }

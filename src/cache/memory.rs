@@ -172,7 +172,7 @@ impl Memory {
         let Some(slot) = slot.filter(|slot| *slot.key == *key.bytes()) else {
             return Ok(());
         };
-        if entry.judge(&self.tombstones, key) == Verdict::Purged {
+        if entry.judge_by_known(&self.tombstones, key) == Verdict::Purged {
             Err(NotStored::Outdated)
         } else if self.others(key, &slot, entry).count() >= policy.variants {
             Err(NotStored::TooManyVariants)
@@ -193,7 +193,7 @@ impl Memory {
             return false;
         };
         let stored = self.change(key, |slot| {
-            let is_purged = entry.judge(&self.tombstones, key) == Verdict::Purged;
+            let is_purged = entry.judge_by_known(&self.tombstones, key) == Verdict::Purged;
             let others = self.others(key, slot, &entry).cloned();
             let mut variants: SmallVec<[_; 1]> = others.collect();
             if is_purged || slot.has_whole_of(&entry) || variants.len() >= policy.variants {
@@ -306,7 +306,7 @@ impl Memory {
             other.facts.vary == entry.facts.vary
                 && other.facts.variant.bytes() != entry.facts.variant.bytes()
                 && other.kept_until() > now
-                && other.judge(&self.tombstones, key) != Verdict::Purged
+                && other.judge_by_known(&self.tombstones, key) != Verdict::Purged
         })
     }
 
@@ -577,7 +577,7 @@ mod tests {
         memory.store(&key(&asked), entry(&asked, &swr, "page"), &anonymous());
         let find = || memory.find(&key(&asked), &asked.fields, &anonymous());
         let purge = |strength| {
-            let scopes = vec![Scope::Everything.digest()];
+            let scopes = vec![Scope::Everything.id()];
             memory.tombstones().purge(&Purge { scopes, strength });
         };
         purge(Strength::Soft);

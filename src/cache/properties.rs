@@ -135,7 +135,8 @@ proptest! {
         let exchange = Exchange { sent: at(-delay), received: noon() };
         let request = asked.head();
         let _ = may_look_up(&request, &policy);
-        let _ = Key::of(&request, "r", &policy).to_string();
+        let key = Key::of(&request, "r", &policy);
+        let _ = (key.to_string(), key.with_values().to_string());
         let _ = invalidation::places(&request, &answered.head());
         if let Ok(admission) = may_store(&request, &answered.head(), exchange, &policy) {
             admission.keep_until(&policy);

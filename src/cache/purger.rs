@@ -1,4 +1,4 @@
-//! Purges here, and at every other gateway that shares a Redis with this one.
+//! Purges and quarantines here, and at every other gateway that shares a Redis with this one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::{Guard, Release, Suspicion};
+use super::key::Key;
 use super::replication::Replication;
 use super::tombstones::{Purge, Tombstones};
 use crate::redis::Redis;
@@ -73,6 +75,7 @@ impl fmt::Display for Purged {
 pub struct Purger {
     name: Name,
     tombstones: Arc<Tombstones>,
+    guard: Arc<Guard>,
     replication: Option<Arc<Replication>>,
 }
 
@@ -85,11 +88,16 @@ impl Purger {
         redis: Option<Arc<Redis>>,
         patience: Option<Duration>,
     ) -> Self {
-        let open = |redis| Replication::open(redis, tombstones.clone(), name.clone(), patience);
+        let guard = Arc::new(Guard::default());
+        let open = |redis| {
+            let (tombstones, guard) = (tombstones.clone(), guard.clone());
+            Replication::open(redis, tombstones, guard, name.clone(), patience)
+        };
         let replication = redis.map(open);
         Self {
             name,
             tombstones,
+            guard,
             replication,
         }
     }
@@ -118,10 +126,41 @@ impl Purger {
 
     /// Purges here, and has it done elsewhere as soon as may be.
     pub fn purge_soon(&self, purge: Purge) {
-        self.tombstones.purge(&purge);
-        if let Some(replication) = &self.replication {
-            replication.send_soon(&purge);
+        match &self.replication {
+            Some(replication) => replication.purge_soon(&purge),
+            None => {
+                self.tombstones.purge(&purge);
+            }
         }
+    }
+
+    /// What is kept out of the cache.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Keeps a key out of the cache from here on, for `duration`, and has it kept out elsewhere as soon as may be.
+    /// What is stored is purged by `stored`.
+    pub fn quarantine(&self, key: &Key, why: Suspicion, duration: Duration, stored: Purge) {
+        let is_new = self.guard.hold(key, why, duration);
+        if let Some(replication) = self.replication.as_ref().filter(|_| is_new) {
+            replication.hold_soon();
+        }
+        self.purge_soon(stored);
+    }
+
+    /// Ends the quarantine of keys, and waits until every gateway has, up to a second. How many there were here.
+    pub async fn release(&self, which: &Release) -> (usize, Purged) {
+        let count = self.guard.release(which);
+        let told = match &self.replication {
+            Some(replication) => replication.release(which).await,
+            None => Purged {
+                number: Some(0),
+                acknowledged: vec![self.name.clone()],
+                missing: Vec::new(),
+            },
+        };
+        (count, told)
     }
 
     /// Whether other gateways may have stored something too.

@@ -20,14 +20,14 @@ mod queue;
 mod record;
 mod wire;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use ::redis::cmd;
+use ::redis::Script;
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::flight::Flights;
 use self::place::Place;
@@ -40,9 +40,23 @@ use super::memory::Found;
 use super::policy::Policy;
 use super::tombstones::{Cause, Tombstones};
 use super::vary::{UnnamedCookie, Vary};
-use crate::redis::{Away, Lane, Redis};
+use crate::redis::{Away, Lane, Patience, Redis};
 
 pub use self::lock::{Held, Turn, Waited};
+
+/// Of what is told of an entry: far more than a head that was let in has.
+const LARGEST_META: usize = 1 << 20;
+
+/// The fields that stand in one place, unless they are larger than what is written there; then none. Whoever
+/// fills a place must not fill the memory of the gateways.
+static READ: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local function length(field) return redis.call('HSTRLEN', KEYS[1], field) end \
+         if length('meta') > tonumber(ARGV[1]) or length('vary') > tonumber(ARGV[1]) \
+         or length('body') > tonumber(ARGV[2]) or length('zstd') > tonumber(ARGV[2]) then return {} end \
+         return redis.call('HMGET', KEYS[1], 'meta', 'vary', 'body', 'zstd')",
+    )
+});
 
 /// Bodies of more bytes are read off the threads that serve requests.
 const LARGE: usize = 64 << 10;
@@ -56,6 +70,8 @@ pub struct Sharing {
     pub compression_level: i32,
     /// How long a gateway that asks the origin is believed to be alive without a word.
     pub fill_lock: Duration,
+    /// The longest body that any policy of the route stores: nothing longer is read.
+    pub largest_object: u64,
 }
 
 /// What may wait to be written.
@@ -138,6 +154,11 @@ impl SharedCache {
         }
     }
 
+    /// What a request that begins now may wait, for all that it asks.
+    pub fn patience(&self) -> Patience {
+        self.redis.patience()
+    }
+
     /// What all gateways keep for a request with these fields, as far as these purges leave it. An error
     /// says that Redis did not answer: there is no use in asking it more for this request.
     pub async fn find(
@@ -145,11 +166,14 @@ impl SharedCache {
         key: &Key,
         request: &HeaderMap,
         policy: &Arc<Policy>,
+        sharing: &Sharing,
         tombstones: &Tombstones,
         look: Look,
+        patience: &mut Patience,
     ) -> Result<Found, Away> {
-        let located = self.locate(key, request, policy, look, &self.reads).await?;
-        Ok(match located {
+        let wanted = Wanted::of(key, policy, sharing);
+        let located = self.locate(&wanted, request, look, &self.reads, patience);
+        Ok(match located.await? {
             Located::Record(record, missing) => record.found(tombstones, missing),
             Located::Missing(missing) => missing,
         })
@@ -161,10 +185,13 @@ impl SharedCache {
         key: &Key,
         request: &HeaderMap,
         policy: &Arc<Policy>,
+        sharing: &Sharing,
         tombstones: &Tombstones,
     ) -> Result<(Found, Option<(Entry, Option<Cause>)>), Away> {
         let uncounted = Arc::default();
-        let located = self.locate(key, request, policy, Look::Anew, &uncounted);
+        let wanted = Wanted::of(key, policy, sharing);
+        let mut patience = self.patience();
+        let located = self.locate(&wanted, request, Look::Anew, &uncounted, &mut patience);
         Ok(match located.await? {
             Located::Record(record, missing) => {
                 let written = (record.as_written(), record.purged_by(tombstones));
@@ -177,28 +204,29 @@ impl SharedCache {
     /// Finds what stands there, whatever was purged.
     async fn locate(
         &self,
-        key: &Key,
+        wanted: &Wanted,
         request: &HeaderMap,
-        policy: &Arc<Policy>,
         look: Look,
         reads: &Arc<Reads>,
+        patience: &mut Patience,
     ) -> Result<Located, Away> {
-        let place = self.place(key);
-        let read = async |name: &str| self.read(name, key, policy, look, reads).await;
-        let vary = match read(place.first()).await? {
+        let place = self.place(&wanted.key);
+        let first = self.read(place.first(), wanted, look, reads, patience);
+        let vary = match first.await? {
             Read::Record(record) if record.entry.facts.vary.is_empty() => {
                 return Ok(Located::Record(record, Found::Nothing));
             }
             Read::Nothing | Read::Record(_) => return Ok(Located::Missing(Found::Nothing)),
             Read::Varies(vary) => vary,
         };
-        let variant = match vary.variant(request, policy) {
+        let variant = match vary.variant(request, &wanted.policy) {
             Ok(variant) => variant,
             Err(UnnamedCookie) => return Ok(Located::Missing(Found::UnnamedCookie)),
         };
         let missing = Found::OtherVariants(variant.digest());
         let name = place.variant(variant.digest());
-        let Read::Record(record) = read(&name).await? else {
+        let read = self.read(&name, wanted, look, reads, patience);
+        let Read::Record(record) = read.await? else {
             return Ok(Located::Missing(missing));
         };
         let facts = &record.entry.facts;
@@ -235,19 +263,23 @@ impl SharedCache {
         key: &Key,
         variant: Option<Digest>,
         sharing: &Sharing,
+        patience: &mut Patience,
     ) -> Result<Turn, Away> {
         let name = self.place(key).lock(variant);
-        lock::take(&self.redis, name, sharing.fill_lock).await
+        lock::take(&self.redis, name, sharing.fill_lock, patience).await
     }
 
-    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`.
+    /// Waits until the gateway whose turn it is has stored what it fetched, no longer than `until`. A Redis that
+    /// answers costs no patience here: it is the other gateway that is waited for.
     pub async fn wait(
         &self,
         key: &Key,
         variant: Option<Digest>,
         until: Instant,
+        patience: &Patience,
     ) -> Result<Waited, Away> {
-        lock::wait(&self.redis, &self.place(key).lock(variant), until).await
+        let name = self.place(key).lock(variant);
+        lock::wait(&self.redis, &name, until, patience.left()).await
     }
 
     pub fn counts(&self) -> Counts {
@@ -300,24 +332,49 @@ impl SharedCache {
     async fn read(
         &self,
         name: &str,
-        key: &Key,
-        policy: &Arc<Policy>,
+        wanted: &Wanted,
         look: Look,
         reads: &Arc<Reads>,
+        patience: &mut Patience,
     ) -> Result<Read, Away> {
-        let reading = reading(
-            self.redis.clone(),
-            reads.clone(),
-            name.into(),
-            key.clone(),
-            policy.clone(),
-        );
-        match look {
+        let reading = |deadline| {
+            reading(
+                self.redis.clone(),
+                reads.clone(),
+                name.into(),
+                wanted.clone(),
+                deadline,
+            )
+        };
+        let asked = patience.ask(async |left| match look {
             Look::Together => {
-                let read = self.flights.join(name, reading).await;
-                read.unwrap_or(Ok(Read::Nothing))
+                // Others may have more time.
+                let joined = self.flights.join(name, reading(self.redis.deadline()));
+                let read = timeout(left, joined).await;
+                read.map_or(Err(Away::Deadline), |read| {
+                    read.unwrap_or(Ok(Read::Nothing))
+                })
             }
-            Look::Anew => reading.await,
+            Look::Anew => reading(left).await,
+        });
+        asked.await
+    }
+}
+
+/// What is looked for, and how it is read.
+#[derive(Clone)]
+struct Wanted {
+    key: Key,
+    policy: Arc<Policy>,
+    largest_object: u64,
+}
+
+impl Wanted {
+    fn of(key: &Key, policy: &Arc<Policy>, sharing: &Sharing) -> Self {
+        Self {
+            key: key.clone(),
+            policy: policy.clone(),
+            largest_object: sharing.largest_object,
         }
     }
 }
@@ -327,15 +384,13 @@ async fn reading(
     redis: Arc<Redis>,
     reads: Arc<Reads>,
     name: Box<str>,
-    key: Key,
-    policy: Arc<Policy>,
+    wanted: Wanted,
+    deadline: Duration,
 ) -> Result<Read, Away> {
-    let mut command = cmd("HMGET");
-    command
-        .arg(&*name)
-        .arg(&["meta", "vary", record::PLAIN, record::ZSTD]);
+    let mut script = READ.key(&*name);
+    script.arg(LARGEST_META).arg(wanted.largest_object);
     let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
-    let fields: [Option<Vec<u8>>; 4] = match redis.ask(Lane::Bodies, &command).await {
+    let fields: Vec<_> = match redis.run(Lane::Bodies, deadline, &script).await {
         Ok(fields) => fields,
         // It has answered: what stands there is no hash, or no text.
         Err(Away::Unexpected) => {
@@ -347,14 +402,19 @@ async fn reading(
             return Err(away);
         }
     };
+    let Ok(fields): Result<[Option<Vec<u8>>; 4], _> = fields.try_into() else {
+        // More than is ever stored, which was left where it is.
+        count(&reads.odd);
+        return Ok(Read::Nothing);
+    };
     if fields.iter().all(Option::is_none) {
         count(&reads.missed);
         return Ok(Read::Nothing);
     }
     let read = match fields.iter().flatten().map(Vec::len).sum::<usize>() > LARGE {
-        false => understood(fields, &key, &policy),
+        false => understood(fields, &wanted),
         true => {
-            let understanding = move || understood(fields, &key, &policy);
+            let understanding = move || understood(fields, &wanted);
             let understood = tokio::task::spawn_blocking(understanding).await;
             understood.unwrap_or(None)
         }
@@ -370,7 +430,7 @@ async fn reading(
 }
 
 /// `None` if these are no fields of ours.
-fn understood(fields: [Option<Vec<u8>>; 4], key: &Key, policy: &Policy) -> Option<Read> {
+fn understood(fields: [Option<Vec<u8>>; 4], wanted: &Wanted) -> Option<Read> {
     let [meta, vary, plain, zstd] = fields;
     if let Some(vary) = vary {
         return Some(Read::Varies(Vary::read(&vary)?));
@@ -380,7 +440,12 @@ fn understood(fields: [Option<Vec<u8>>; 4], key: &Key, policy: &Policy) -> Optio
         (None, Some(zstd)) => Stored::Zstd(Bytes::from(zstd)),
         _ => return None,
     };
-    let record = Record::read(&meta?, body, key, policy)?;
+    let Wanted {
+        key,
+        policy,
+        largest_object,
+    } = wanted;
+    let record = Record::read(&meta?, body, key, policy, *largest_object)?;
     let is_kept = record.entry.kept_until() > SystemTime::now();
     Some(match is_kept {
         true => Read::Record(Arc::new(record)),

@@ -5,23 +5,26 @@
 
 mod acknowledgements;
 mod outbox;
+mod quarantine;
 mod script;
 mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
+use ::redis::{Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
-use self::acknowledgements::Acknowledgements;
+use self::acknowledgements::{Acknowledgements, Awaited};
 use self::outbox::Outbox;
-use self::wire::{Acknowledgement, Member, News};
-use super::frame::Digest;
+use self::quarantine::{Change, Known, Listing};
+use self::wire::{Acknowledgement, Member, NOBODY, News};
+use super::guard::Guard;
 use super::purger::{Name, Purged};
+use super::scope::ScopeId;
 use super::tombstones::{Purge, Strength, Tombstones};
 use crate::redis::{Away, Event, LONGEST_PIPELINE, Lane, Redis};
 
@@ -29,16 +32,19 @@ use crate::redis::{Away, Event, LONGEST_PIPELINE, Lane, Redis};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a gateway says that it lives, and looks whether it has missed anything.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks how long it has known nothing. With [`LIVE_EVERY`] it is less than [`SILENT`]: who is not waited
+/// for has stopped giving what it may not give.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// For what comes back from Redis, which may be all that it knows.
 const READING: Duration = Duration::from_secs(5);
 /// A gateway that has been silent for so long is not waited for.
 const SILENT: Duration = Duration::from_secs(3);
 /// One that has been silent for so long is gone.
 const GONE: Duration = Duration::from_secs(60 * 60);
-/// Scopes whose purges Redis keeps.
-const MOST_KEPT: usize = 65_536;
 /// Scopes of one message.
 const MOST_SENT: usize = 500;
+/// Between two messages that nobody waits for: however many changes there are, each gateway sends a hundred a second.
+const SEND_EVERY: Duration = Duration::from_millis(10);
 /// Acknowledgements that wait to be sent; further ones are not, and their gateway is named as missing.
 const WAITING: usize = 4096;
 
@@ -52,7 +58,14 @@ pub struct Replication {
     standing: Mutex<Standing>,
     /// There may be something to be read.
     read: Notify,
+    guard: Arc<Guard>,
+    list: Mutex<Listing>,
+    /// There may be keys that the others are to be told of.
+    held: Notify,
 }
+
+/// Who else there is, with how long each has been silent.
+type Peers = Vec<(Member, Duration)>;
 
 /// How this gateway stands to the others.
 struct Standing {
@@ -66,8 +79,8 @@ struct Standing {
     /// Every purge above this number, up to the last one heard, is known here.
     floor: u64,
     /// Who else there is, with how long each had been silent.
-    peers: Vec<(Member, Duration)>,
-    /// When everything was last read or heard.
+    peers: Peers,
+    /// When everything was last read. What is heard does not count: others wait only for who says that it lives.
     vouched: Instant,
     /// Says that this gateway lives.
     living: Option<AbortHandle>,
@@ -102,7 +115,6 @@ impl Standing {
     /// Takes note of a number that was heard. The one up to which everything is known now, if that is sure.
     fn hear(&mut self, before: u64, number: u64, known: u64) -> Option<u64> {
         if self.is_continuous() && before <= known {
-            self.vouched = Instant::now();
             return Some(number);
         }
         if self.is_continuous() {
@@ -113,10 +125,10 @@ impl Standing {
         None
     }
 
-    /// Takes note that everything up to `last` was read, when there were so many gaps. The number up to which
-    /// everything is known now.
-    fn read(&mut self, gaps: u64, last: u64) -> u64 {
-        self.vouched = Instant::now();
+    /// Takes note that everything up to `last` was read by a question of `asked`, when there were so many gaps. The
+    /// number up to which everything is known now.
+    fn read(&mut self, asked: Instant, gaps: u64, last: u64) -> u64 {
+        self.vouched = self.vouched.max(asked);
         let is_whole = self.is_subscribed && gaps == self.gaps;
         let ahead = self.ahead.take().filter(|(begin, _)| *begin <= last);
         if !is_whole {
@@ -133,6 +145,7 @@ impl Replication {
     pub fn open(
         redis: Arc<Redis>,
         tombstones: Arc<Tombstones>,
+        guard: Arc<Guard>,
         name: Name,
         patience: Option<Duration>,
     ) -> Arc<Self> {
@@ -150,13 +163,18 @@ impl Replication {
             awaited: Acknowledgements::default(),
             standing: Mutex::new(Standing::new()),
             read: Notify::new(),
+            guard,
+            list: Mutex::default(),
+            held: Notify::new(),
         });
         let (acknowledge, acknowledged) = mpsc::channel(WAITING);
         tokio::spawn(replication.clone().listen(acknowledge));
         tokio::spawn(replication.clone().acknowledge(acknowledged));
-        let living = tokio::spawn(replication.clone().live(patience));
+        let living = tokio::spawn(replication.clone().live());
         replication.standing.lock().living = Some(living.abort_handle());
+        tokio::spawn(replication.clone().vouch(patience));
         tokio::spawn(replication.clone().send());
+        tokio::spawn(replication.clone().send_held());
         replication
     }
 
@@ -164,22 +182,35 @@ impl Replication {
     pub async fn purge(&self, purge: Purge) -> Purged {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         self.tombstones.purge(&purge);
-        let mut awaited = self.awaited.expect();
-        let peers = match self.announce(&purge, awaited.token()).await {
-            Ok((number, peers)) => {
+        let awaited = self.awaited.expect();
+        let told = match self.announce(&purge, awaited.token()).await {
+            Ok(told) => Some(told),
+            Err(away) => {
+                tracing::warn!(%away, "a purge is known to this gateway only, until Redis is back");
+                self.outbox.put(&purge, || {});
+                None
+            }
+        };
+        self.acknowledged(awaited, told, deadline).await
+    }
+
+    /// Waits for those who are there to acknowledge what they were told by a number; `None`: they could not be told.
+    async fn acknowledged(
+        &self,
+        mut awaited: Awaited,
+        told: Option<(u64, Peers)>,
+        deadline: tokio::time::Instant,
+    ) -> Purged {
+        let (number, peers) = match told {
+            Some((number, peers)) => {
                 let all = peers.iter().filter(|(_, silent)| *silent < SILENT);
                 let all = all.map(|(member, _)| member.instance);
                 // Who does not answer in time is named.
                 let _ = timeout_at(deadline, awaited.all(all.collect())).await;
                 (Some(number), peers)
             }
-            Err(away) => {
-                tracing::warn!(%away, "a purge is known to this gateway only, until Redis is back");
-                self.outbox.put(&purge);
-                (None, self.standing.lock().peers.clone())
-            }
+            None => (None, self.standing.lock().peers.clone()),
         };
-        let (number, peers) = peers;
         let (mut acknowledged, mut missing) = (vec![self.own.name.clone()], Vec::new());
         for (peer, silent) in peers {
             match awaited.has(peer.instance) {
@@ -200,9 +231,9 @@ impl Replication {
         }
     }
 
-    /// Has the other gateways purge what is purged here already, without waiting.
-    pub fn send_soon(&self, purge: &Purge) {
-        self.outbox.put(purge);
+    /// Purges here, and has the other gateways do so, without waiting.
+    pub fn purge_soon(&self, purge: &Purge) {
+        self.outbox.put(purge, || self.tombstones.purge(purge));
     }
 
     /// Reads all that there is to know, and says that this gateway lives.
@@ -225,16 +256,10 @@ impl Replication {
     }
 
     /// Has Redis give a purge its number and tell everybody; the number, and who else is there.
-    async fn announce(
-        &self,
-        purge: &Purge,
-        token: u64,
-    ) -> Result<(u64, Vec<(Member, Duration)>), Away> {
+    async fn announce(&self, purge: &Purge, token: u64) -> Result<(u64, Peers), Away> {
         let known = self.tombstones.epoch().shared();
-        let script = &*script::PURGE;
-        let mut call = script.prepare_invoke();
-        call.key(self.history()).key(self.gateways());
-        call.arg(self.news()).arg(known).arg(MOST_KEPT);
+        let mut call = self.call(&script::PURGE);
+        call.arg(self.news()).arg(known);
         call.arg(self.own.instance).arg(token);
         for scope in &purge.scopes {
             call.arg(wire::scope_text(purge.strength, scope));
@@ -257,7 +282,9 @@ impl Replication {
     async fn listen(self: Arc<Self>, acknowledge: mpsc::Sender<(u64, u64)>) {
         let acknowledgements = self.acknowledgements_of(self.own.instance);
         let news = self.news();
-        let mut events = self.redis.subscribe(vec![news.clone(), acknowledgements]);
+        let quarantine = self.quarantine();
+        let channels = vec![news.clone(), quarantine.clone(), acknowledgements];
+        let mut events = self.redis.subscribe(channels);
         while let Some(event) = events.recv().await {
             match event {
                 Event::Subscribed | Event::Lost => {
@@ -268,6 +295,16 @@ impl Replication {
                     match News::parse(&payload) {
                         Some(news) => self.hear(&news, &acknowledge),
                         None => tracing::warn!("a message about a purge that cannot be read"),
+                    }
+                }
+                Event::Message { channel, payload } if channel == quarantine => {
+                    match Change::parse(&payload) {
+                        Some(change) => {
+                            let (maker, token) = (change.maker, change.token);
+                            self.hear_change(change);
+                            self.confirm(maker, token, &acknowledge);
+                        }
+                        None => tracing::warn!("a message about a quarantine that cannot be read"),
                     }
                 }
                 Event::Message { payload, .. } => {
@@ -288,9 +325,14 @@ impl Replication {
             Some(number) => self.tombstones.heard(number),
             None => self.read.notify_one(),
         }
-        if news.purger != self.own.instance {
+        self.confirm(news.purger, news.token, acknowledge);
+    }
+
+    /// Has another instance told that this gateway has heard, where it waits for that.
+    fn confirm(&self, instance: u64, token: u64, acknowledge: &mpsc::Sender<(u64, u64)>) {
+        if instance != self.own.instance && token != NOBODY {
             // Full: whoever waits is told that this gateway is missing, which nobody can rule out.
-            let _ = acknowledge.try_send((news.purger, news.token));
+            let _ = acknowledge.try_send((instance, token));
         }
     }
 
@@ -324,10 +366,9 @@ impl Replication {
     }
 
     /// Says that this gateway lives, and reads what it has missed.
-    async fn live(self: Arc<Self>, patience: Option<Duration>) {
+    async fn live(self: Arc<Self>) {
         let mut turns = interval(LIVE_EVERY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut doubted = false;
         loop {
             tokio::select! {
                 _ = turns.tick() => {}
@@ -336,6 +377,17 @@ impl Replication {
             if let Err(away) = self.say_alive().await {
                 tracing::debug!(%away, "purges of other gateways are not read");
             }
+        }
+    }
+
+    /// Gives nothing of others after [`SILENT`] without word, and nothing that is kept after `patience`. Waits for no
+    /// answer: one may not come.
+    async fn vouch(self: Arc<Self>, patience: Option<Duration>) {
+        let mut turns = interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut doubted = false;
+        loop {
+            turns.tick().await;
             let vouched = self.standing.lock().vouched.elapsed();
             if vouched > SILENT {
                 self.tombstones.informed(false);
@@ -355,20 +407,19 @@ impl Replication {
     }
 
     async fn say_alive(&self) -> Result<(), Away> {
+        let asked = Instant::now();
         let heard = self.tombstones.epoch().shared();
         let (gaps, is_continuous) = {
             let standing = self.standing.lock();
             (standing.gaps, standing.is_continuous())
         };
-        let script = &*script::LIVE;
-        let mut call = script.prepare_invoke();
-        call.key(self.history()).key(self.gateways());
+        let mut call = self.call(&script::LIVE);
         call.arg(heard).arg(self.own.text());
         call.arg(SILENT.as_micros() as u64)
             .arg(GONE.as_micros() as u64);
         call.arg(u8::from(is_continuous));
         let read: Read = self.run(READING, &call).await?;
-        let (last, floor, count, now, there, missed) = read;
+        let (last, floor, now, there, missed, (born, number)) = read;
         for (scope, number) in missed {
             if let Some((strength, scope)) = wire::parse_scope(&scope) {
                 let scopes = vec![scope];
@@ -382,16 +433,18 @@ impl Replication {
                 self.tombstones.missed(floor);
                 standing.floor = floor;
             }
-            let known = standing.read(gaps, last);
+            let known = standing.read(asked, gaps, last);
             self.tombstones.heard(known);
             self.tombstones.informed(true);
             standing.peers = self.peers(now, there);
-            is_continuous && standing.floor < floor && count < MOST_KEPT / 2
+            is_continuous && standing.floor < floor
         };
         if has_forgotten {
             self.restore(last).await?;
         }
-        Ok(())
+        let list = born.zip(number);
+        self.read_list(list.map(|(born, number)| Known::new(born, number)))
+            .await
     }
 
     /// Tells Redis what it knew before it forgot.
@@ -417,11 +470,10 @@ impl Replication {
         &self,
         last: u64,
         floor: u64,
-        purges: &[(u64, Strength, Digest)],
+        purges: &[(u64, Strength, ScopeId)],
     ) -> Result<(), Away> {
-        let script = &*script::RESTORE;
-        let mut call = script.prepare_invoke();
-        call.key(self.history()).arg(last).arg(floor);
+        let mut call = self.call(&script::RESTORE);
+        call.arg(last).arg(floor);
         for (number, strength, scope) in purges {
             call.arg(*number).arg(wire::scope_text(*strength, scope));
         }
@@ -431,18 +483,24 @@ impl Replication {
     /// Sends what nobody waits for.
     async fn send(self: Arc<Self>) {
         loop {
-            let purge = self.outbox.take(MOST_SENT).await;
-            let token = random();
-            if let Err(away) = self.announce(&purge, token).await {
-                tracing::debug!(%away, "purges wait for Redis");
-                self.outbox.put(&purge);
-                sleep(LIVE_EVERY).await;
+            let moment = || self.tombstones.epoch().own();
+            let (purge, until) = self.outbox.take(MOST_SENT, moment).await;
+            match self.announce(&purge, NOBODY).await {
+                Ok((number, _)) => {
+                    self.tombstones.number(&purge, number, until);
+                    sleep(SEND_EVERY).await;
+                }
+                Err(away) => {
+                    tracing::debug!(%away, "purges wait for Redis");
+                    self.outbox.put(&purge, || {});
+                    sleep(LIVE_EVERY).await;
+                }
             }
         }
     }
 
     /// The others among these, with how long each has been silent.
-    fn peers(&self, now: u64, there: Vec<(String, f64)>) -> Vec<(Member, Duration)> {
+    fn peers(&self, now: u64, there: Vec<(String, f64)>) -> Peers {
         let members = there.into_iter().filter_map(|(member, at)| {
             let silent = Duration::from_micros(now.saturating_sub(at as u64));
             Some((Member::parse(&member)?, silent))
@@ -452,8 +510,13 @@ impl Replication {
             .collect()
     }
 
-    fn history(&self) -> String {
-        self.redis.key("{purge}:history")
+    /// A call with the keys of every script.
+    fn call<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
+        let mut call = script.prepare_invoke();
+        for name in script::KEYS {
+            call.key(self.redis.key(&format!("{{purge}}:{name}")));
+        }
+        call
     }
 
     fn gateways(&self) -> String {
@@ -469,8 +532,15 @@ impl Replication {
     }
 }
 
-/// Last number, floor, count, now, who is there, what was missed.
-type Read = (u64, u64, usize, u64, Vec<(String, f64)>, Vec<(String, u64)>);
+/// Last number, floor, now, who is there, what was missed, birth and number of the list of quarantined keys.
+type Read = (
+    u64,
+    u64,
+    u64,
+    Vec<(String, f64)>,
+    Vec<(String, u64)>,
+    (Option<u64>, Option<u64>),
+);
 
 /// Whether a gateway that has been silent for so long may still give what it has not heard to be purged.
 fn serves(peer: &Member, silent: Duration) -> bool {
@@ -484,7 +554,7 @@ fn time_of(number: u64) -> SystemTime {
     time.min(SystemTime::now())
 }
 
-/// Of this process and moment.
+/// Of this process and moment; never [`NOBODY`], as the bits of its version are not zero.
 fn random() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
@@ -497,7 +567,7 @@ mod tests {
     fn continuous() -> Standing {
         let mut standing = Standing::new();
         standing.gap(true);
-        assert_eq!(standing.read(1, 10), 10);
+        assert_eq!(standing.read(Instant::now(), 1, 10), 10);
         standing
     }
 
@@ -517,7 +587,7 @@ mod tests {
         assert_eq!(standing.hear(12, 13, 10), None);
         assert!(!standing.is_continuous());
         // What was heard since continues what was read.
-        assert_eq!(standing.read(standing.gaps, 12), 13);
+        assert_eq!(standing.read(Instant::now(), standing.gaps, 12), 13);
         assert_eq!(standing.hear(13, 14, 13), Some(14));
     }
 
@@ -526,7 +596,7 @@ mod tests {
         let mut standing = continuous();
         let before = standing.gaps;
         standing.gap(true);
-        assert_eq!(standing.read(before, 11), 11);
+        assert_eq!(standing.read(Instant::now(), before, 11), 11);
         assert!(!standing.is_continuous());
     }
 
@@ -534,7 +604,7 @@ mod tests {
     fn without_messages_reading_is_never_enough() {
         let mut standing = continuous();
         standing.gap(false);
-        assert_eq!(standing.read(standing.gaps, 20), 20);
+        assert_eq!(standing.read(Instant::now(), standing.gaps, 20), 20);
         assert!(!standing.is_continuous());
     }
 

@@ -1,11 +1,15 @@
 //! What a purge covers: digests that the places and tags of an entry are looked up by, so that
 //! nothing that is stored has to be searched.
 
+mod id;
+
 use std::fmt;
 
 use super::frame::{Digest, Frame};
 use super::key::Url;
 use super::tags::Tag;
+
+pub use self::id::{Kind, ScopeId};
 
 /// How many segments of a path a prefix may have. What lies deeper is covered by what it lies below.
 pub const DEEPEST_PREFIX: usize = 64;
@@ -42,7 +46,19 @@ pub enum Scope<'a> {
 }
 
 impl Scope<'_> {
-    pub fn digest(&self) -> Digest {
+    pub fn id(&self) -> ScopeId {
+        ScopeId::One(self.kind(), self.digest())
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Everything | Self::Host(_) | Self::Prefix { .. } => Kind::Place,
+            Self::Path { .. } | Self::Url { .. } => Kind::Url,
+            Self::Tag(_) | Self::Group { .. } => Kind::Tag,
+        }
+    }
+
+    fn digest(&self) -> Digest {
         let framed = |parts: &[(u8, &str)]| {
             let mut frame = Frame::default();
             for (tag, part) in parts {

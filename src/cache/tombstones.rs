@@ -5,21 +5,19 @@
 //! Each purge has a number here, in the order in which this gateway heard of them. One that all
 //! gateways share has another one, of the store they share, that says the same to all of them.
 
-use std::collections::HashMap;
+mod graves;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
-use super::frame::Digest;
-use super::key::{Key, Url};
-use super::scope::{self, Scope};
+use self::graves::{Graves, Mark};
+use super::key::Key;
+use super::scope::{Scope, ScopeId};
 use super::tags::Tag;
-
-/// Purged scopes that are remembered. When there are more the oldest go, and whatever is as old as
-/// they were counts as purged.
-const MOST: usize = 65_536;
 
 /// What becomes of what is purged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,14 +32,14 @@ pub enum Strength {
 /// Scopes, to be purged together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    pub scopes: Vec<Digest>,
+    pub scopes: Vec<ScopeId>,
     pub strength: Strength,
 }
 
 impl Purge {
     pub fn hard<'a>(scopes: impl IntoIterator<Item = Scope<'a>>) -> Self {
         Self {
-            scopes: scopes.into_iter().map(|scope| scope.digest()).collect(),
+            scopes: scopes.into_iter().map(|scope| scope.id()).collect(),
             strength: Strength::Hard,
         }
     }
@@ -124,31 +122,9 @@ pub struct Tombstones {
 
 #[derive(Default)]
 struct Known {
-    graves: HashMap<Digest, Grave>,
-    /// What had heard of less is purged: it may be covered by what is no longer remembered.
+    graves: Graves,
+    /// What had heard of less is purged: there may be purges that nobody remembers.
     floor: Epoch,
-}
-
-/// The last purge of one scope, of each strength.
-#[derive(Clone, Copy, Debug, Default)]
-struct Grave {
-    hard: Option<Mark>,
-    soft: Option<Mark>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    own: u64,
-    /// The number for all gateways; it may have none yet.
-    shared: Option<u64>,
-    at: SystemTime,
-}
-
-impl Mark {
-    /// Whether a gateway had not heard of it that had heard of all up to this number.
-    fn is_unheard_at(&self, shared: u64) -> bool {
-        self.shared.is_none_or(|number| number > shared)
-    }
 }
 
 impl Tombstones {
@@ -169,7 +145,8 @@ impl Tombstones {
             at: SystemTime::now(),
         };
         for scope in &purge.scopes {
-            known.bury(*scope, purge.strength, mark, self.epoch());
+            let heard = self.shared.load(Ordering::Acquire);
+            known.graves.bury(*scope, purge.strength, mark, heard);
         }
         // Whoever reads it waits for the lock, and then sees the graves.
         self.last.store(mark.own, Ordering::Release);
@@ -187,10 +164,25 @@ impl Tombstones {
             at,
         };
         for scope in &purge.scopes {
-            if !known.has(scope, purge.strength, number) {
-                known.bury(*scope, purge.strength, mark, self.epoch());
+            if !known.graves.has(scope, purge.strength, number) {
+                let heard = self.shared.load(Ordering::Acquire);
+                known.graves.bury(*scope, purge.strength, mark, heard);
                 self.last.store(mark.own, Ordering::Release);
             }
+        }
+    }
+
+    /// The buckets of a purge with this number stand for all in them that was purged here up to the number `until`:
+    /// what had none for all gateways has this one.
+    pub fn number(&self, purge: &Purge, number: u64, until: u64) {
+        let scopes = purge.scopes.iter().copied();
+        let buckets: HashSet<_> = scopes
+            .filter(|scope| matches!(scope, ScopeId::Bucket(..)))
+            .collect();
+        if !buckets.is_empty() {
+            let mut known = self.known.write();
+            let strength = purge.strength;
+            known.graves.number(&buckets, strength, number, until);
         }
     }
 
@@ -208,16 +200,19 @@ impl Tombstones {
         self.last.store(own, Ordering::Release);
     }
 
-    /// While there is doubt, everything counts as purged: there may be purges that nobody could tell
+    /// While there is doubt, nothing that is kept is given: there may be purges that nobody could tell
     /// of. What was good before and still is then is good again when the doubt ends.
     pub fn doubt(&self, is_doubted: bool) {
         self.doubted.store(is_doubted, Ordering::Relaxed);
     }
 
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
     /// The number here of the last purge of a scope; zero if there was none.
     pub fn last_of(&self, scope: &Scope<'_>) -> u64 {
-        let known = self.known.read();
-        known.graves.get(&scope.digest()).map_or(0, Grave::own)
+        self.known.read().graves.last_of(&scope.id())
     }
 
     /// Without what other gateways have purged, nothing that they stored is taken.
@@ -227,33 +222,23 @@ impl Tombstones {
 
     /// Every scope whose last purge has a number for all, with that number; and the number up to which
     /// some may be forgotten.
-    pub fn numbered(&self) -> (Vec<(u64, Strength, Digest)>, u64) {
+    pub fn numbered(&self) -> (Vec<(u64, Strength, ScopeId)>, u64) {
         let known = self.known.read();
-        let mut all = Vec::new();
-        for (scope, grave) in &known.graves {
-            let marks = [(Strength::Hard, grave.hard), (Strength::Soft, grave.soft)];
-            let numbered = marks.into_iter().filter_map(|(strength, mark)| {
-                let number = mark?.shared?;
-                Some((number, strength, *scope))
-            });
-            all.extend(numbered);
-        }
-        (all, known.floor.shared)
+        (known.graves.numbered(), known.floor.shared)
     }
 
-    /// What became of an entry that was good when `own` was the number of the last purge, and what that
-    /// number is now.
+    /// What the purges that are known have made of an entry that was good when `own` was the number of the last
+    /// one, and what that number is now.
     pub fn judge(&self, own: u64, key: &Key, tags: &[Tag]) -> (Verdict, u64) {
-        if self.doubted.load(Ordering::Relaxed) {
-            return (Verdict::Purged, own);
-        }
         if own >= self.last.load(Ordering::Acquire) {
             return (Verdict::Good, own);
         }
         let known = self.known.read();
         let verdict = match own < known.floor.own {
             true => Verdict::Purged,
-            false => known.verdict(&key.url(), tags, |mark| mark.own > own),
+            false => known
+                .graves
+                .verdict(&key.url(), tags, |mark| mark.own > own),
         };
         (verdict, self.last.load(Ordering::Acquire))
     }
@@ -266,7 +251,7 @@ impl Tombstones {
         let known = self.known.read();
         match own < known.floor.own {
             true => Some(Cause::Forgotten),
-            false => known.cause(&key.url(), tags, |mark| mark.own > own),
+            false => known.graves.cause(&key.url(), tags, |mark| mark.own > own),
         }
     }
 
@@ -278,7 +263,9 @@ impl Tombstones {
         let known = self.known.read();
         match shared < known.floor.shared {
             true => Some(Cause::Forgotten),
-            false => known.cause(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
+            false => known
+                .graves
+                .cause(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
         }
     }
 
@@ -293,102 +280,12 @@ impl Tombstones {
         let known = self.known.read();
         let verdict = match self.is_unknown() || shared < known.floor.shared {
             true => Verdict::Purged,
-            false => known.verdict(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
+            false => known
+                .graves
+                .verdict(&key.url(), tags, |mark| mark.is_unheard_at(shared)),
         };
         let own = self.last.load(Ordering::Acquire);
         (verdict, Epoch { own, shared })
-    }
-}
-
-impl Known {
-    fn verdict(&self, url: &Url<'_>, tags: &[Tag], is_after: impl Fn(&Mark) -> bool) -> Verdict {
-        let scopes = scope::covering(url, tags).chain(scope::prefixes(url));
-        let graves = scopes.filter_map(|scope| self.graves.get(&scope.digest()));
-        let mut stale: Option<SystemTime> = None;
-        for grave in graves {
-            if grave.hard.as_ref().is_some_and(&is_after) {
-                return Verdict::Purged;
-            }
-            let soft = grave.soft.as_ref().filter(|mark| is_after(mark));
-            stale = [stale, soft.map(|mark| mark.at)]
-                .into_iter()
-                .flatten()
-                .min();
-        }
-        stale.map_or(Verdict::Good, Verdict::Stale)
-    }
-
-    /// The scope by which [`Self::verdict`] is not good.
-    fn cause(
-        &self,
-        url: &Url<'_>,
-        tags: &[Tag],
-        is_after: impl Fn(&Mark) -> bool,
-    ) -> Option<Cause> {
-        let mut softly = None;
-        for scope in scope::covering(url, tags).chain(scope::prefixes(url)) {
-            let Some(grave) = self.graves.get(&scope.digest()) else {
-                continue;
-            };
-            let by = |strength| Some(Cause::Purge(strength, scope.to_string()));
-            if grave.hard.as_ref().is_some_and(&is_after) {
-                return by(Strength::Hard);
-            }
-            if softly.is_none() && grave.soft.as_ref().is_some_and(&is_after) {
-                softly = by(Strength::Soft);
-            }
-        }
-        softly
-    }
-
-    fn has(&self, scope: &Digest, strength: Strength, number: u64) -> bool {
-        let grave = self.graves.get(scope).copied().unwrap_or_default();
-        let mark = match strength {
-            Strength::Hard => grave.hard,
-            Strength::Soft => grave.soft,
-        };
-        mark.and_then(|mark| mark.shared)
-            .is_some_and(|known| known >= number)
-    }
-
-    fn bury(&mut self, scope: Digest, strength: Strength, mark: Mark, now: Epoch) {
-        if self.graves.len() >= MOST && !self.graves.contains_key(&scope) {
-            self.forget_oldest(now);
-        }
-        let grave = self.graves.entry(scope).or_default();
-        match strength {
-            Strength::Hard => grave.hard = Some(mark),
-            Strength::Soft => grave.soft = Some(mark),
-        }
-    }
-
-    /// Forgets the older eighth.
-    fn forget_oldest(&mut self, now: Epoch) {
-        let mut numbers: Vec<_> = self.graves.values().map(Grave::own).collect();
-        let (_, &mut last, _) = numbers.select_nth_unstable(MOST / 8);
-        let floor = &mut self.floor;
-        self.graves.retain(|_, grave| {
-            let stays = grave.own() > last;
-            if !stays {
-                for mark in grave.marks() {
-                    floor.own = floor.own.max(mark.own);
-                    // What has no number yet will have a higher one than was ever heard.
-                    let shared = mark.shared.unwrap_or(now.shared + 1);
-                    floor.shared = floor.shared.max(shared);
-                }
-            }
-            stays
-        });
-    }
-}
-
-impl Grave {
-    fn marks(&self) -> impl Iterator<Item = &Mark> {
-        self.hard.iter().chain(&self.soft)
-    }
-
-    fn own(&self) -> u64 {
-        self.marks().map(|mark| mark.own).max().unwrap_or_default()
     }
 }
 
@@ -398,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::scope::Kind;
     use crate::cache::testing::{anonymous, at, get};
 
     const HOST: &str = "a.example";
@@ -571,26 +469,91 @@ mod tests {
         assert_eq!(verdict(after), Verdict::Good, "it was heard of before");
     }
 
+    /// The share of these pages that is no longer given.
+    fn share(mut is_given: impl FnMut(&str) -> bool) -> f64 {
+        let gone = (0..2000).filter(|number| !is_given(&format!("/page{number}")));
+        gone.count() as f64 / 2000.0
+    }
+
+    fn url(path: &str) -> Scope<'_> {
+        Scope::Url {
+            host: HOST,
+            path,
+            query: None,
+        }
+    }
+
     #[test]
-    fn more_purges_than_are_remembered_purge_what_is_as_old() {
+    fn who_changes_more_urls_than_are_remembered_outdates_little_of_what_is_older() {
         let tombstones = Tombstones::default();
-        let news = tags(&["news"]);
+        let tag = Purge::hard([Scope::Tag("news")]);
+        tombstones.learn(&tag, 1, at(0));
         let before = tombstones.epoch();
-        tombstones.purge(&Purge::hard([Scope::Tag("news")]));
-        let between = tombstones.epoch();
-        for number in 0..MOST as u64 {
-            let name = number.to_string();
-            tombstones.learn(&Purge::hard([Scope::Tag(&name)]), number, at(0));
+        let first = 100;
+        for number in 0..Kind::Url.room() as u64 + 1000 {
+            let path = format!("/changed{number}");
+            tombstones.learn(&Purge::hard([url(&path)]), first + number, at(0));
         }
-        assert!(tombstones.known.read().graves.len() <= MOST);
-        for epoch in [before, between] {
-            assert_eq!(judge(&tombstones, epoch, "/", &news), Verdict::Purged);
+        let news = tags(&["news"]);
+        let own = share(|path| judge(&tombstones, before, path, &news) == Verdict::Good);
+        let shared =
+            |shared| share(|path| tombstones.adopt(shared, &key(path), &news).0 == Verdict::Good);
+        for share in [own, shared(first - 1)] {
+            assert!(share > 0.0 && share < 0.05, "{share}");
         }
-        let adopted = |shared| tombstones.adopt(shared, &key("/"), &news).0;
-        assert_eq!(adopted(0), Verdict::Purged);
-        let after = tombstones.epoch();
-        assert_eq!(judge(&tombstones, after, "/", &news), Verdict::Good);
-        assert_eq!(adopted(MOST as u64), Verdict::Good);
+        assert_eq!(
+            shared(first + 1000),
+            0.0,
+            "none is newer than what is forgotten"
+        );
+        assert_eq!(shared(0), 1.0, "the tag is as well known as ever");
+        for path in ["/changed0", "/changed999", "/changed66000"] {
+            assert_eq!(judge(&tombstones, before, path, &[]), Verdict::Purged);
+            assert_eq!(
+                tombstones.adopt(first - 1, &key(path), &[]).0,
+                Verdict::Purged
+            );
+            let now = tombstones.epoch();
+            assert_eq!(judge(&tombstones, now, path, &[]), Verdict::Good);
+        }
+    }
+
+    #[test]
+    fn what_was_purged_while_redis_was_away_is_taken_from_it_again_when_it_was_told_of_buckets() {
+        let tombstones = Tombstones::default();
+        let purge = Purge::hard([url("/a")]);
+        let until = tombstones.purge(&purge);
+        let adopted = |shared| tombstones.adopt(shared, &key("/a"), &[]).0;
+        let bucket = Purge {
+            scopes: vec![purge.scopes[0].bucket()],
+            ..purge.clone()
+        };
+        tombstones.learn(&bucket, 100, at(0));
+        assert_eq!(adopted(100), Verdict::Purged, "nobody else has heard of it");
+        tombstones.number(&bucket, 100, until - 1);
+        assert_eq!(adopted(100), Verdict::Purged, "it was purged after that");
+        tombstones.number(&bucket, 100, until);
+        assert_eq!(adopted(99), Verdict::Purged);
+        assert_eq!(adopted(100), Verdict::Good);
+    }
+
+    #[test]
+    fn a_bucket_that_is_heard_of_late_covers_what_was_asked_for_until_then() {
+        let tombstones = Tombstones::default();
+        let one = Purge::hard([url("/a")]);
+        let bucket = Purge {
+            scopes: vec![one.scopes[0].bucket()],
+            ..one
+        };
+        tombstones.learn(&bucket, 500, at(0));
+        let epoch = tombstones.epoch();
+        tombstones.learn(&bucket, 400, at(0));
+        assert_eq!(judge(&tombstones, epoch, "/a", &[]), Verdict::Purged);
+        let adopted = |shared| tombstones.adopt(shared, &key("/a"), &[]).0;
+        assert_eq!(
+            (adopted(499), adopted(500)),
+            (Verdict::Purged, Verdict::Good)
+        );
     }
 
     /// Pages of one to three segments, and scopes that often cover them.

@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use http::{HeaderMap, Method};
 
 use super::{Asked, Exchange, entry};
-use crate::cache::frame::Digest;
 use crate::cache::invalidation;
 use crate::cache::key::Key;
-use crate::cache::scope::Scope;
+use crate::cache::scope::{Scope, ScopeId};
 use crate::cache::tags::TooManyTags;
 use crate::cache::tombstones::{Purge, Strength};
 use crate::cache::{Request, Response};
@@ -70,9 +69,9 @@ pub fn invalidate(
     let mut scopes = match invalidation::groups(&request, response) {
         Ok(groups) => {
             let scopes = groups.iter().map(|tag| Scope::of_tag(tag, scheme, host));
-            scopes.map(|scope| scope.digest()).collect()
+            scopes.map(|scope| scope.id()).collect()
         }
-        Err(TooManyTags) => vec![Scope::Host(host).digest()],
+        Err(TooManyTags) => vec![Scope::Host(host).id()],
     };
     for place in invalidation::places(&request, response) {
         let asked = Asked {
@@ -114,7 +113,7 @@ fn may_be_stored(gateway: &Gateway, asked: &Asked, described: &Described<'_>) ->
 }
 
 /// The scope of every response to a GET of this URL, whatever it is stored by beside.
-pub fn url_scope(plan: &Plan, asked: &Asked) -> Digest {
+pub fn url_scope(plan: &Plan, asked: &Asked) -> ScopeId {
     let host = asked.host.as_ref().map_or("", Host::name);
     let query = asked.query.as_deref();
     let route = entry::find(plan, asked, &Method::GET).ok();
@@ -125,5 +124,5 @@ pub fn url_scope(plan: &Plan, asked: &Asked) -> Digest {
     };
     let path = &asked.path;
     let query = normal.as_deref();
-    Scope::Url { host, path, query }.digest()
+    Scope::Url { host, path, query }.id()
 }

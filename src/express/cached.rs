@@ -32,6 +32,7 @@ use crate::exchange::compressing::For;
 use crate::headers::cache::Told;
 use crate::limit::Phase;
 use crate::plan::{Caching, Forward};
+use crate::redis::Patience;
 use crate::refusal::Refusal;
 
 /// How often a request waits for the question of another one before it asks by itself.
@@ -39,15 +40,6 @@ const MOST_TRIES: usize = 3;
 
 /// Why a stale response is given, for trusted clients and the record.
 const STALE_IF_ERROR: &str = "stale_if_error";
-
-/// What a look into Redis has come to.
-enum Further {
-    /// More than stands in memory.
-    Better(Found),
-    Nothing,
-    /// It does not answer.
-    Away,
-}
 
 impl Lane<'_> {
     /// Answers from memory, or asks the origin.
@@ -70,7 +62,7 @@ impl Lane<'_> {
         let is_trusted = request.is_trusted;
         if is_trusted {
             self.exchange.cache = Some(Told {
-                key: Some(key.to_string().into()),
+                key: Some(key.with_values().to_string().into()),
                 ..Told::forwarded(Why::Miss, None)
             });
         }
@@ -80,8 +72,9 @@ impl Lane<'_> {
         let mut wanted: Wanted = (key.digest(), None);
         let mut leading = None;
         let mut tries = 0;
+        let mut arrival = None;
         let mut has_looked = false;
-        let mut awaits_others = true;
+        let mut patience = self.gateway.patience();
         loop {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
@@ -89,14 +82,11 @@ impl Lane<'_> {
             let mut given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
-                match self.look_further(caching, &key, &found).await? {
-                    Further::Better(better) => {
-                        found = better;
-                        tier = Tier::Redis;
-                        given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
-                    }
-                    Further::Nothing => {}
-                    Further::Away => awaits_others = false,
+                let further = self.look_further(caching, &key, &found, &mut patience);
+                if let Some(better) = further.await? {
+                    found = better;
+                    tier = Tier::Redis;
+                    given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
                 }
             }
             let why = match given {
@@ -148,7 +138,7 @@ impl Lane<'_> {
                     return Box::pin(self.ask_head(forward, caching, key, entry, why)).await;
                 }
                 (&Method::HEAD, _) => return self.pass_on(forward, caching, why).await,
-                _ if is_own || tries == MOST_TRIES => {
+                _ if is_own || (tries == MOST_TRIES && leading.is_none()) => {
                     return self.pass_on(forward, caching, why).await;
                 }
                 _ => {}
@@ -159,12 +149,14 @@ impl Lane<'_> {
             if let Some(leading) = leading.take().or_else(alone) {
                 let mut fetch = self.fetch(caching, key, stored, leading);
                 // Who wants a newer answer than is stored does not wait for what others store.
-                fetch.awaits_others &= awaits_others && why != Why::Request;
+                fetch.awaits_others &= why != Why::Request;
+                fetch.patience = patience;
                 return Box::pin(self.lead(forward, caching, fetch, why)).await;
             }
             tries += 1;
             let fills = self.gateway.fills();
-            let following = match fills.join(wanted, &key, memory.tombstones()) {
+            let arrival = *arrival.get_or_insert_with(|| fills.arrival());
+            let following = match fills.join(wanted, &key, memory.tombstones(), arrival) {
                 Role::Leader(role) => {
                     // Once more to memory: the question before this one may have ended just now.
                     leading = Some(role);
@@ -172,11 +164,12 @@ impl Lane<'_> {
                 }
                 Role::Follower(following) => following,
             };
+            let is_later = following.is_later;
             let outcome = watched(&mut self.client, following.outcome()).await;
             match self.present(outcome)? {
-                // It was purged by a tag that nobody knew before its head was there.
+                // It was purged by a tag that nobody knew before its head was there, or may have been.
                 Stage::Ready(entry)
-                    if entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
+                    if !is_later && entry.judge(memory.tombstones(), &key) == Verdict::Purged => {}
                 Stage::Ready(entry) => match entry.facts.vary.variant(&self.request.fields, policy)
                 {
                     Ok(variant) if variant.bytes() == entry.facts.variant.bytes() => {
@@ -276,19 +269,22 @@ impl Lane<'_> {
         caching: &Caching,
         key: &Key,
         found: &Found,
-    ) -> Result<Further, Unanswered> {
+        patience: &mut Patience,
+    ) -> Result<Option<Found>, Unanswered> {
         let memory = self.gateway.memory();
-        let (Some(shared), Some(_)) = (self.gateway.shared_cache(), caching.sharing) else {
-            return Ok(Further::Nothing);
+        let (Some(shared), Some(sharing)) = (self.gateway.shared_cache(), &caching.sharing) else {
+            return Ok(None);
         };
         if !memory.expects_something(key) {
-            return Ok(Further::Nothing);
+            return Ok(None);
         }
         let (fields, policy) = (&self.request.fields, &caching.policy);
-        let look = shared.find(key, fields, policy, memory.tombstones(), Look::Together);
+        let tombstones = memory.tombstones();
+        let look = Look::Together;
+        let look = shared.find(key, fields, policy, sharing, tombstones, look, patience);
         let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
-            return Ok(Further::Away);
+            return Ok(None);
         };
         let is_better = match (&elsewhere, found) {
             (Found::Entry(entry), Found::Entry(own)) => {
@@ -303,10 +299,7 @@ impl Lane<'_> {
         {
             memory.store(key, entry.clone(), policy);
         }
-        Ok(match is_better {
-            true => Further::Better(elsewhere),
-            false => Further::Nothing,
-        })
+        Ok(is_better.then_some(elsewhere))
     }
 
     /// Whether a stored response has what is wanted of it.
@@ -484,7 +477,9 @@ impl Lane<'_> {
     fn refresh(&self, caching: &Arc<Caching>, key: &Key, entry: &Arc<Entry>) {
         let wanted = (key.digest(), Some(entry.facts.variant.digest()));
         let tombstones = self.gateway.memory().tombstones();
-        if let Role::Leader(leading) = self.gateway.fills().join(wanted, key, tombstones) {
+        let fills = self.gateway.fills();
+        let arrival = fills.arrival();
+        if let Role::Leader(leading) = fills.join(wanted, key, tombstones, arrival) {
             let stale = Stored::Stale(entry.clone());
             let fetch = self.fetch(caching, key.clone(), stale, leading);
             tokio::spawn(fetch.refresh());
@@ -519,6 +514,7 @@ impl Lane<'_> {
             key,
             stored,
             awaits_others: is_ever_fresh && leading.wanted().is_some(),
+            patience: self.gateway.patience(),
             variant: leading.wanted().and_then(|(_, variant)| variant),
             held: None,
             leading,

@@ -40,6 +40,7 @@ use crate::headers::cache::Told;
 use crate::headers::forwarded::strip_response_hop_by_hop;
 use crate::http1::ResponseHead;
 use crate::plan::Caching;
+use crate::redis::Patience;
 use crate::refusal::Refusal;
 use crate::upstream::Origin;
 
@@ -61,6 +62,8 @@ pub(super) struct Fetch {
     pub leader: Option<Leader>,
     /// What another gateway asks for meanwhile will do.
     pub awaits_others: bool,
+    /// With Redis.
+    pub patience: Patience,
     /// Of the request, where it is known.
     pub variant: Option<Digest>,
     /// The other gateways wait for this one.
@@ -643,11 +646,10 @@ impl Fetch {
 
     /// Keeps the page out of the cache from here on, and what is stored of it.
     fn quarantine(&self, suspicion: Suspicion) {
-        let gateway = &self.gateway;
-        gateway
-            .guard()
-            .hold(&self.key, suspicion, self.caching.policy.quarantine);
-        gateway.purger().purge_soon(self.purge());
+        let duration = self.caching.policy.quarantine;
+        self.gateway
+            .purger()
+            .quarantine(&self.key, suspicion, duration, self.purge());
     }
 
     /// A new part, with what is held of the same bytes where that joins it.

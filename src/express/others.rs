@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Stored};
 use crate::cache::entry::Entry;
 use crate::cache::memory::Found;
-use crate::cache::redis::{Look, SharedCache, Turn, Waited};
+use crate::cache::redis::{Look, SharedCache, Sharing, Turn, Waited};
 use crate::exchange::attempt::forwarding;
 
 /// What was found out before the origin is asked.
@@ -30,13 +30,14 @@ impl Fetch {
         let Some((shared, sharing)) = shared.filter(|_| self.awaits_others) else {
             return Others::None;
         };
-        let until = Instant::now() + self.patience();
+        let until = Instant::now() + self.first_byte();
         loop {
             let variant = self.variant;
-            match shared.take(&self.key, variant, &sharing).await {
+            let patience = &mut self.patience;
+            match shared.take(&self.key, variant, &sharing, patience).await {
                 Ok(Turn::Ours(held)) => {
                     // What another one has stored since we looked.
-                    if let Some(entry) = self.find_anew(shared).await {
+                    if let Some(entry) = self.find_anew(shared, &sharing).await {
                         held.stored();
                         return Others::Stored(entry);
                     }
@@ -47,9 +48,10 @@ impl Fetch {
                 Ok(Turn::Theirs) => {}
                 Ok(Turn::NothingComes) | Err(_) => return Others::None,
             }
-            match shared.wait(&self.key, variant, until).await {
+            let patience = &self.patience;
+            match shared.wait(&self.key, variant, until, patience).await {
                 Ok(Waited::Ended) => {
-                    if let Some(entry) = self.find_anew(shared).await {
+                    if let Some(entry) = self.find_anew(shared, &sharing).await {
                         return Others::Stored(entry);
                     }
                 }
@@ -58,7 +60,7 @@ impl Fetch {
         }
     }
 
-    fn patience(&self) -> Duration {
+    fn first_byte(&self) -> Duration {
         let (_, forward) = forwarding(&self.exchange);
         match &forward.transport {
             Some(transport) => transport.settings().timeouts.first_byte,
@@ -83,12 +85,20 @@ impl Fetch {
     }
 
     /// What is fresh now for all gateways and newer than what is held, and from now on in memory.
-    async fn find_anew(&mut self, shared: &SharedCache) -> Option<Arc<Entry>> {
+    async fn find_anew(&mut self, shared: &SharedCache, sharing: &Sharing) -> Option<Arc<Entry>> {
         let memory = self.gateway.memory();
         let (fields, policy) = (&self.request.fields, &self.caching.policy);
         let tombstones = memory.tombstones();
         let found = shared
-            .find(&self.key, fields, policy, tombstones, Look::Anew)
+            .find(
+                &self.key,
+                fields,
+                policy,
+                sharing,
+                tombstones,
+                Look::Anew,
+                &mut self.patience,
+            )
             .await;
         match found.ok()? {
             Found::Entry(entry)

@@ -32,14 +32,15 @@ pub(super) fn caching(
     Some(Caching {
         name: name.into(),
         scope: format!("{}:{name}:{}", route.label(), &mark[..16]).into(),
-        kinds,
-        counters: counters.get(&*route.label())?.clone(),
-        policy: Arc::new(policy),
         sharing: spec.redis.then_some(Sharing {
             compress_above: config.cache.compress_above,
             compression_level: i32::from(config.cache.compression_level),
             fill_lock: config.cache.fill_lock,
+            largest_object: kinds.largest_object(&policy),
         }),
+        kinds,
+        counters: counters.get(&*route.label())?.clone(),
+        policy: Arc::new(policy),
     })
 }
 

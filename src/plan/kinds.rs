@@ -58,6 +58,13 @@ impl Kinds {
         });
         Ok(by_type.map_or(route, |one| &one.policy))
     }
+
+    /// The longest body that any of them stores, or the route's own.
+    pub fn largest_object(&self, route: &Policy) -> u64 {
+        let of_types = self.types.iter().map(|one| &one.policy);
+        let all = of_types.chain(self.named.values()).chain([route]);
+        all.map(|policy| policy.largest_object).fold(0, u64::max)
+    }
 }
 
 #[cfg(test)]

@@ -75,17 +75,17 @@ impl Link {
         settled.await.expect("the sender is in self");
     }
 
-    /// Puts `question` to the connection and waits for its answer no longer than `deadline`. Waits for a connection
-    /// only if there has been none yet, and within the same deadline.
+    /// Puts `question` to the connection and waits for its answer no longer than `patience`. Waits for a connection
+    /// only if there has been none yet, and within the same time.
     pub async fn ask<T, F>(
         &self,
-        deadline: Duration,
+        patience: Duration,
         question: impl FnOnce(Handle) -> F,
     ) -> Result<T, Away>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + deadline;
+        let deadline = Instant::now() + patience;
         let connection = self.connection(deadline).await?;
         let _place = self.place()?;
         match timeout_at(deadline, question(connection.handle)).await {
@@ -100,7 +100,10 @@ impl Link {
                 Err(away)
             }
             Err(_) => {
-                self.failed(connection.number, Failure::late());
+                // Who had little time left has learned little of the connection.
+                if patience >= self.settings.deadline / 2 {
+                    self.failed(connection.number, Failure::late());
+                }
                 Err(Away::Deadline)
             }
         }

@@ -1,9 +1,10 @@
-//! A wire between two programs that a test can cut and mend.
+//! A wire between two programs that a test can cut, mend and slow down.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use super::port::bind_free;
 
@@ -16,13 +17,15 @@ pub struct Forwarder {
 #[derive(Default)]
 struct Wires {
     is_cut: bool,
+    /// How late every answer is.
+    delay: Duration,
     open: Vec<TcpStream>,
 }
 
 impl Forwarder {
     pub fn to(target: SocketAddr) -> Self {
         let (listener, address) = bind_free();
-        let wires = Arc::default();
+        let wires = Arc::<Mutex<Wires>>::default();
         let forwarder = Self {
             address,
             wires: Arc::clone(&wires),
@@ -49,9 +52,18 @@ impl Forwarder {
         self.wires().is_cut = false;
     }
 
-    fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().expect("no holder panics")
+    /// From here on every answer comes so much later.
+    pub fn delay(&self, delay: Duration) {
+        self.wires().delay = delay;
     }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        lock(&self.wires)
+    }
+}
+
+fn lock(wires: &Mutex<Wires>) -> MutexGuard<'_, Wires> {
+    wires.lock().expect("no holder panics")
 }
 
 impl Drop for Forwarder {
@@ -60,24 +72,40 @@ impl Drop for Forwarder {
     }
 }
 
-fn accept(listener: &TcpListener, target: SocketAddr, wires: &Mutex<Wires>) {
+fn accept(listener: &TcpListener, target: SocketAddr, all: &Arc<Mutex<Wires>>) {
     for client in listener.incoming().map_while(Result::ok) {
-        let mut wires = wires.lock().expect("no holder panics");
+        let mut wires = lock(all);
         if wires.is_cut {
             continue;
         }
         let Ok(server) = TcpStream::connect(target) else {
             continue;
         };
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            let copy = |socket: &TcpStream| socket.try_clone().expect("a descriptor is free");
-            let (mut from, mut to) = (copy(from), copy(to));
-            thread::spawn(move || {
-                // However it ends, the other side is to know.
-                let _ = io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
+        let copy = |socket: &TcpStream| socket.try_clone().expect("a descriptor is free");
+        let (mut questions, mut to) = (copy(&client), copy(&server));
+        thread::spawn(move || {
+            // However it ends, the other side is to know.
+            let _ = io::copy(&mut questions, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+        let (answers, to, all) = (copy(&server), copy(&client), all.clone());
+        thread::spawn(move || {
+            let _ = forward_late(answers, &to, &all);
+            let _ = to.shutdown(Shutdown::Both);
+        });
         wires.open.extend([client, server]);
+    }
+}
+
+fn forward_late(mut from: TcpStream, mut to: &TcpStream, wires: &Mutex<Wires>) -> io::Result<()> {
+    let mut piece = [0; 64 << 10];
+    loop {
+        let length = from.read(&mut piece)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let delay = lock(wires).delay;
+        thread::sleep(delay);
+        to.write_all(&piece[..length])?;
     }
 }

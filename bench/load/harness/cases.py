@@ -13,10 +13,31 @@ class Cache(Enum):
     """Nowhere: the origin is asked each time."""
     MEMORY = "memory"
     """In its own memory; the origin was asked once, before the load."""
+    REDIS = "redis"
+    """The same of a proxy without a tier in Redis; the others find them there."""
+
+
+class Limit(Enum):
+    """How often a client may ask, as each proxy counts its address."""
+
+    OFF = "off"
+    """As often as it likes."""
+    AMPLE = "ample"
+    """More often than anybody can."""
+    USED_UP = "used-up"
+    """Once a minute: what is measured are refusals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    cache: Cache = Cache.OFF
+    limit: Limit = Limit.OFF
+    urls: int = 1
+    """Asked for in turn; of all of them the answer is the same."""
 
 
 @dataclass(frozen=True)
-class Load:
+class Load(_Case):
     """Closed-loop load: every connection asks again as soon as it has its answer."""
 
     name: str
@@ -25,11 +46,18 @@ class Load:
     body_bytes: int
     tls: bool
     h2: bool
-    cache: Cache = Cache.OFF
+
+    @property
+    def is_refused(self) -> bool:
+        return self.limit is Limit.USED_UP
+
+    @property
+    def asks_origin(self) -> bool:
+        return self.cache is Cache.OFF and not self.is_refused
 
 
 @dataclass(frozen=True)
-class Idle:
+class Idle(_Case):
     """Connections that have had one answer each and stay open."""
 
     name: str
@@ -41,6 +69,9 @@ Case = Load | Idle
 
 SMALL = ("/1k", 1024)
 LARGE = ("/64k", 64 * 1024)
+# Far more than a memory tier of 1 MiB holds, and no more files than nginx may have open.
+IN_REDIS = 12_000
+LARGE_IN_REDIS = 2_000
 
 CASES: dict[str, Case] = {
     case.name: case
@@ -53,6 +84,12 @@ CASES: dict[str, Case] = {
         Load("hit-64k", "Hit in memory, 64 KiB", *LARGE, tls=False, h2=False, cache=Cache.MEMORY),
         Load("tls-h1-hit-1k", "TLS 1.3, HTTP/1.1, hit in memory, 1 KiB", *SMALL, tls=True, h2=False, cache=Cache.MEMORY),
         Load("tls-h2-hit-1k", "TLS 1.3, HTTP/2, hit in memory, 1 KiB", *SMALL, tls=True, h2=True, cache=Cache.MEMORY),
+        Load("redis-hit-1k", "Hit in Redis, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.REDIS, urls=IN_REDIS),
+        Load("redis-hit-64k", "Hit in Redis, 64 KiB", *LARGE, tls=False, h2=False, cache=Cache.REDIS, urls=LARGE_IN_REDIS),
+        Load("refused", "Refused by a limit", *SMALL, tls=False, h2=False, limit=Limit.USED_UP),
+        Load("tls-h2-refused", "TLS 1.3, HTTP/2, refused by a limit", *SMALL, tls=True, h2=True, limit=Limit.USED_UP),
+        Load("limited-hit-1k", "Hit in memory under a limit, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.MEMORY,
+             limit=Limit.AMPLE),
         Idle("idle-1000", "1,000 idle keep-alive connections", 1_000),
         Idle("idle-10000", "10,000 idle keep-alive connections", 10_000),
     )

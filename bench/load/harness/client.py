@@ -8,10 +8,13 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from .process import ProgramFailed
 
 TIMEOUT_S = 10.0
+# Requests that a limit of one a minute may give, by some way of counting.
+LET_THROUGH = 10
 # Far below the range of ephemeral ports that one source address has.
 PER_SOURCE_ADDRESS = 5_000
 
@@ -21,19 +24,24 @@ def check(port: int, path: str, body_bytes: int, tls: bool) -> str:
 
     Every proxy must give the same bytes, or the figures compare different work.
     """
-    raw = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
-    if not tls:
-        with raw:
-            _ask(raw, path, body_bytes)
-        return ""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The certificate was made for this run; what is checked here is the answer, not a chain.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with context.wrap_socket(raw) as stream:
+    with _connected(port, tls) as stream:
         _ask(stream, path, body_bytes)
-        cipher = stream.cipher()
-        return f"{stream.version()} {cipher[0] if cipher else ''}"
+        return _negotiated(stream)
+
+
+def check_refused(port: int, path: str, tls: bool) -> str:
+    """Requests until one is refused, and one more; returns the same.
+
+    Every proxy must say when to come back, and keep the connection.
+    """
+    with _connected(port, tls) as stream:
+        for _ in range(LET_THROUGH):
+            if _exchange(stream, path).status == 429:
+                break
+        answer = _exchange(stream, path)
+        if answer.status != 429 or b"retry-after" not in answer.fields:
+            raise ProgramFailed(f"{path}: expected 429 with Retry-After, got {answer.status} with {answer.fields}")
+        return _negotiated(stream)
 
 
 @contextmanager
@@ -57,25 +65,63 @@ def idle(port: int, path: str, body_bytes: int, connections: int) -> Iterator[No
             stream.close()
 
 
+def _connected(port: int, tls: bool) -> socket.socket:
+    raw = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+    if not tls:
+        return raw
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The certificate was made for this run; what is checked here is the answer, not a chain.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(raw)
+
+
+def _negotiated(stream: socket.socket) -> str:
+    if not isinstance(stream, ssl.SSLSocket):
+        return ""
+    cipher = stream.cipher()
+    return f"{stream.version()} {cipher[0] if cipher else ''}"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    fields: dict[bytes, bytes]
+    body: bytes
+
+
 def _ask(stream: socket.socket, path: str, body_bytes: int) -> None:
-    stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    received = b""
-    while b"\r\n\r\n" not in received:
-        if not (piece := stream.recv(65536)):
-            raise ProgramFailed(f"{path}: connection closed within the head: {received!r}")
-        received += piece
-    head, _, received = received.partition(b"\r\n\r\n")
-    status, *fields = head.split(b"\r\n")
-    length = f"content-length: {body_bytes}".encode()
-    if b" 200 " not in status or length not in (field.lower() for field in fields):
-        raise ProgramFailed(f"{path}: expected 200 and {length.decode()}, got {head!r}")
-    while len(received) < body_bytes:
-        if not (piece := stream.recv(65536)):
-            raise ProgramFailed(f"{path}: connection closed after {len(received)} bytes of body")
-        received += piece
+    answer = _exchange(stream, path)
+    if answer.status != 200 or len(answer.body) != body_bytes:
+        raise ProgramFailed(f"{path}: expected 200 and {body_bytes} bytes, got {answer.status} and {len(answer.body)}")
     alphabet = bytes(range(ord("a"), ord("z") + 1))
-    if received != (alphabet * (body_bytes // 26 + 1))[:body_bytes]:
+    if answer.body != (alphabet * (body_bytes // 26 + 1))[:body_bytes]:
         raise ProgramFailed(f"{path}: the body differs from the origin's")
+
+
+def _exchange(stream: socket.socket, path: str) -> _Answer:
+    """One request and its answer, of a length that is told."""
+    try:
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += _receive(stream)
+        head, _, body = received.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        if b"content-length" not in fields:
+            raise ProgramFailed(f"{path}: expected Content-Length, got {head!r}")
+        while len(body) < int(fields[b"content-length"]):
+            body += _receive(stream)
+    except ConnectionError as error:
+        raise ProgramFailed(f"{path}: the connection was closed: {error}") from error
+    return _Answer(int(first.split(b" ")[1]), fields, body)
+
+
+def _receive(stream: socket.socket) -> bytes:
+    if piece := stream.recv(65536):
+        return piece
+    raise ConnectionError("before the end of an answer")
 
 
 def _check_open(held: list[socket.socket]) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from .cases import Load
 from .process import ProgramFailed
-from .proxies import Site
+from .site import Site
 
+# Asks for several URLs, if a case has them.
+URLS = Path(__file__).with_name("urls.lua")
 # Beyond the seconds of the run itself: connecting, handshakes, printing, reading the log.
 GRACE_S = 30
+LEAST_REFUSED = 0.999
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,14 @@ def generate(case: Load, site: Site, seconds: int, connections: int, core: int) 
     port = site.tls_port if case.tls else site.plain_port
     url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
     if not case.h2:
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency", url]
-        return parse_wrk(_run(command, core, seconds))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency"]
+        in_turn = ["-s", str(URLS), url, "--", str(case.urls)] if case.urls > 1 else [url]
+        return parse_wrk(_run(command + in_turn, core, seconds), case.is_refused)
     log = site.directory / "h2load.tsv"
     log.unlink(missing_ok=True)
     command = ["h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}", f"--log-file={log}", url]
     output = _run(command, core, seconds)
-    return parse_h2load(output, log.read_text(), seconds)
+    return parse_h2load(output, log.read_text(), seconds, case.is_refused)
 
 
 def _run(command: list[str], core: int, seconds: int) -> str:
@@ -52,15 +58,20 @@ def _run(command: list[str], core: int, seconds: int) -> str:
     return done.stdout
 
 
-def parse_wrk(output: str) -> Throughput:
-    for trouble in (r"Socket errors: .*", r"Non-2xx or 3xx responses: .*"):
-        if found := re.search(trouble, output):
-            raise ProgramFailed(f"wrk: {found[0]}")
+def parse_wrk(output: str, refused: bool = False) -> Throughput:
+    """`refused`: nearly every answer is to be an error, or else none."""
+    if found := re.search(r"Socket errors: .*", output):
+        raise ProgramFailed(f"wrk: {found[0]}")
+    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    if errors and not refused:
+        raise ProgramFailed(f"wrk: {errors[0]}")
     total = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", output)
     half = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s|m) *$", output, re.MULTILINE)
     most = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s|m) *$", output, re.MULTILINE)
     if not (total and half and most) or total[1] == "0":
         raise ProgramFailed(f"wrk: cannot read its output:\n{output}")
+    if refused:
+        _check_refused(int(errors[1]) if errors else 0, int(total[1]))
     return Throughput(
         requests=int(total[1]),
         seconds=_microseconds(total[2], total[3]) / 1e6,
@@ -69,19 +80,27 @@ def parse_wrk(output: str) -> Throughput:
     )
 
 
-def parse_h2load(output: str, log: str, seconds: int) -> Throughput:
+def parse_h2load(output: str, log: str, seconds: int, refused: bool = False) -> Throughput:
     """`log` has a line per request: start in µs since the epoch, status, µs until the answer's end."""
     if "Application protocol: h2" not in output:
         raise ProgramFailed(f"h2load: HTTP/2 was not negotiated:\n{output}")
     counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output)
-    if not counts:
+    if not counts or counts[1] == "0":
         raise ProgramFailed(f"h2load: cannot read its output:\n{output}")
     done, succeeded, failed, _errored, timed_out = (int(count) for count in counts.groups())
-    statuses = {line.split("\t")[1] for line in log.splitlines()}
-    if failed or timed_out or succeeded != done or statuses != {"200"}:
+    statuses = Counter(line.split("\t")[1] for line in log.splitlines())
+    if refused and not timed_out:
+        _check_refused(statuses["429"], done)
+    elif failed or timed_out or succeeded != done or set(statuses) != {"200"}:
         raise ProgramFailed(f"h2load: {counts[0]}; statuses {sorted(statuses)}")
     latencies = sorted(int(line.split("\t")[2]) for line in log.splitlines())
     return Throughput(done, float(seconds), percentile(latencies, 50), percentile(latencies, 99))
+
+
+def _check_refused(refused: int, requests: int) -> None:
+    # A long run lets one through each minute.
+    if refused < LEAST_REFUSED * requests:
+        raise ProgramFailed(f"only {refused} of {requests} requests were refused")
 
 
 def percentile(ordered: list[int], percent: float) -> float:

@@ -20,7 +20,8 @@ from pathlib import Path
 from . import measure, report, setup
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
-from .proxies import BASELINE, DESCRIPTORS, PROXIES, Programs
+from .proxies import BASELINE, PROXIES
+from .site import DESCRIPTORS, Programs
 
 SYSCALL_SECONDS = 2
 
@@ -163,6 +164,7 @@ def _about(options: argparse.Namespace, programs: Programs) -> dict:
         "nginx": _first_line("nginx", "-v"),
         "haproxy": _first_line("haproxy", "-v"),
         "varnish": _first_line("varnishd", "-V"),
+        "redis": _first_line("redis-server", "--version"),
         "wrk": _first_line("wrk", "-v"),
         "h2load": _first_line("h2load", "--version"),
     }

@@ -6,16 +6,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import client, generate, syscalls
+from . import client, generate, redis, syscalls, tollgate
 from .cases import SMALL, Cache, Case, Idle, Load
-from .process import ProgramFailed, Tree, core_cpu, free_port, started
-from .proxies import Programs, Proxy, Site
+from .process import Cpu, ProgramFailed, Tree, core_cpu, free_port, started
+from .proxies import Proxy
+from .site import Programs, Site
 
 WARM_UP_S = 1
+# A warm-up that has not been enough is followed by another one, at most this often.
+WARM_UPS = 8
+# In the last of them each URL is asked for so often.
+ASKED = 2
 # RSS is read again until two readings agree, at most this often.
 SETTLE_READINGS = 10
 SETTLE_PAUSE_S = 0.2
@@ -39,6 +44,16 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class RedisUse:
+    """Of a sample of hits in Redis."""
+
+    cpu_us: float
+    """CPU µs per request of Redis itself."""
+    part: float
+    """Of all answers, those that came from it."""
+
+
+@dataclass(frozen=True)
 class LoadSample:
     cpu_us: float
     """CPU µs per request of the proxy's process tree, user and system."""
@@ -54,6 +69,7 @@ class LoadSample:
     foreign: float
     """Share of the proxy's core used by anything else: noise."""
     tls: str
+    redis: RedisUse | None
 
 
 @dataclass(frozen=True)
@@ -76,19 +92,21 @@ def take(bench: Bench, proxy: Proxy, case: Case) -> Sample:
 
 
 def count_syscalls(bench: Bench, proxy: Proxy, case: Load, seconds: int) -> dict[str, float]:
-    with _running(bench, proxy, case.cache) as (tree, site), _asked(bench, case, site):
+    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site):
         report = site.directory / "strace.txt"
         return syscalls.count(tree, report, lambda: _load(bench, case, site, seconds).requests)
 
 
 def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
-    with _running(bench, proxy, case.cache) as (tree, site), _asked(bench, case, site) as tls:
+    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site) as tls:
+        tiers_before = _Tiers.of(site)
         core_before, tree_before, clock_before = core_cpu(bench.proxy_core), tree.cpu(), time.monotonic()
         load = _load(bench, case, site, bench.seconds)
         cpu = tree.cpu() - tree_before
         core = core_cpu(bench.proxy_core) - core_before
         elapsed = time.monotonic() - clock_before
         tree.check_alive()
+        tiers = _Tiers.of(site)
         return LoadSample(
             cpu_us=cpu.total / load.requests * 1e6,
             system_us=cpu.system / load.requests * 1e6,
@@ -99,12 +117,13 @@ def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
             busy=cpu.total / elapsed,
             foreign=max(0.0, (core.total - cpu.total) / elapsed),
             tls=tls,
+            redis=tiers and tiers.since(tiers_before, load.requests),
         )
 
 
 def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
     path, body_bytes = SMALL
-    with _running(bench, proxy, Cache.OFF) as (tree, site):
+    with _running(bench, proxy, case) as (tree, site):
         client.check(site.plain_port, path, body_bytes, tls=False)
         before = _settled_bytes(tree)
         with client.idle(site.plain_port, path, body_bytes, case.connections):
@@ -121,16 +140,31 @@ def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
 def _asked(bench: Bench, case: Load, site: Site) -> Iterator[str]:
     """A proxy that has answered rightly and is warm; gives TLS version and cipher.
 
-    In a case of hits the origin stands still meanwhile: a proxy that asked it would have no answers.
+    In a case of hits or refusals the origin stands still meanwhile: a proxy that asked it would have no answers.
     """
     port = site.tls_port if case.tls else site.plain_port
-    tls = client.check(port, case.path, case.body_bytes, case.tls)
-    _load(bench, case, site, WARM_UP_S)
-    if case.cache is Cache.OFF:
+    if case.is_refused:
+        tls = client.check_refused(port, case.path, case.tls)
+    else:
+        tls = client.check(port, case.path, case.body_bytes, case.tls)
+    _warm_up(bench, case, site)
+    if case.asks_origin:
         yield tls
     else:
         with bench.origin_tree.paused():
             yield tls
+
+
+def _warm_up(bench: Bench, case: Load, site: Site) -> None:
+    """Until each URL has been asked for often enough and all that is to be in Redis is there."""
+    seconds = WARM_UP_S
+    for _ in range(WARM_UPS):
+        before = site.redis and tollgate.answers(site)
+        if _load(bench, case, site, seconds).requests < ASKED * case.urls + bench.connections:
+            seconds *= 2
+        elif before is None or tollgate.answers(site).origin == before.origin:
+            return
+    raise ProgramFailed(f"after {WARM_UPS} warm-ups the origin is still asked")
 
 
 def _load(bench: Bench, case: Load, site: Site, seconds: int) -> generate.Throughput:
@@ -147,27 +181,51 @@ def _settled_bytes(tree: Tree) -> int:
     return reading
 
 
+@dataclass(frozen=True)
+class _Tiers:
+    """How far Tollgate and its Redis have come."""
+
+    answers: tollgate.Answers
+    redis_cpu: Cpu
+
+    @classmethod
+    def of(cls, site: Site) -> _Tiers | None:
+        return site.redis and cls(tollgate.answers(site), site.redis.tree.cpu())
+
+    def since(self, earlier: _Tiers, requests: int) -> RedisUse:
+        cpu = self.redis_cpu - earlier.redis_cpu
+        return RedisUse(cpu.total / requests * 1e6, self.answers.from_redis_since(earlier.answers))
+
+
 @contextmanager
-def _running(bench: Bench, proxy: Proxy, cache: Cache) -> Iterator[tuple[Tree, Site]]:
+def _running(bench: Bench, proxy: Proxy, case: Case) -> Iterator[tuple[Tree, Site]]:
     with (
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory,
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.memory) as memory,
+        _redis(bench, proxy, case, Path(directory)) as its_redis,
     ):
         site = Site(
             directory=Path(directory),
             memory=Path(memory),
-            cache=cache,
             origin=bench.origin,
             plain_port=free_port(),
             tls_port=free_port(),
             certificate=bench.certificate,
             key=bench.key,
+            case=case,
+            admin_port=free_port(),
+            redis=its_redis,
         )
         command = proxy.command(bench.programs, site)
         log = site.directory / "output.log"
         with started(proxy.label, command, bench.proxy_core, log) as tree:
             tree.wait_until_listening(*proxy.ports(site))
             yield tree, site
+
+
+def _redis(bench: Bench, proxy: Proxy, case: Case, directory: Path) -> AbstractContextManager[redis.Redis | None]:
+    wanted = proxy.has_redis and case.cache is Cache.REDIS
+    return redis.running(directory, bench.load_core) if wanted else nullcontext()
 
 
 @contextmanager

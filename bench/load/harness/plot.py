@@ -15,10 +15,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.cases import CASES, Cache, Idle  # noqa: E402
+from harness.cases import CASES, Cache, Idle, Limit  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
 
@@ -41,9 +42,15 @@ SHORT = {
     "hit-64k": "64 KiB",
     "tls-h1-hit-1k": "TLS HTTP/1.1\n1 KiB",
     "tls-h2-hit-1k": "TLS HTTP/2\n1 KiB",
+    "redis-hit-1k": "1 KiB\n(others: in memory)",
+    "redis-hit-64k": "64 KiB\n(others: in memory)",
+    "refused": "refused",
+    "tls-h2-refused": "TLS HTTP/2\nrefused",
+    "limited-hit-1k": "hit in memory\n1 KiB",
     "idle-1000": "1,000\nconnections",
     "idle-10000": "10,000\nconnections",
 }
+IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -57,24 +64,28 @@ class Panel:
 def draw(results: dict, picture: Path) -> None:
     about = results["about"]
     load = [case for case in about["cases"] if not isinstance(CASES[case], Idle)]
-    hits = [case for case in load if CASES[case].cache is not Cache.OFF]
-    proxied = [case for case in load if case not in hits]
+    limited = [case for case in load if CASES[case].limit is not Limit.OFF]
+    from_cache = {cache: [case for case in load if CASES[case].cache is cache and case not in limited]
+                  for cache in Cache}
     idle = [case for case in about["cases"] if isinstance(CASES[case], Idle)]
     panels = [panel for panel in (
-        Panel(proxied, LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
-        Panel(hits, LOAD_FIGURE, "CPU per hit", "µs, user + kernel"),
+        Panel(from_cache[Cache.OFF], LOAD_FIGURE, "CPU per proxied request", "µs, user + kernel"),
+        Panel(from_cache[Cache.MEMORY], LOAD_FIGURE, "CPU per hit in memory", "µs, user + kernel"),
+        Panel(from_cache[Cache.REDIS], LOAD_FIGURE, "CPU per hit in Redis", "µs, user + kernel, without Redis itself"),
+        Panel(limited, LOAD_FIGURE, "CPU per request under a limit", "µs, user + kernel"),
         Panel(idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
     ) if panel.cases]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(6.5 * len(panels) + 2, 5.6), squeeze=False, layout="constrained",
-        width_ratios=[max(2, len(panel.cases)) for panel in panels],
-    )
-    for axis, panel in zip(axes[0], panels, strict=True):
-        _bars(axis, results, panel)
-        axis.set_title(panel.title, loc="left", fontweight="bold")
-        axis.set_ylabel(panel.unit)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    rows = [panels[at:at + IN_A_ROW] for at in range(0, len(panels), IN_A_ROW)]
+    figure = plt.figure(figsize=(6.5 * len(rows[0]) + 2, 5 * len(rows) + 0.6), layout="constrained")
+    for row, part in zip(rows, figure.subfigures(len(rows), 1, squeeze=False)[:, 0], strict=True):
+        widths = [max(2, len(panel.cases)) for panel in row]
+        axes = part.subplots(1, len(row), squeeze=False, width_ratios=widths)[0]
+        for axis, panel in zip(axes, row, strict=True):
+            _bars(axis, results, panel)
+            axis.set_title(panel.title, loc="left", fontweight="bold")
+            axis.set_ylabel(panel.unit)
+    legend = [Patch(color=COLOURS[proxy], label=PROXIES[proxy].label) for proxy in about["proxies"]]
+    figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), frameon=False)
     figure.suptitle(
         f"{about['cpu']}, one core for the proxy, {about['connections']} connections; medians of "
         f"{counted(about['rounds'], 'interleaved round')}, lines from least to most; lower is better",
@@ -94,7 +105,7 @@ def _bars(axis: Axes, results: dict, panel: Panel) -> None:
             [at + offset for at, _ in found], [s.middle for _, s in found], width * 0.92,
             yerr=[[s.middle - s.least for _, s in found], [s.most - s.middle for _, s in found]],
             error_kw={"elinewidth": 1, "ecolor": "#333333"},
-            color=COLOURS[proxy], label=PROXIES[proxy].label,
+            color=COLOURS[proxy],
         )
         axis.bar_label(bars, [f"{s.middle:.1f}" for _, s in found], padding=2, fontsize=7.5)
     axis.set_xticks(range(len(panel.cases)), [SHORT[case] for case in panel.cases])

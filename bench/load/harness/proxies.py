@@ -2,58 +2,19 @@
 
 Equal for all: one worker or thread, no access log of successes, keep-alive to clients without an
 end, pooled keep-alive to one origin, TLS 1.3 with the same P-256 certificate, h2 by ALPN. In the cases
-of hits each has its cache in memory, as large as the others'.
+of hits each has its cache in memory, as large as the others'; where hits are from Redis, Tollgate's is too
+small for them. A limit counts addresses of clients, and a refusal is a 429 with Retry-After that is not logged.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import Cache, Case, Load
-
-# Above the largest idle case, for every proxy. Of descriptors a proxy needs that many and a few more:
-# idle clients hold none towards the origin.
-CONNECTIONS = 12_000
-DESCRIPTORS = 16_000
-# Of the caches; the pages of the bench are two.
-CACHE_MIB = 64
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a proxy must serve, and a directory of its own."""
-
-    directory: Path
-    memory: Path
-    """The same where files are in memory, if the machine has such a place."""
-    origin: str
-    plain_port: int
-    tls_port: int
-    certificate: Path
-    key: Path
-    cache: Cache
-
-    @property
-    def caches(self) -> bool:
-        return self.cache is not Cache.OFF
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.directory / name
-        path.write_text(text)
-        return path
-
-
-@dataclass(frozen=True)
-class Programs:
-    """Where the binaries are."""
-
-    tollgate: Path
-    bare: Path
-    bare_hit: Path
-    origin: Path
+from . import tollgate
+from .cases import Cache, Case, Limit, Load
+from .site import AMPLE, CONNECTIONS, DESCRIPTORS, Programs, Site
 
 
 @dataclass(frozen=True)
@@ -63,9 +24,13 @@ class Proxy:
     command: Callable[[Programs, Site], list[str]]
     only_plain_hits: bool = False
     """It speaks no TLS, and is there for its cache."""
+    has_redis: bool = False
+    """Its cache has a tier in Redis."""
 
     def serves(self, case: Case) -> bool:
-        return not self.only_plain_hits or (isinstance(case, Load) and case.cache is Cache.MEMORY and not case.tls)
+        return not self.only_plain_hits or (
+            isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls and case.limit is Limit.OFF
+        )
 
     def ports(self, site: Site) -> list[int]:
         return [site.plain_port] if self.only_plain_hits else [site.plain_port, site.tls_port]
@@ -73,63 +38,30 @@ class Proxy:
 
 def _bare(programs: Programs, site: Site) -> list[str]:
     plain, tls = f"127.0.0.1:{site.plain_port}", f"127.0.0.1:{site.tls_port}"
-    program = programs.bare_hit if site.caches else programs.bare
-    return [str(program), site.origin, plain, tls, str(site.certificate), str(site.key)]
-
-
-# The rest is what a policy is by default.
-_TOLLGATE_CACHE = f"""\
-cache = "pages"
-
-[cache]
-memory = "{CACHE_MIB} MiB"
-
-[cache.policy.pages]
-"""
-
-
-def _tollgate(headers: str) -> Callable[[Programs, Site], list[str]]:
-    def command(programs: Programs, site: Site) -> list[str]:
-        certificates = site.directory / "certs"
-        certificates.mkdir()
-        shutil.copy(site.certificate, certificates / "bench.crt")
-        shutil.copy(site.key, certificates / "bench.key")
-        path = site.write(
-            "gateway.toml",
-            f"""\
-[server]
-workers = 1
-listen = [
-    "127.0.0.1:{site.plain_port}",
-    {{ address = "127.0.0.1:{site.tls_port}", tls = "certs/", min_tls = "1.3" }},
-]
-max_connections = {CONNECTIONS}
-max_connections_per_client = {CONNECTIONS}
-keepalive_requests = 1_000_000_000
-watch = false
-
-[log]
-access = "errors"
-
-[upstream.origin]
-backends = ["{site.origin}"]
-
-[[route]]
-upstream = "origin"
-headers = "{headers}"
-{_TOLLGATE_CACHE if site.caches else ""}""",
-        )
-        return [str(programs.tollgate), "run", "--config", str(path)]
-
-    return command
+    arguments = [site.origin, plain, tls, str(site.certificate), str(site.key)]
+    if site.limits:
+        return [str(programs.bare_limit), str(1 if site.refuses else 60 * AMPLE), *arguments]
+    return [str(programs.bare_hit if site.caches else programs.bare), *arguments]
 
 
 # Files in memory, opened once: what nginx has in place of a cache in memory.
 _NGINX_CACHE = """\
-    proxy_cache_path {directory} keys_zone=bench:1m max_size={size}m inactive=1h use_temp_path=off;
-    open_file_cache max=100 inactive=1h;
+    proxy_cache_path {directory} keys_zone=bench:4m max_size={size}m inactive=1h use_temp_path=off;
+    open_file_cache max={files} inactive=1h;
     open_file_cache_valid 1h;
     sendfile on;
+"""
+
+# A bucket takes one request at a time where no burst is named; a refusal would be logged as an error.
+_NGINX_ZONE = """\
+    limit_req_zone $binary_remote_addr zone=clients:10m rate={rate};
+    limit_req_status 429;
+    limit_req_log_level info;
+    map $limit_req_status $retry_after {{ REJECTED 60; default ""; }}
+"""
+_NGINX_LIMIT = """\
+            limit_req zone=clients {burst};
+            add_header Retry-After $retry_after always;
 """
 
 # What Tollgate's "basic" headers and forwarding fields ask of it, said to nginx.
@@ -154,7 +86,12 @@ def _nginx(extra: str) -> Callable[[Programs, Site], list[str]]:
     def command(_: Programs, site: Site) -> list[str]:
         for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
             (site.directory / name).mkdir()
-        cache = _NGINX_CACHE.format(directory=_in_memory(site), size=CACHE_MIB) if site.caches else ""
+        cache = ""
+        if site.caches:
+            files = site.case.urls + 100
+            cache = _NGINX_CACHE.format(directory=_in_memory(site), size=site.cache_mib, files=files)
+        zone = _NGINX_ZONE.format(rate="1r/m" if site.refuses else f"{AMPLE}r/s") if site.limits else ""
+        limit = _NGINX_LIMIT.format(burst="" if site.refuses else f"burst={AMPLE} nodelay") if site.limits else ""
         path = site.write(
             "nginx.conf",
             f"""\
@@ -174,7 +111,7 @@ http {{
     scgi_temp_path {site.directory}/scgi;
     keepalive_requests 1000000000;
     tcp_nodelay on;
-{cache}    upstream origin {{
+{cache}{zone}    upstream origin {{
         server {site.origin};
         keepalive 64;
         keepalive_requests 1000000000;
@@ -190,7 +127,7 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
 {"            proxy_cache bench;" if site.caches else ""}
-{extra}        }}
+{limit}{extra}        }}
     }}
 }}
 """,
@@ -225,10 +162,10 @@ defaults
     timeout client 75s
     timeout server 60s
     timeout http-keep-alive 75s
-{_HAPROXY_CACHE if site.caches else ""}frontend bench
+{_HAPROXY_CACHE.format(size=site.cache_mib) if site.caches else ""}frontend bench
     bind 127.0.0.1:{site.plain_port}
     bind 127.0.0.1:{site.tls_port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3
-    default_backend origin
+{_HAPROXY_LIMIT.format(most=1 if site.refuses else 60 * AMPLE) if site.limits else ""}    default_backend origin
 backend origin
 {_HAPROXY_USE if site.caches else ""}    server origin {site.origin}
 """,
@@ -238,9 +175,14 @@ backend origin
 
 _HAPROXY_CACHE = f"""\
 cache bench
-    total-max-size {CACHE_MIB}
+    total-max-size {{size}}
     max-object-size {2**20}
     max-age 3600
+"""
+_HAPROXY_LIMIT = """\
+    stick-table type ip size 100k expire 1m store http_req_rate(1m)
+    http-request track-sc0 src
+    http-request deny deny_status 429 content-type text/plain string "too many requests" hdr Retry-After 60 if {{ sc_http_req_rate(0) gt {most} }}
 """
 _HAPROXY_USE = """\
     http-request cache-use bench
@@ -253,7 +195,7 @@ def _varnish(_: Programs, site: Site) -> list[str]:
     vcl = site.write("bench.vcl", f'vcl 4.1;\nbackend origin {{ .host = "{host}"; .port = "{port}"; }}\n')
     return [
         "varnishd", "-F", "-j", "none", "-n", str(site.directory / "varnish"), "-T", "none",
-        "-a", f"127.0.0.1:{site.plain_port}", "-f", str(vcl), "-s", f"malloc,{CACHE_MIB}m",
+        "-a", f"127.0.0.1:{site.plain_port}", "-f", str(vcl), "-s", f"malloc,{site.cache_mib}m",
         "-p", "thread_pools=1",
     ]
 
@@ -265,8 +207,8 @@ PROXIES = {
     proxy.name: proxy
     for proxy in (
         Proxy("bare", "bare pingora", _bare),
-        Proxy("tollgate", "Tollgate", _tollgate("basic")),
-        Proxy("tollgate-headers-off", "Tollgate, headers off", _tollgate("off")),
+        Proxy("tollgate", "Tollgate", tollgate.proxy("basic"), has_redis=True),
+        Proxy("tollgate-headers-off", "Tollgate, headers off", tollgate.proxy("off"), has_redis=True),
         Proxy("nginx", "nginx", _nginx("")),
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),

@@ -103,7 +103,18 @@ def _load_table(results: dict, case: str) -> list[str]:
     negotiated = sorted({s["tls"] for s in samples if s["case"] == case and s["tls"]})
     if negotiated:
         rows += ["", f"Negotiated: {'; '.join(negotiated)}."]
+    for proxy in _serving(results, case):
+        rows += _redis(samples, case, proxy)
     return rows
+
+
+def _redis(samples: list[dict], case: str, proxy: str) -> list[str]:
+    uses = [s["redis"] for s in samples if s["case"] == case and s["proxy"] == proxy and s["redis"]]
+    if not uses:
+        return []
+    part, cpu = (Spread.of([use[figure] for use in uses]) for figure in ("part", "cpu_us"))
+    return ["", f"{PROXIES[proxy].label}: {_percent(part)} of the answers came from Redis, which itself used "
+                f"{_ranged(cpu, 1)} µs/request, on the core of the load."]
 
 
 def _idle_table(results: dict, case: str) -> list[str]:

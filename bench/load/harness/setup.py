@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .process import ProgramFailed
-from .proxies import Programs
+from .site import Programs
 
 ROOT = Path(__file__).resolve().parents[3]
 LOAD = ROOT / "bench" / "load"
@@ -23,6 +23,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "varnishd": "varnish",
+    "redis-server": "redis-server",
     "wrk": "wrk",
     "h2load": "nghttp2-client",
     "strace": "strace",
@@ -78,7 +79,13 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
     if wanted and not tollgate.is_file():
         raise ProgramFailed(f"no Tollgate at {tollgate}")
     release = PEERS_TARGET / "release"
-    return Programs(tollgate=tollgate.resolve(), bare=release / "bare", bare_hit=release / "bare_hit", origin=release / "origin")
+    return Programs(
+        tollgate=tollgate.resolve(),
+        bare=release / "bare",
+        bare_hit=release / "bare_hit",
+        bare_limit=release / "bare_limit",
+        origin=release / "origin",
+    )
 
 
 def _build(manifest: Path, environment: dict[str, str]) -> None:

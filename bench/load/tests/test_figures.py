@@ -1,8 +1,10 @@
 """How figures are read and reckoned. Run: python3 -m unittest discover bench/load/tests"""
 
 import os
+import socket
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import unittest
@@ -10,12 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness import client  # noqa: E402
 from harness.cases import CASES  # noqa: E402
 from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
 from harness.syscalls import parse_strace  # noqa: E402
+from harness.tollgate import Answers, parse_metrics  # noqa: E402
 
 WRK = """\
 Running 5s test @ http://127.0.0.1:8080/1k
@@ -49,6 +53,16 @@ STRACE = """\
 """
 
 
+METRICS = """\
+# TYPE tollgate_cache_requests_total counter
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="memory",outcome="hit"} 3
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="redis",outcome="hit"} 96
+tollgate_cache_requests_total{route="127.0.0.1/{x}",tier="origin",outcome="miss"} 1
+# TYPE tollgate_cache_memory_keys gauge
+tollgate_cache_memory_keys 12
+"""
+
+
 class Reading(unittest.TestCase):
     def test_wrk_units_become_microseconds(self):
         load = parse_wrk(WRK)
@@ -77,8 +91,36 @@ class Reading(unittest.TestCase):
         with self.assertRaisesRegex(ProgramFailed, "502"):
             parse_h2load(H2LOAD, "1\t200\t5\n1\t502\t5\n", seconds=2)
 
+    def test_refusals_are_measured_where_nearly_every_request_is_refused(self):
+        few, most = (f"  Non-2xx or 3xx responses: {count}\n" for count in (252_000, 252_549))
+        self.assertEqual(parse_wrk(WRK + most, refused=True).requests, 252_550)
+        for trouble in ("", few):
+            with self.assertRaisesRegex(ProgramFailed, "of 252550 requests were refused"):
+                parse_wrk(WRK + trouble, refused=True)
+
+    def test_refusals_over_http2_are_told_by_the_log(self):
+        failed = H2LOAD.replace("300 succeeded, 0 failed", "0 succeeded, 300 failed")
+        load = parse_h2load(failed, "1\t429\t5\n" * 300, seconds=2, refused=True)
+        self.assertEqual((load.requests, load.p50_us), (300, 5.0))
+        with self.assertRaisesRegex(ProgramFailed, "only 150 of 300"):
+            parse_h2load(failed, "1\t429\t5\n1\t200\t5\n" * 150, seconds=2, refused=True)
+
+    def test_a_run_without_a_single_answer_gives_no_figure(self):
+        nothing = "Application protocol: h2\nrequests: 0 total, 64 started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout\n"
+        with self.assertRaisesRegex(ProgramFailed, "0 done"):
+            parse_h2load(nothing, "", seconds=1, refused=True)
+
     def test_strace_calls_are_counted_without_the_total(self):
         self.assertEqual(parse_strace(STRACE), {"recvfrom": 200_000, "writev": 100_000})
+
+    def test_answers_are_told_apart_by_where_they_came_from(self):
+        self.assertEqual(parse_metrics(METRICS), Answers(redis=96, origin=1, all=100))
+
+    def test_hits_that_did_not_come_from_redis_give_no_figure(self):
+        now = Answers(redis=1_950, origin=0, all=2_000)
+        self.assertEqual(now.from_redis_since(Answers(redis=0, origin=0, all=0)), 0.975)
+        with self.assertRaisesRegex(ProgramFailed, "only 90.0% of the answers came from Redis"):
+            now.from_redis_since(Answers(redis=1_050, origin=0, all=1_000))
 
     def test_a_process_name_may_hold_spaces_and_parentheses(self):
         fields = ["S", "1", "2", "77"] + ["0"] * 7 + ["200", "100", "30", "20"] + ["0"] * 6 + ["5"] + ["0"] * 20
@@ -86,6 +128,43 @@ class Reading(unittest.TestCase):
         self.assertEqual((stat.pid, stat.session), (42, 77))
         self.assertAlmostEqual(stat.cpu.user, 230 / TICKS_PER_SECOND)
         self.assertAlmostEqual(stat.cpu.system, 120 / TICKS_PER_SECOND)
+
+
+class Refusing(unittest.TestCase):
+    GIVEN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
+
+    def check(self, *answers):
+        """What is found of a proxy that gives these answers on one connection, and then closes it."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            proxy = threading.Thread(target=answer, args=(listener, answers))
+            proxy.start()
+            try:
+                client.check_refused(listener.getsockname()[1], "/1k", tls=False)
+            finally:
+                proxy.join()
+
+    def test_a_proxy_may_answer_a_few_requests_before_it_refuses(self):
+        self.check(self.GIVEN, self.GIVEN, self.REFUSED, self.REFUSED)
+
+    def test_a_refusal_that_closes_the_connection_gives_no_figure(self):
+        with self.assertRaisesRegex(ProgramFailed, "the connection was closed"):
+            self.check(self.GIVEN, self.REFUSED)
+
+    def test_a_refusal_that_does_not_say_when_to_come_back_gives_no_figure(self):
+        silent = self.REFUSED.replace(b"Retry-After: 60\r\n", b"")
+        with self.assertRaisesRegex(ProgramFailed, "expected 429 with Retry-After"):
+            self.check(silent, silent)
+
+
+def answer(listener, answers):
+    stream, _ = listener.accept()
+    with stream:
+        for given in answers:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += stream.recv(65536)
+            stream.sendall(given)
 
 
 class Reckoning(unittest.TestCase):
@@ -120,7 +199,7 @@ class Reckoning(unittest.TestCase):
 class Serving(unittest.TestCase):
     def test_varnish_takes_part_in_plain_hits_alone(self):
         served = [name for name, case in CASES.items() if PROXIES["varnish"].serves(case)]
-        self.assertEqual(served, ["hit-1k", "hit-64k"])
+        self.assertEqual(served, ["hit-1k", "hit-64k", "redis-hit-1k", "redis-hit-64k"])
         self.assertTrue(all(PROXIES["nginx"].serves(case) for case in CASES.values()))
 
     def test_a_paused_program_does_nothing_until_it_goes_on(self):

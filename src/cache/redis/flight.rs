@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 /// What is under way, by name.
 pub(super) struct Flights<T: Clone>(Mutex<HashMap<Box<str>, Joined<T>>>);
@@ -22,36 +23,44 @@ impl<T: Clone> Default for Flights<T> {
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// Does `work`, or waits for the same work of somebody else. It goes on when those who wait leave.
-    /// `None`: it has panicked.
+    /// `None`: it has panicked, or the process ends.
     pub async fn join(
         self: &Arc<Self>,
         name: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let joined = {
+        let (joined, ours) = {
             let mut under_way = self.0.lock();
             match under_way.get(name) {
-                Some(joined) => joined.clone(),
+                Some(joined) => (joined.clone(), None),
                 None => {
-                    // Removes its name however it ends, and not before it stands there.
-                    let listed = Listed {
-                        flights: self.clone(),
-                        name: name.into(),
-                    };
-                    let task = tokio::spawn(async move {
-                        let _listed = listed;
-                        work.await
-                    });
-                    let joined = task.map(Result::ok).boxed().shared();
+                    let (done, outcome) = oneshot::channel();
+                    let joined = outcome.map(Result::ok).boxed().shared();
                     under_way.insert(name.into(), joined.clone());
-                    joined
+                    (joined, Some(done))
                 }
             }
         };
+        if let Some(done) = ours {
+            let listed = Listed {
+                flights: self.clone(),
+                name: name.into(),
+            };
+            // Not while it is locked: a runtime that ends drops the task here and now, and that takes its
+            // name away.
+            tokio::spawn(async move {
+                let listed = listed;
+                let outcome = work.await;
+                // Before anybody has it: who asks then asks anew.
+                drop(listed);
+                let _ = done.send(outcome);
+            });
+        }
         joined.await
     }
 }
 
+/// Removes its name however the work ends.
 struct Listed<T: Clone> {
     flights: Arc<Flights<T>>,
     name: Box<str>,
@@ -66,8 +75,11 @@ impl<T: Clone> Drop for Listed<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
 
-    use tokio::sync::oneshot;
+    use tokio::runtime::Runtime;
 
     use super::*;
 
@@ -107,5 +119,21 @@ mod tests {
             None::<()>
         );
         assert_eq!(flights.join("a", async {}).await, Some(()));
+    }
+
+    #[test]
+    fn a_look_up_while_the_process_ends_does_not_hang() {
+        let runtime = Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let _inside = handle.enter();
+            let flights = Arc::new(Flights::default());
+            let outcome = flights.join("a", async {}).now_or_never();
+            let _ = ended.send(outcome);
+        });
+        let outcome = end.recv_timeout(Duration::from_secs(5));
+        assert_eq!(outcome, Ok(Some(None)), "it is as if nothing stood there");
     }
 }

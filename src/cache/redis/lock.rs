@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::redis::{Away, Lane, Redis};
+use crate::redis::{Away, Lane, Patience, Redis};
 
 /// In place of a token: who leads has nothing for others.
 const NOTHING_COMES: &[u8] = b"-";
@@ -65,11 +65,24 @@ pub enum Waited {
 }
 
 /// Takes the lock of this name for `life`, if it is free.
-pub(super) async fn take(redis: &Arc<Redis>, name: String, life: Duration) -> Result<Turn, Away> {
+pub(super) async fn take(
+    redis: &Arc<Redis>,
+    name: String,
+    life: Duration,
+    patience: &mut Patience,
+) -> Result<Turn, Away> {
     let token = uuid::Uuid::new_v4().simple().to_string();
     let mut script = TAKE.key(&name);
     script.arg(&token).arg(milliseconds(life));
-    let holder: Option<Vec<u8>> = redis.run(Lane::Control, redis.deadline(), &script).await?;
+    let asked = patience.ask(async |left| {
+        let holder: Result<Option<Vec<u8>>, Away> = redis.run(Lane::Control, left, &script).await;
+        if matches!(holder, Err(Away::Deadline | Away::Lost)) {
+            // It may be ours all the same, and the others would wait for nobody.
+            tokio::spawn(give_back(redis.clone(), name.clone(), token.clone()));
+        }
+        holder
+    });
+    let holder = asked.await?;
     Ok(match holder.as_deref() {
         None => Turn::Ours(Held::new(redis.clone(), name, token, life)),
         Some(NOTHING_COMES) => Turn::NothingComes,
@@ -77,13 +90,19 @@ pub(super) async fn take(redis: &Arc<Redis>, name: String, life: Duration) -> Re
     })
 }
 
-/// Waits until the lock of this name is given back, no longer than `until`.
-pub(super) async fn wait(redis: &Redis, name: &str, until: Instant) -> Result<Waited, Away> {
+/// Waits until the lock of this name is given back, no longer than `until`, and for each word of Redis no longer than
+/// is `left`.
+pub(super) async fn wait(
+    redis: &Redis,
+    name: &str,
+    until: Instant,
+    left: Duration,
+) -> Result<Waited, Away> {
     let mut command = cmd("GET");
     command.arg(name);
     let mut pause = FIRST_PAUSE;
     while Instant::now() < until {
-        let holder: Option<Vec<u8>> = redis.ask(Lane::Control, &command).await?;
+        let holder: Option<Vec<u8>> = redis.ask_within(Lane::Control, left, &command).await?;
         match holder.as_deref() {
             None => return Ok(Waited::Ended),
             Some(NOTHING_COMES) => return Ok(Waited::InVain),
@@ -135,18 +154,27 @@ impl Drop for Held {
             std::mem::take(&mut self.token),
         );
         self.runtime.spawn(async move {
-            let mut script = match is_stored {
-                true => GIVE_BACK.key(name),
-                false => END_IN_VAIN.key(name),
-            };
-            script.arg(token);
-            if !is_stored {
-                script.arg(NOTHING_COMES).arg(milliseconds(SAID_FOR));
+            match is_stored {
+                true => give_back(redis, name, token).await,
+                false => end_in_vain(redis, name, token).await,
             }
-            // If Redis does not hear it, the lock ends with its life.
-            let _: Result<i64, Away> = redis.run(Lane::Control, redis.deadline(), &script).await;
         });
     }
+}
+
+/// If Redis does not hear it, the lock ends with its life.
+async fn give_back(redis: Arc<Redis>, name: String, token: String) {
+    let mut script = GIVE_BACK.key(name);
+    script.arg(token);
+    let _: Result<i64, Away> = redis.run(Lane::Control, redis.deadline(), &script).await;
+}
+
+/// As [`give_back`], and tells the others that nothing comes.
+async fn end_in_vain(redis: Arc<Redis>, name: String, token: String) {
+    let mut script = END_IN_VAIN.key(name);
+    script.arg(token).arg(NOTHING_COMES);
+    script.arg(milliseconds(SAID_FOR));
+    let _: Result<i64, Away> = redis.run(Lane::Control, redis.deadline(), &script).await;
 }
 
 /// Renews a lock three times in its life, until it is somebody else's.

@@ -86,8 +86,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The entry of a key, if this is one. A body of more than the policy's largest is none.
-    pub fn read(meta: &[u8], body: Stored, key: &Key, policy: &Policy) -> Option<Self> {
+    /// The entry of a key, if this is one. A body of more than `largest_object` is none.
+    pub fn read(
+        meta: &[u8],
+        body: Stored,
+        key: &Key,
+        policy: &Policy,
+        largest_object: u64,
+    ) -> Option<Self> {
         let (meta, own_sum) = meta.split_last_chunk::<{ size_of::<Sum>() }>()?;
         if sum(meta) != *own_sum {
             return None;
@@ -98,7 +104,7 @@ impl Record {
         }
         let length = from.number()?;
         let body_sum = from.fixed(size_of::<Sum>())?;
-        if length > policy.largest_object {
+        if length > largest_object {
             return None;
         }
         let times = Times {
@@ -295,6 +301,7 @@ mod tests {
         compress_above: 1024,
         compression_level: 3,
         fill_lock: Duration::from_secs(5),
+        largest_object: u64::MAX,
     };
 
     fn key() -> Key {
@@ -340,7 +347,12 @@ mod tests {
     }
 
     fn read(meta: &[u8], stored: Stored) -> Option<Entry> {
-        Record::read(meta, stored, &key(), &anonymous()).map(|record| record.entry)
+        read_up_to(u64::MAX, meta, stored)
+    }
+
+    fn read_up_to(largest_object: u64, meta: &[u8], stored: Stored) -> Option<Entry> {
+        let record = Record::read(meta, stored, &key(), &anonymous(), largest_object);
+        record.map(|record| record.entry)
     }
 
     fn assert_same(read: &Entry, entry: &Entry) {
@@ -414,12 +426,8 @@ mod tests {
         let entry = |body: &Bytes| stored_at(&answered, body, noon());
         let small = Bytes::from("small");
         assert!(read(&meta(&key(), &entry(&small), &small), packed.clone()).is_none());
-        let strict = Policy {
-            largest_object: 1 << 20,
-            ..anonymous()
-        };
         let meta = meta(&key(), &entry(&bomb), &bomb);
-        assert!(Record::read(&meta, packed.clone(), &key(), &strict).is_none());
+        assert!(read_up_to(1 << 20, &meta, packed.clone()).is_none());
         assert!(read(&meta, packed).is_some());
     }
 

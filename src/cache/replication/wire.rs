@@ -3,27 +3,30 @@
 use std::fmt::Write;
 use std::str;
 
-use crate::cache::frame::Digest;
 use crate::cache::purger::Name;
+use crate::cache::scope::ScopeId;
 use crate::cache::tombstones::{Purge, Strength};
 
-/// `h` or `s`, and the digest.
-pub fn scope_text(strength: Strength, scope: &Digest) -> String {
+/// `h` or `s`, and the scope.
+pub fn scope_text(strength: Strength, scope: &ScopeId) -> String {
     match strength {
         Strength::Hard => format!("h{scope}"),
         Strength::Soft => format!("s{scope}"),
     }
 }
 
-pub fn parse_scope(text: &str) -> Option<(Strength, Digest)> {
-    let (first, digest) = text.split_at_checked(1)?;
+pub fn parse_scope(text: &str) -> Option<(Strength, ScopeId)> {
+    let (first, scope) = text.split_at_checked(1)?;
     let strength = match first {
         "h" => Strength::Hard,
         "s" => Strength::Soft,
         _ => return None,
     };
-    Some((strength, digest.parse().ok()?))
+    Some((strength, scope.parse().ok()?))
 }
+
+/// The token of what nobody waits for.
+pub const NOBODY: u64 = 0;
 
 /// A purge that was given its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +34,8 @@ pub struct News {
     pub number: u64,
     /// The last one before it.
     pub before: u64,
-    /// The instance that wants to know who has heard of it, and the token it knows it by.
+    /// The instance that wants to know who has heard of it, and the token it knows it by; [`NOBODY`] waits for it
+    /// otherwise.
     pub purger: u64,
     pub token: u64,
     pub purge: Purge,
@@ -144,7 +148,7 @@ mod tests {
             );
         }
         for strength in [Strength::Hard, Strength::Soft] {
-            let scope = Scope::Tag("news").digest();
+            let scope = Scope::Tag("news").id();
             let text = scope_text(strength, &scope);
             assert_eq!(parse_scope(&text), Some((strength, scope)));
         }
@@ -152,7 +156,7 @@ mod tests {
 
     #[test]
     fn news_has_its_number_and_its_scopes() {
-        let scopes = ["a", "b"].map(|tag| Scope::Tag(tag).digest());
+        let scopes = ["a", "b"].map(|tag| Scope::Tag(tag).id());
         let text = format!("12 11 3 4 s{} s{}", scopes[0], scopes[1]);
         let expected = News {
             number: 12,

@@ -1,49 +1,26 @@
 //! The yardstick of a hit: what `bare` is, with a map of answers in memory that `request_filter` gives. It stores
 //! what comes, asks nobody whether it may, and tells its client nothing of it.
 //!
-//! `bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]`; the TLS listener offers h2 and http/1.1.
+//! `bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]`
 
-use std::process::exit;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use moka::sync::Cache;
+use bytes::Bytes;
+use peers::pages::{Arriving, Pages};
+use peers::serve;
 use pingora_core::Result;
-use pingora_core::listeners::tls::TlsSettings;
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
-use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora_proxy::{ProxyHttp, Session};
 
-/// Answers that are kept; the bench asks for two.
-const MOST: u64 = 1000;
-
-struct Page {
-    head: ResponseHeader,
-    body: Bytes,
-}
-
-struct Bare {
+struct BareHit {
     origin: HttpPeer,
-    pages: Cache<String, Arc<Page>>,
-}
-
-/// What has arrived of an answer.
-#[derive(Default)]
-struct Arriving {
-    head: Option<ResponseHeader>,
-    body: BytesMut,
-}
-
-fn path(session: &Session) -> &str {
-    session.req_header().uri.path()
+    pages: Pages,
 }
 
 #[async_trait]
-impl ProxyHttp for Bare {
+impl ProxyHttp for BareHit {
     type CTX = Arriving;
 
     fn new_ctx(&self) -> Self::CTX {
@@ -51,15 +28,7 @@ impl ProxyHttp for Bare {
     }
 
     async fn request_filter(&self, session: &mut Session, _: &mut Self::CTX) -> Result<bool> {
-        let Some(page) = self.pages.get(path(session)) else {
-            return Ok(false);
-        };
-        let head = Box::new(page.head.clone());
-        session.write_response_header(head, false).await?;
-        session
-            .write_response_body(Some(page.body.clone()), true)
-            .await?;
-        Ok(true)
+        self.pages.answer(session).await
     }
 
     async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> Result<Box<HttpPeer>> {
@@ -72,7 +41,7 @@ impl ProxyHttp for Bare {
         head: &mut ResponseHeader,
         arriving: &mut Self::CTX,
     ) -> Result<()> {
-        arriving.head = Some(head.clone());
+        arriving.head(head);
         Ok(())
     }
 
@@ -83,49 +52,15 @@ impl ProxyHttp for Bare {
         end: bool,
         arriving: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        if let Some(body) = body {
-            arriving.body.extend_from_slice(body);
-        }
-        if let Some(head) = arriving.head.take_if(|_| end) {
-            let body = std::mem::take(&mut arriving.body).freeze();
-            self.pages
-                .insert(path(session).to_owned(), Arc::new(Page { head, body }));
-        }
+        self.pages.body(session, body.as_ref(), end, arriving);
         Ok(None)
     }
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (origin, listen, tls) = match arguments.as_slice() {
-        [origin, listen] => (origin, listen, None),
-        [origin, listen, tls, certificate, key] => (origin, listen, Some((tls, certificate, key))),
-        _ => {
-            eprintln!("usage: bare_hit ORIGIN LISTEN [TLS_LISTEN CERTIFICATE KEY]");
-            exit(2);
-        }
-    };
-
-    let conf = ServerConf {
-        threads: 1,
-        upstream_keepalive_pool_size: 128,
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
-
-    let bare = Bare {
-        origin: HttpPeer::new(origin.as_str(), false, String::new()),
-        pages: Cache::new(MOST),
-    };
-    let mut proxy = http_proxy_service(&server.configuration, bare);
-    proxy.add_tcp(listen);
-    if let Some((address, certificate, key)) = tls {
-        let mut settings =
-            TlsSettings::intermediate(certificate, key).expect("paths are only stored here");
-        settings.enable_h2();
-        proxy.add_tls_with_settings(address, None, settings);
-    }
-    server.add_service(proxy);
-    server.run(RunArgs::default());
+    serve("bare_hit", &arguments, |origin| BareHit {
+        origin,
+        pages: Pages::default(),
+    });
 }

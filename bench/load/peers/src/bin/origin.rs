@@ -2,8 +2,8 @@
 //! than any proxy measured against it, so it does nothing per request but find the end of the head
 //! and write bytes that were made at start.
 //!
-//! `origin ADDRESS:PORT`. Answers `GET /1k` and `GET /64k` with 1 KiB and 64 KiB, keeps connections
-//! alive, serves pipelined requests in order. Anything else is answered 404 and closed. Bodies of
+//! `origin ADDRESS:PORT`. Answers `GET /1k` and `GET /64k`, whatever their query, with 1 KiB and 64 KiB, keeps
+//! connections alive, serves pipelined requests in order. Anything else is answered 404 and closed. Bodies of
 //! requests are not read: no case of the bench sends one.
 
 use std::io::{self, Write};
@@ -43,14 +43,20 @@ impl Answers {
 
     /// The answer, and whether the connection closes after it.
     fn to(&self, head: &[u8]) -> (&[u8], bool) {
-        if head.starts_with(b"GET /1k ") {
+        if asks_for(head, b"GET /1k") {
             (&self.small, false)
-        } else if head.starts_with(b"GET /64k ") {
+        } else if asks_for(head, b"GET /64k") {
             (&self.large, false)
         } else {
             (&self.missing, true)
         }
     }
+}
+
+/// Whether the target of a request ends after `beginning`, or its query begins there.
+fn asks_for(head: &[u8], beginning: &[u8]) -> bool {
+    let rest = head.strip_prefix(beginning);
+    matches!(rest, Some([b' ' | b'?', ..]))
 }
 
 struct Connection {
