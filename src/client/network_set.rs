@@ -1,4 +1,4 @@
-//! Networks by the million, and whether an address is in one of them: a few steps of one cache line each, whatever the
+//! Networks by the million, and whether an address is in one of them: a few groups of numbers to look into, whatever the
 //! networks are, so that nobody who chooses them can make it slow.
 
 use std::net::IpAddr;
@@ -7,14 +7,17 @@ use ipnet::IpNet;
 
 use super::unmap_network;
 
+/// Boundaries of a group: few steps within, few groups on the way.
+const WIDTH: usize = 16;
+
 /// Many networks of both families, put together once.
 #[derive(Debug, Default)]
 pub struct NetworkSet {
-    four: Boundaries<u32, 16>,
+    four: Boundaries<u32>,
     /// Networks of IPv6 by the half of the address that tells them apart.
-    six: Boundaries<u64, 8>,
+    six: Boundaries<u64>,
     /// Parts of such networks.
-    long_six: Boundaries<u128, 4>,
+    long_six: Boundaries<u128>,
 }
 
 impl NetworkSet {
@@ -80,30 +83,30 @@ bits!(u32, u64, u128);
 /// Where ranges begin and where they are over, in turn and in order: what has an odd number of boundaries at or below it
 /// is inside.
 #[derive(Debug)]
-struct Boundaries<T, const WIDTH: usize> {
+struct Boundaries<T> {
     /// The last has all of them, and each before it the first of every group of the next.
-    levels: Vec<Level<T, WIDTH>>,
+    levels: Vec<Level<T>>,
 }
 
-/// Boundaries by groups of one cache line, which are compared in one step.
+/// Boundaries by groups that begin with a cache line.
 #[derive(Debug)]
-struct Level<T, const WIDTH: usize> {
+struct Level<T> {
     /// The last is filled up with the largest number.
-    groups: Box<[Group<T, WIDTH>]>,
+    groups: Box<[Group<T>]>,
     len: usize,
 }
 
 #[derive(Debug)]
 #[repr(align(64))]
-struct Group<T, const WIDTH: usize>([T; WIDTH]);
+struct Group<T>([T; WIDTH]);
 
-impl<T, const WIDTH: usize> Default for Boundaries<T, WIDTH> {
+impl<T> Default for Boundaries<T> {
     fn default() -> Self {
         Self { levels: Vec::new() }
     }
 }
 
-impl<T: Bits, const WIDTH: usize> Boundaries<T, WIDTH> {
+impl<T: Bits> Boundaries<T> {
     /// Of inclusive ranges.
     fn new(mut ranges: Vec<(T, T)>) -> Self {
         ranges.sort_unstable();
@@ -146,12 +149,9 @@ impl<T: Bits, const WIDTH: usize> Boundaries<T, WIDTH> {
         for level in &self.levels {
             // The group that begins with the last boundary above that is not beyond the value.
             let group = below - 1;
-            let of_group: u32 = level.groups[group]
-                .0
-                .iter()
-                .map(|boundary| u32::from(*boundary <= value))
-                .sum();
-            below = level.len.min(group * WIDTH + of_group as usize);
+            let Group(boundaries) = &level.groups[group];
+            let of_group = boundaries.partition_point(|boundary| *boundary <= value);
+            below = level.len.min(group * WIDTH + of_group);
             if below == 0 {
                 return false;
             }
@@ -160,7 +160,7 @@ impl<T: Bits, const WIDTH: usize> Boundaries<T, WIDTH> {
     }
 }
 
-impl<T: Bits, const WIDTH: usize> Level<T, WIDTH> {
+impl<T: Bits> Level<T> {
     fn new(all: &[T]) -> Self {
         let groups = all.chunks(WIDTH).map(|chunk| {
             let mut group = [T::MAX; WIDTH];
