@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::limit::Mode;
 use crate::listen::ListenerSettings;
 use crate::plan::Plan;
 use crate::upstream::Upstream;
@@ -22,7 +23,7 @@ pub fn log_ready(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings
         routes = plan.routes.len(),
         cache = cache(config, plan),
         admin = admin(config),
-        limits = "off",
+        limits = limits(plan),
         "ready"
     );
 }
@@ -52,9 +53,29 @@ pub fn text(config: &Config, plan: &Plan, listeners: &[Arc<ListenerSettings>]) -
     let slow = format!("WARN above {:?}", config.log.slow_after);
     line(&mut text, "slow", &slow);
     line(&mut text, "cache", &cache(config, plan));
-    line(&mut text, "limits", "off");
+    line(&mut text, "limits", &limits(plan));
     line(&mut text, "admin", &admin(config));
     text
+}
+
+/// Each with its quotas: `api (10 per second, 5000 per day)`.
+fn limits(plan: &Plan) -> String {
+    if plan.rules.is_empty() {
+        return "off".to_owned();
+    }
+    let rules = plan.rules.values().map(|rule| {
+        let quotas = rule.meters.iter().map(|(meter, _)| meter.quota.to_string());
+        let shadow = match rule.mode {
+            Mode::Enforce => "",
+            Mode::Shadow => ", shadow",
+        };
+        format!(
+            "{} ({}{shadow})",
+            rule.name,
+            quotas.collect::<Vec<_>>().join(", ")
+        )
+    });
+    rules.collect::<Vec<_>>().join("; ")
 }
 
 fn admin(config: &Config) -> String {

@@ -157,11 +157,13 @@ fn requests_are_written_at_every_level_of_the_gateways_own_messages() {
     ] {
         let unknown = "[upstream.gone]\nbackends = [\"no-such-host.invalid:80\"]";
         let log = format!("access = \"all\"\nlevel = \"{level}\"");
-        let gateway = Gateway::start(&config(&origin, &log, unknown));
+        let mut gateway = Gateway::start(&config(&origin, &log, unknown));
         get(gateway.address(), "/x");
         access(&gateway, "\"/x\"");
+        // After its end nothing more is written.
+        gateway.signal(Signal::Terminate);
+        gateway.wait_for_exit();
         let said = |what: &str| gateway.log().lines().iter().any(|line| line.contains(what));
-        // Both are written before a request is answered.
         assert_eq!(said("\"ready\""), informs, "{level}");
         assert_eq!(said("does not resolve"), warns, "{level}");
     }
