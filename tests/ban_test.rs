@@ -513,6 +513,8 @@ fn a_ban_survives_a_reload() {
     let origin = application();
     let first = rule("1 × 404 in 1 minute", "");
     let gateway = gateway(&origin, BY_A_PROXY, &first);
+    // From then on a change of the file is noticed.
+    gateway.wait_for_log("that it is ready", |line| line.contains("\"ready\""));
     status(&gateway, ONE, "/status/404");
     wait_until_banned(&gateway, ONE);
     let from = gateway.log().position();
