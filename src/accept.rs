@@ -191,6 +191,7 @@ impl Acceptor {
             local,
             tls,
             listener,
+            is_own: false,
             added: parking_lot::Mutex::default(),
             reset: false.into(),
         });

@@ -1,6 +1,7 @@
 //! The interface for administration: a listener of its own, a token, and one table of endpoints.
 //! Small and slow on purpose: whoever speaks here is few, and must not take from those who visit.
 
+pub mod ban;
 mod cache;
 mod client;
 pub mod command;
@@ -63,7 +64,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 9] = [
+const ENDPOINTS: [Endpoint; 12] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -117,6 +118,24 @@ const ENDPOINTS: [Endpoint; 9] = [
         path: "/cache/warm",
         is_open: false,
         call: |admin, _| Box::pin(warm::progress(admin)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/limit/bans",
+        is_open: false,
+        call: |admin, _| Box::pin(ban::list(admin)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/limit/ban",
+        is_open: false,
+        call: |admin, body| Box::pin(ban::ban(admin, body)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/limit/unban",
+        is_open: false,
+        call: |admin, body| Box::pin(ban::unban(admin, body)),
     },
 ];
 

@@ -1,6 +1,9 @@
 //! Who is asking: the client address behind trusted proxies, and the ids that follow a request
 //! through every system it touches. Decides what a peer may claim; knows nothing of connections.
 
+pub mod list;
+pub mod network_set;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 

@@ -24,6 +24,8 @@ pub struct Downstream {
     /// What the handshake settled; `None` on a plaintext connection.
     pub tls: Option<TlsFacts>,
     pub listener: Arc<ListenerSettings>,
+    /// There is no client: the gateway asks itself.
+    pub is_own: bool,
     /// Field lines for the answer under way: a connection of HTTP/1.x has one at a time.
     pub added: Mutex<Vec<u8>>,
     /// See [`Downstream::end_with_reset`].

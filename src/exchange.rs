@@ -2,6 +2,7 @@
 //! request moves on. Plain values only, so that both lanes take the same decisions.
 
 pub mod attempt;
+pub mod barring;
 pub mod caching;
 pub mod compressing;
 pub mod entry;

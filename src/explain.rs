@@ -1,6 +1,7 @@
 //! `tollgate explain`: which route and policies a request would meet, by the code that serves it.
 
 use std::fmt::{self, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HeaderName;
@@ -8,10 +9,12 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::cache::admission;
 use crate::cache::key::Key;
+use crate::client::client_address;
 use crate::exchange::caching::Described;
 use crate::exchange::imagined::Imagined;
-use crate::exchange::{Asked, entry, ingress};
+use crate::exchange::{Asked, barring, entry, ingress};
 use crate::headers::host::HostSent;
+use crate::limit::ban::{Mode, Terms};
 use crate::plan::{Action, Caching, Forward, Plan, Rewrite, Route};
 use crate::refusal::Refusal;
 use crate::target::{BadUrl, Host, Url};
@@ -26,16 +29,25 @@ pub enum ExplainError {
     Header(String),
 }
 
-/// What would happen to `method url` with `headers` (each `NAME: VALUE`), line by line.
+/// What would happen to `method url` with `headers` (each `NAME: VALUE`) from `client`, line by line.
 pub fn explain(
     plan: &Arc<Plan>,
     method: &Method,
     url: &str,
     headers: &[String],
+    client: Option<IpAddr>,
 ) -> Result<String, ExplainError> {
     let url: Url = url.parse()?;
     let mut text = String::new();
-    let imagined = match Imagined::read(plan, method.clone(), &url, fields(headers)?) {
+    let fields = fields(headers)?;
+    if let Some(peer) = client {
+        let client = client_of(plan, peer, &fields);
+        if describe_client(&mut text, plan, client) {
+            refused(&mut text, &Refusal::Denied);
+            return Ok(text);
+        }
+    }
+    let imagined = match Imagined::read(plan, method.clone(), &url, fields) {
         Ok(imagined) => imagined,
         Err(malformed) => {
             refused(&mut text, &Refusal::Malformed(malformed));
@@ -66,6 +78,49 @@ pub fn explain(
         Err(refusal) => refused(&mut text, &refusal),
     }
     Ok(text)
+}
+
+/// The client behind trusted proxies.
+fn client_of(plan: &Plan, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
+    let chain = fields.get_all("x-forwarded-for").iter();
+    let chain: Vec<_> = chain.map(HeaderValue::as_bytes).collect();
+    client_address(peer, &plan.trusted, chain.into_iter())
+}
+
+/// What is known of a client, and what it may be banned for; whether it is denied.
+fn describe_client(text: &mut String, plan: &Plan, client: IpAddr) -> bool {
+    line(text, "client", &client.to_string());
+    if barring::is_allowed(plan, client) {
+        line(
+            text,
+            "",
+            "on the list clients.allow: never denied, never banned",
+        );
+        return false;
+    }
+    let deny = plan.lists.deny.as_ref();
+    if deny.is_some_and(|deny| deny.contains(client)) {
+        line(text, "", "on the list clients.deny");
+        return true;
+    }
+    if barring::is_exempt(plan, client) {
+        line(text, "", "a trusted proxy: no rule bans it");
+        return false;
+    }
+    for rule in plan.bans.rules() {
+        let Terms { first, up_to, .. } = rule.terms;
+        let shadow = if rule.mode == Mode::Shadow {
+            ", in shadow"
+        } else {
+            ""
+        };
+        let banned = format!(
+            "by {} after {}: {first:?} to {up_to:?}, answered {}{shadow}",
+            rule.name, rule.when, rule.answer
+        );
+        line(text, "banned", &banned);
+    }
+    false
 }
 
 fn describe(text: &mut String, route: &Route, asked: &Asked) {

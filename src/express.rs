@@ -484,6 +484,10 @@ impl<'a> Lane<'a> {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), Gone> {
+        if refusal.is_silent() {
+            self.exchange.refusal = Some(refusal);
+            return Err(Gone);
+        }
         let Request { method, fields, .. } = &self.request;
         let answer = self
             .gateway

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ use crate::cache::memory::Memory;
 use crate::cache::purger::Purger;
 use crate::cache::redis::SharedCache;
 use crate::downstream::Downstream;
-use crate::exchange::{Exchange, entry, record};
+use crate::exchange::{Exchange, barring, entry, record};
 use crate::limit::{self, local::Moment};
 use crate::plan::Plan;
 use crate::redis::{Patience, Redis};
@@ -133,6 +133,15 @@ impl Gateway {
         }
     }
 
+    /// Ends bans whose time is over, for as long as the process lives.
+    pub async fn tidy_bans(self: Arc<Self>) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            let now = every.tick().await;
+            self.plan().bans.tidy(now.into_std());
+        }
+    }
+
     /// Forgets, all the time a few, the clients of limits of whom nothing need be remembered.
     pub async fn clean_limits(self: Arc<Self>) {
         let mut every = tokio::time::interval(limit::CLEANED_EVERY / CLEANING_TURNS);
@@ -159,11 +168,18 @@ impl Gateway {
         entry::identify(&mut exchange, downstream, None);
         // What it would have been is not known; that an answer follows is.
         let fields = legible_accept(read);
-        let answer = self.refusal_answer(&exchange, &refusal, &Method::GET, &fields);
-        let wire = answer.to_wire(After::Close, SystemTime::now());
+        let barred = barring::check(&exchange, downstream).err();
+        let refusal = barred.unwrap_or(refusal);
+        let mut wire = BytesMut::new();
+        let mut sent = 0;
+        if !refusal.is_silent() {
+            let answer = self.refusal_answer(&exchange, &refusal, &Method::GET, &fields);
+            exchange.status = answer.head.status.as_u16();
+            sent = answer.body.len();
+            wire = answer.to_wire(After::Close, SystemTime::now());
+        }
         exchange.refusal = Some(refusal);
-        exchange.status = answer.head.status.as_u16();
-        record::unparsed(&self.log, &exchange, downstream, read, answer.body.len());
+        record::unparsed(&self.log, &exchange, downstream, read, sent);
         wire
     }
 

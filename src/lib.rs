@@ -13,6 +13,7 @@
 //! exchange        what one request has learned, and the decisions both lanes take over it
 //!   ingress         what a request must be to enter      entry    who asks, which route
 //!   attempt         one try at one backend               record   what is written of it
+//!   barring         who is not let in, whatever is asked
 //! plan            Config → immutable Plan: names resolved, files loaded, live backends carried over
 //! config          the file: every key declared once, problems with line and column, all at once
 //! refusal         every way we say no: one enum, one table, one writer
@@ -21,18 +22,20 @@
 //! cache           what a shared cache may do, as functions of heads, times and policy; what is stored
 //! compression     a body in fewer bytes: which coding, for what, and the encoders
 //! upstream        backends, balance, health, queue, leases, and the connections to them
+//! limit           who may use how much; who is banned for what they did
 //! redis           connections to Redis: questions with a deadline, messages of channels
 //! downstream      what is known of a client connection      listen    what a listener was told to be
 //! certificates    the certificates of a directory, kept up to date with the disk
-//! client          the client's address behind trusted proxies; request ids
+//! client          the client's address behind trusted proxies; request ids; lists of networks
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
 //! short           texts on the stack                       weight     what pieces of memory take
+//! stamp           whether a file is still the one that was read
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
-//! {config, refusal} → route → headers → {cache, redis, upstream} → {compression, downstream, listen, certificates} →
-//! {client, http1, target, telemetry} → {address, word, short}. Runtime modules never import config.
+//! {config, refusal} → route → headers → {cache, limit, redis, upstream} → {compression, downstream, listen, certificates} →
+//! {client, http1, target, telemetry} → {address, word, short, stamp}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
@@ -78,6 +81,7 @@ pub mod reload;
 pub mod route;
 pub mod server;
 mod short;
+mod stamp;
 mod stream;
 pub mod target;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 //! It answers with values: how a client stands, or by what it is held back. What becomes of that, `headers::limit` and
 //! `refusal` know.
 
+pub mod ban;
 pub mod bucket;
 pub mod calendar;
 pub mod in_flight;

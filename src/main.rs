@@ -1,6 +1,7 @@
 //! Arguments to one function per subcommand. The only exit.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::admin::command::{self, CommandError, LookOptions, PurgeOptions, WarmOptions};
+use tollgate::admin::command::{
+    self, BanOptions, BansOptions, CommandError, LookOptions, PurgeOptions, UnbanOptions,
+    WarmOptions,
+};
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
 use tollgate::config::problem::Problems;
@@ -79,6 +83,9 @@ enum Command {
         /// A request field, as in curl.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
+        /// The address that it comes from.
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
         #[command(flatten)]
         gateway: LookOptions,
     },
@@ -86,6 +93,11 @@ enum Command {
     Cache {
         #[command(subcommand)]
         command: CacheCommand,
+    },
+    /// Change what the running gateway lets clients do.
+    Limit {
+        #[command(subcommand)]
+        command: LimitCommand,
     },
     /// Have the running gateway hand its sockets to a new process of the binary on disk.
     Upgrade {
@@ -109,6 +121,16 @@ enum CacheCommand {
     Purge(PurgeOptions),
     /// Have pages asked for before visitors come; exit with 1 if one was not given.
     Warm(WarmOptions),
+}
+
+#[derive(Subcommand)]
+enum LimitCommand {
+    /// Refuse a client everything for a while, at every gateway.
+    Ban(BanOptions),
+    /// End the ban of a client, at every gateway.
+    Unban(UnbanOptions),
+    /// List who is banned, by what and for how long.
+    Bans(BansOptions),
 }
 
 #[derive(clap::Args)]
@@ -179,10 +201,12 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             method,
             url,
             headers,
+            client,
             gateway,
         } => {
             let plan = server::check(&Source::File(file.config.clone()))?.plan;
-            say(&explain::explain(&Arc::new(plan), &method, &url, &headers)?)?;
+            let plan = Arc::new(plan);
+            say(&explain::explain(&plan, &method, &url, &headers, client)?)?;
             if gateway.running {
                 let looked = command::look(gateway, file.config, &method, url, headers)?;
                 say(&format!("\nin the running gateway\n{looked}"))?;
@@ -191,6 +215,11 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
         Command::Cache { command } => match command {
             CacheCommand::Purge(options) => say(&format!("{}\n", command::purge(options)?))?,
             CacheCommand::Warm(options) => say(&format!("{}\n", command::warm(options)?))?,
+        },
+        Command::Limit { command } => match command {
+            LimitCommand::Ban(options) => say(&format!("{}\n", command::ban(options)?))?,
+            LimitCommand::Unban(options) => say(&format!("{}\n", command::unban(options)?))?,
+            LimitCommand::Bans(options) => say(&format!("{}\n", command::bans(options)?))?,
         },
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;

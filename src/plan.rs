@@ -4,7 +4,9 @@
 //! load and health - is handed from the plan before to the next one by name and address.
 
 mod admin;
+mod ban;
 mod cache;
+mod clients;
 mod compile;
 mod compression;
 mod kinds;
@@ -31,6 +33,7 @@ use crate::headers::host::HostSent;
 use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
 use crate::limit::Rule;
+use crate::limit::ban::Bans;
 use crate::limit::key::Secret;
 use crate::refusal::Pages;
 use crate::route::Routes;
@@ -40,6 +43,7 @@ use crate::telemetry::access::AccessPolicy;
 use crate::upstream::{DnsSettings, Priority, Transport, Upstream};
 
 pub use self::admin::{AdminSettings, admin_settings};
+pub use self::clients::Lists;
 pub use self::compile::{check_restart, limits, log_settings};
 pub use self::kinds::Kinds;
 pub use self::redis::redis_settings;
@@ -51,6 +55,10 @@ pub struct Plan {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// Whose claims about the client are believed.
     pub trusted: Networks,
+    /// Who is let in or not, whatever they ask for.
+    pub lists: Lists,
+    /// Who is refused for what they did.
+    pub bans: Bans,
     /// Whose requests of the method `PURGE` purge.
     pub purge_from: Networks,
     /// Also send RFC 7239 `Forwarded`.

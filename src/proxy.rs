@@ -122,6 +122,7 @@ impl ProxyHttp for FullLane {
                 entry::dress(exchange, &mut answer.head);
                 answer
             }
+            Err(refusal) if refusal.is_silent() => return Err(refused(exchange, refusal)),
             Err(refusal) => {
                 let answer = self.refusal_answer(session, exchange, &refusal);
                 exchange.refusal = Some(refusal);
@@ -333,6 +334,10 @@ impl ProxyHttp for FullLane {
                 }
             },
         };
+        if refusal.is_silent() {
+            exchange.refusal = Some(refusal);
+            return nothing_to_send;
+        }
         let answer = self.refusal_answer(session, exchange, &refusal);
         // pingora closes the connection after any failure to proxy: the client is to know.
         session.set_keepalive(None);

@@ -12,6 +12,7 @@ use http::StatusCode;
 pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
 use crate::http1::Malformed;
+use crate::limit::ban::Answer as BanAnswer;
 use crate::limit::{Bound, Limited};
 
 /// Why a request is not answered by the application.
@@ -20,6 +21,13 @@ pub enum Refusal {
     /// The message breaks the rules of entry.
     Malformed(Malformed),
     Forbidden,
+    /// The client is on the list of those who are not let in.
+    Denied,
+    /// The client is banned, for so long from now.
+    Banned {
+        answer: BanAnswer,
+        left: Duration,
+    },
     /// No route; host and path are those that were tried, canonical.
     NotFound {
         host: String,
@@ -80,6 +88,14 @@ impl Refusal {
         let (status, reason, detail) = match self {
             Self::Malformed(what) => (what.status(), what.reason(), what.detail()),
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "this is not allowed"),
+            Self::Denied => (S::FORBIDDEN, "denied", "this client is not let in"),
+            Self::Banned { answer, .. } => {
+                let status = match answer {
+                    BanAnswer::Forbidden | BanAnswer::Close => S::FORBIDDEN,
+                    BanAnswer::TooManyRequests => S::TOO_MANY_REQUESTS,
+                };
+                (status, "banned", "this client is not let in for a while")
+            }
             Self::NotFound { host, path } => {
                 let detail = format!("nothing is served at {host}{path}");
                 return (S::NOT_FOUND, "no_route", detail.into());
@@ -224,6 +240,17 @@ impl Refusal {
         )
     }
 
+    /// Nothing is answered: the connection ends, or over HTTP/2 the stream.
+    pub fn is_silent(&self) -> bool {
+        matches!(
+            self,
+            Self::Banned {
+                answer: BanAnswer::Close,
+                ..
+            }
+        )
+    }
+
     /// The answer in the form the client prefers; `pages` holds what operators may change.
     pub fn answer(&self, asked: &Asked<'_>, pages: &Pages) -> Answer {
         Answer::of(self, asked, pages)
@@ -247,6 +274,10 @@ mod tests {
         let not_allowed = Refusal::MethodNotAllowed {
             allow: "GET, HEAD".into(),
         };
+        let banned = Refusal::Banned {
+            answer: BanAnswer::TooManyRequests,
+            left: Duration::from_millis(1500),
+        };
         let too_many = Refusal::Limited(Limited {
             bound: Bound::Quota,
             policy: "api".into(),
@@ -261,6 +292,8 @@ mod tests {
         });
         vec![
             (Refusal::Forbidden, 403, "forbidden", true),
+            (Refusal::Denied, 403, "denied", true),
+            (banned, 429, "banned", true),
             (not_found, 404, "no_route", true),
             (not_allowed, 405, "method_not_allowed", true),
             (Refusal::RequestTimeout, 408, "request_timeout", false),

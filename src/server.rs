@@ -24,6 +24,7 @@ use crate::config::{self, Config, Draft, Source};
 use crate::demo::{self, Rhythm};
 use crate::descriptors;
 use crate::gateway::Gateway;
+use crate::limit::ban::sharing;
 use crate::listen::{ListenAddress, ListenerSettings};
 use crate::plan::{self, AdminSettings, Plan};
 use crate::proxy;
@@ -203,6 +204,9 @@ async fn serve(
     if let Some(redis) = &redis {
         redis.settled(FIRST_ANSWER).await;
     }
+    if let Some(redis) = &redis {
+        sharing::open(redis.clone(), plan.bans.standing().clone());
+    }
     let memory = Memory::new(*config.cache.memory);
     let shared_cache = redis.clone().map(|redis| {
         let bounds = Bounds {
@@ -228,6 +232,7 @@ async fn serve(
     );
     let gateway = Arc::new(gateway);
     tokio::spawn(gateway.clone().sample_counters());
+    tokio::spawn(gateway.clone().tidy_bans());
     tokio::spawn(gateway.clone().clean_limits());
     // Before anybody can purge through us.
     let warmer = Warmer::new(gateway.clone(), listeners[0].clone());

@@ -201,6 +201,7 @@ fn downstream(listener: &Arc<ListenerSettings>, url: Option<&Url>) -> Arc<Downst
             h2: false,
         }),
         listener: listener.clone(),
+        is_own: true,
         added: Mutex::default(),
         reset: AtomicBool::new(false),
     })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use tollgate::http1::bad_response::BadResponse;
 use tollgate::http1::malformed::Malformed;
+use tollgate::limit::ban::Answer;
 use tollgate::limit::{Bound, Limited};
 use tollgate::refusal::Refusal;
 use tollgate::target::{BadHost, BadPath};
@@ -150,9 +151,10 @@ fn every_toml_block_is_a_configuration() {
 
 #[test]
 fn every_command_of_the_documentation_exists() {
-    let command =
-        Regex::new(r"(?:^|[ /(])(?:tollgate|cargo run(?: --release)? --) ((?:cache )?[a-z]+)(.*)")
-            .expect("a pattern");
+    let command = Regex::new(
+        r"(?:^|[ /(])(?:tollgate|cargo run(?: --release)? --) ((?:(?:cache|limit) )?[a-z]+)(.*)",
+    )
+    .expect("a pattern");
     let option = Regex::new(r"--[a-z][a-z-]*").expect("a pattern");
     let mut helps: BTreeMap<String, String> = BTreeMap::new();
     let others = [
@@ -202,6 +204,9 @@ fn every_command_of_the_documentation_exists() {
         "upgrade",
         "schema",
         "cache purge",
+        "limit ban",
+        "limit unban",
+        "limit bans",
     ] {
         assert!(helps.contains_key(name), "{name} is documented nowhere");
     }
@@ -229,6 +234,8 @@ fn refusals() -> Vec<Refusal> {
     let nobody = |refusal: &Refusal| match refusal {
         Refusal::Malformed(_)
         | Refusal::Forbidden
+        | Refusal::Denied
+        | Refusal::Banned { .. }
         | Refusal::NotFound { .. }
         | Refusal::MethodNotAllowed { .. }
         | Refusal::RequestTimeout
@@ -252,6 +259,11 @@ fn refusals() -> Vec<Refusal> {
     };
     let all = vec![
         Refusal::Forbidden,
+        Refusal::Denied,
+        Refusal::Banned {
+            answer: Answer::Forbidden,
+            left: Duration::ZERO,
+        },
         Refusal::NotFound {
             host: String::new(),
             path: String::new(),

@@ -7,6 +7,7 @@ mod harness;
 
 mod apps_test;
 mod balance_test;
+mod ban_test;
 mod banner_test;
 mod cache_kinds_test;
 mod cache_test;

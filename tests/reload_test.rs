@@ -130,6 +130,7 @@ fn what_belongs_to_the_process_needs_a_restart() {
         "workers = 3",
         "idle_timeout = \"1s\"",
         redis,
+        "[bans]\nmax_bans = 7",
     ] {
         let changed = good.replace("[upstream.app]", &format!("{change}\n[upstream.app]"));
         let outcome = reload(&gateway, &changed);

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Acceptor, Shutdown};
 use crate::downstream::connection::Connection;
+use crate::exchange::barring;
 use crate::express;
 
 /// Streams that a client may spoil on one connection before the connection is closed.
@@ -132,6 +133,7 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             }
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
+                barring::note_malformed(&acceptor.gateway.plan(), &downstream);
                 if malformed >= MAX_MALFORMED {
                     return tracing::debug!("too many malformed HTTP/2 requests on one connection");
                 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::ban::{BanOrder, Lifted, ToldBan, ToldBans, UnbanOrder};
 use super::look::{LookOrder, Looked};
 use super::warm::WarmOrder;
 use crate::cache::purger::Purged;
@@ -77,6 +78,21 @@ pub(super) fn warm(admin: &AdminSettings, order: &WarmOrder) -> Result<Progress,
 /// How far the last warm-up of a running gateway has come.
 pub(super) fn warm_progress(admin: &AdminSettings) -> Result<Progress, ClientError> {
     call(admin, Request::get("/cache/warm"), Bytes::new())
+}
+
+/// Has a running gateway ban a client.
+pub(super) fn ban(admin: &AdminSettings, order: &BanOrder) -> Result<ToldBan, ClientError> {
+    call(admin, Request::post("/limit/ban"), body_of(order))
+}
+
+/// Has a running gateway end the ban of a client.
+pub(super) fn unban(admin: &AdminSettings, order: &UnbanOrder) -> Result<Lifted, ClientError> {
+    call(admin, Request::post("/limit/unban"), body_of(order))
+}
+
+/// The bans of a running gateway.
+pub(super) fn bans(admin: &AdminSettings) -> Result<ToldBans, ClientError> {
+    call(admin, Request::get("/limit/bans"), Bytes::new())
 }
 
 fn body_of(order: &impl Serialize) -> Bytes {

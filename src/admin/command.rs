@@ -1,6 +1,7 @@
-//! `tollgate cache purge` and `warm`, `tollgate explain --running`: an order on the command line, and what the running
+//! `tollgate cache`, `tollgate limit`, `tollgate explain --running`: an order on the command line, and what the running
 //! gateway makes of it.
 
+mod ban;
 mod look;
 mod warm;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use self::ban::{BanOptions, BansOptions, UnbanOptions, ban, bans, unban};
 pub use self::look::{LookOptions, look};
 pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::cache::{MINUTES, tier};
 use super::{Admin, Reply};
 use crate::cache::redis::SharedCache;
+use crate::limit::ban::{Mode, Tallied};
 use crate::plan::Plan;
 use crate::redis::Redis;
 use crate::upstream::{Load, Priority};
@@ -26,6 +27,7 @@ pub(super) async fn metrics(admin: &Admin) -> Reply {
     page.family("tollgate_cache_memory_refused_total", "counter");
     page.sample("tollgate_cache_memory_refused_total", &[], memory.refused());
     page.gauge("tollgate_cache_quarantined", gateway.guard().list().len());
+    bans(&mut page, &plan);
     if let Some(redis) = gateway.redis() {
         asked(&mut page, redis);
     }
@@ -128,6 +130,42 @@ fn by_class<const N: usize>(
             page.sample(family, &labels, count);
         }
     }
+}
+
+fn bans(page: &mut Page, plan: &Plan) {
+    let standing = plan.bans.standing();
+    page.family("tollgate_bans", "gauge");
+    for mode in Mode::ALL {
+        let labels = [("mode", mode.as_str())];
+        page.sample("tollgate_bans", &labels, standing.count(mode));
+    }
+    page.family("tollgate_bans_evicted_total", "counter");
+    page.sample("tollgate_bans_evicted_total", &[], standing.evicted());
+    type Number = fn(&Tallied) -> u64;
+    let families: [(&str, Number); 4] = [
+        ("tollgate_ban_events_total", |tally| tally.events),
+        ("tollgate_bans_made_total", |tally| tally.bans),
+        ("tollgate_ban_refusals_total", |tally| tally.refused),
+        ("tollgate_ban_shadow_refusals_total", |tally| {
+            tally.would_refuse
+        }),
+    ];
+    let tallies = standing.tallies();
+    for (name, number) in families {
+        page.family(name, "counter");
+        for (by, tally) in &tallies {
+            page.sample(name, &[("rule", &*by.to_string())], number(tally));
+        }
+    }
+    page.family("tollgate_client_list_entries", "gauge");
+    for (name, list) in [("allow", &plan.lists.allow), ("deny", &plan.lists.deny)] {
+        if let Some(list) = list {
+            let labels = [("list", name)];
+            page.sample("tollgate_client_list_entries", &labels, list.entries());
+        }
+    }
+    page.family("tollgate_denied_total", "counter");
+    page.sample("tollgate_denied_total", &[], plan.lists.denied());
 }
 
 fn limits(page: &mut Page, plan: &Plan) {

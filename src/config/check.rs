@@ -5,6 +5,7 @@
 //! take that default for the operator's own words pass over such a table.
 
 mod admin;
+mod ban;
 mod compression;
 mod files;
 mod headers;
@@ -28,6 +29,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     listen::collisions(config, problems);
     listen::contradictions(config, problems);
     admin::token(config, problems);
+    ban::contradictions(config, problems);
     upstream::duplicates(config, problems);
     upstream::contradictions(config, problems);
     redis::contradictions(config, problems);

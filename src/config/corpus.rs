@@ -72,6 +72,8 @@ impl Bench {
         bench.put("certs-empty/.hidden.crt", "");
         bench.put("certs-empty/README", "");
         bench.put("error-unknown.html", "<h1>\n{{stauts}}</h1>");
+        bench.put("networks.txt", "# ours\n10.0.0.0/8\n\n::1 # here\n");
+        bench.put("networks-broken.txt", "10.0.0.0/8\nnobody\n10.0.0.1/8\n");
         bench.put("error.html", "<h1>{{status}} {{title}}</h1>");
         bench
     }

@@ -1,6 +1,7 @@
 //! Every key of the file, each declared once: type, default, bounds, meaning. What one key means for another is checked in `check`.
 
 mod admin;
+mod ban;
 mod cache;
 mod compression;
 mod headers;
@@ -13,6 +14,7 @@ mod warm;
 
 pub use super::declare::Origin;
 pub use admin::AdminSpec;
+pub use ban::{BanSpec, BansSpec};
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
@@ -59,6 +61,10 @@ spec! {
         compression: CompressionSpec = {};
         /// What several gateways share; without this table nothing.
         redis: Option<RedisSpec>;
+        /// What all bans share.
+        bans: BansSpec = {};
+        /// Rules by name that ban clients.
+        ban_rules["ban"]: BTreeMap<String, BanSpec> = {};
         /// Routes; the most specific host and the longest path win, whatever the order.
         routes["route"]: Vec<RouteSpec> = [];
     }

@@ -3,6 +3,7 @@
 
 mod address;
 mod admin;
+mod ban;
 mod choice;
 mod http;
 mod limit;
@@ -12,7 +13,7 @@ mod quantity;
 mod redis;
 mod table;
 
-pub use address::parse_cidr;
+pub use address::NetworksOrFile;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use limit::Quotas;

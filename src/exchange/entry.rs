@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::compressing::Wish;
 use super::ingress::{self, Malformed, Parsed};
-use super::{Asked, Exchange, caching};
+use super::{Asked, Exchange, barring, caching};
 use crate::cache::purger::Purged;
 use crate::cache::status::Forward;
 use crate::cache::tombstones::{Purge, Strength};
@@ -43,6 +43,7 @@ pub fn enter(
     exchange: &mut Exchange,
 ) -> Result<Entry, Refusal> {
     identify(exchange, downstream, Some(request.headers));
+    barring::check(exchange, downstream)?;
     // The bytes of an HTTP/1.x head were judged before; doing it again on what a parser made of them
     // holds where two parsers differ.
     let admitted =

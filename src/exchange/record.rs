@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, Method, Version};
 
-use super::{Exchange, limiting};
+use super::{Exchange, barring, limiting};
 use crate::cache::status::Tier;
 use crate::downstream::Downstream;
 use crate::target::Host;
@@ -31,6 +31,7 @@ pub struct Served<'a> {
 
 /// Records a request that a lane has dealt with.
 pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &Served<'_>) {
+    barring::note(exchange, downstream);
     limiting::settle(exchange, served.bytes_in + served.bytes_out);
     let route = exchange.route.as_deref();
     let caching = route.and_then(|route| route.cache.as_deref());
@@ -86,6 +87,7 @@ pub fn finish(log: &Log, exchange: &Exchange, downstream: &Downstream, served: &
 
 /// Records a message that was refused before it was a request. `read` is what arrived of it.
 pub fn unparsed(log: &Log, exchange: &Exchange, downstream: &Downstream, read: &[u8], sent: usize) {
+    barring::note(exchange, downstream);
     // Shown escaped by the writer, and only its start: it may be anything at all.
     let line = read
         .split(|byte| matches!(byte, b'\r' | b'\n'))

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Plan;
+use super::ban::bans;
+use super::clients::Lists;
 use super::compression::compression;
 use super::limits::{rules, secret};
 use super::routes::route;
@@ -37,6 +39,7 @@ impl Plan {
     ) -> Option<Self> {
         let tls = load_tls(config, problems);
         let pages = pages(config, problems);
+        let lists = Lists::of(config, running.map(|running| &running.lists), problems);
         if !problems.is_empty() {
             return None;
         }
@@ -73,6 +76,8 @@ impl Plan {
             caches: config.routes.iter().any(|route| route.cache.is_some()),
             routes: Routes::new(routes),
             trusted: Networks::new(config.clients.trusted_proxies.iter().copied()),
+            lists,
+            bans: bans(config, running.map(|running| &running.bans)),
             purge_from: Networks::new(config.cache.purge_from.iter().copied()),
             forwarded: config.clients.forwarded,
             limits: limits(config),
@@ -88,6 +93,7 @@ impl Plan {
     /// Starts the probes and the name resolution of the upstreams, in place of those of the plan
     /// `before`. To be called once, in a runtime, when this plan comes into force.
     pub fn start(&self, before: Option<&Self>) {
+        self.lists.watch();
         let lookup = lookup(&self.dns);
         for upstream in self.upstreams.values() {
             upstream.start(&lookup);
@@ -124,6 +130,9 @@ pub fn check_restart(running: &Config, wanted: &Config, problems: &mut Problems)
             Some(admin) => note(admin, "[admin]"),
             None => note(wanted, "[admin]"),
         }
+    }
+    if wanted.bans.origin.sound && running.bans != wanted.bans {
+        note(&wanted.bans, "[bans]");
     }
     let (before, after) = (&running.cache, &wanted.cache);
     if after.origin.sound && before.memory != after.memory {

@@ -188,6 +188,7 @@ fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u
         Refusal::UpstreamPaced { retry_after } | Refusal::UpstreamPaused { retry_after } => {
             (*retry_after).max(Duration::from_secs(1))
         }
+        Refusal::Banned { left, .. } if status == StatusCode::TOO_MANY_REQUESTS => *left,
         Refusal::TooManyConnections => pages.retry_after(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => pages.retry_after(),
         _ => return None,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::certificates::MinTls;
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{FilePath, HttpsPort, Size};
+use crate::config::word::{FilePath, HttpsPort, NetworksOrFile, Size};
 use crate::listen::ListenAddress;
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
@@ -85,6 +85,10 @@ spec! {
         trusted_proxies: Vec<IpNet> = [];
         /// Also sends Forwarded (RFC 7239) to applications.
         forwarded: bool = false;
+        /// Who is never denied and never banned: a file with one network a line, or a list of networks.
+        allow: Option<Located<NetworksOrFile>>;
+        /// Who is answered with 403: a file with one network a line, or a list of networks; allow wins.
+        deny: Option<Located<NetworksOrFile>>;
     }
 
     /// Who is asked for the addresses of names.

@@ -1,12 +1,11 @@
 //! Where connections come from and go to: listeners, backends, name servers, networks, host names.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use rustls_pki_types::ServerName;
 use serde_json::{Value as Json, json};
 
-use super::{Word, or_variable};
+use super::{FilePath, Word, or_variable};
+use crate::client::list::parse_network;
 use crate::config::read::{Node, Reader, Value};
 use crate::listen::ListenAddress;
 use crate::route::HostPattern;
@@ -40,30 +39,15 @@ impl Word for NameServer {
     }
 }
 
-/// A network, or a bare address as the network of that one address. Host bits must be zero.
-pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    let network: IpNet = text
-        .parse()
-        .map_err(|_| format!(r#"{text:?} is not a network; expected one such as "10.0.0.0/8" or "fd00::/8", or an address"#))?;
-    if network.trunc() != network {
-        return Err(format!(
-            "{text:?} has bits after its prefix; expected {:?}",
-            network.trunc().to_string()
-        ));
-    }
-    Ok(network)
-}
-
 impl Value for IpNet {
     fn expects() -> String {
         r#"a network such as "10.0.0.0/8" or an address"#.to_owned()
     }
 
     fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.parsed(node, &Self::expects(), parse_cidr)
+        reader.parsed(node, &Self::expects(), |text| {
+            parse_network(text).map_err(|wrong| wrong.to_string())
+        })
     }
 
     fn schema() -> Json {
@@ -87,6 +71,35 @@ impl Word for Url {
     }
 }
 
+/// A list of networks: the path of a file that has one a line, or the networks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworksOrFile {
+    Networks(Vec<IpNet>),
+    File(FilePath),
+}
+
+impl Value for NetworksOrFile {
+    fn expects() -> String {
+        r#"the path of a file with one network a line, or a list such as ["10.0.0.0/8"]"#.to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !node.is_str() {
+            return Vec::read(node, reader).map(Self::Networks);
+        }
+        let file = FilePath::read(node, reader)?;
+        if parse_network(&file.written).is_ok() {
+            reader.mismatch(node, &Self::expects());
+            return None;
+        }
+        Some(Self::File(file))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [FilePath::schema(), Vec::<IpNet>::schema()] })
+    }
+}
+
 /// The name a backend must prove by its certificate.
 impl Value for ServerName<'static> {
     fn expects() -> String {
@@ -103,22 +116,5 @@ impl Value for ServerName<'static> {
 
     fn schema() -> Json {
         or_variable(json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:-]+$" }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bare_address_is_a_network_of_one() {
-        assert_eq!(parse_cidr("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
-        assert_eq!(parse_cidr("::1").unwrap().to_string(), "::1/128");
-        assert_eq!(parse_cidr("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!(
-            parse_cidr("10.0.0.1/8").unwrap_err(),
-            r#""10.0.0.1/8" has bits after its prefix; expected "10.0.0.0/8""#
-        );
-        assert!(parse_cidr("10.0.0.0/33").is_err() && parse_cidr("localhost").is_err());
     }
 }

@@ -8,7 +8,7 @@ use crate::certificates::MinTls;
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
-use crate::limit;
+use crate::limit::{self, ban};
 use crate::target::PathParameters;
 use crate::telemetry::access::{AccessMode, QueryMode};
 use crate::telemetry::{Format, Level, Output};
@@ -54,6 +54,8 @@ macro_rules! words {
 
 words!(
     Audience,
+    ban::Answer,
+    ban::Mode,
     Coding,
     ConcurrencyMode,
     Format,

@@ -58,6 +58,7 @@ fn downstream() -> Arc<Downstream> {
         local: None,
         tls: None,
         listener: Arc::new(listener),
+        is_own: false,
         added: parking_lot::Mutex::default(),
         reset: false.into(),
     })
