@@ -213,7 +213,7 @@ impl Live {
 
     /// Buckets that are remembered.
     pub fn buckets(&self) -> usize {
-        self.local.len()
+        self.local.buckets()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
 use crate::cache::range::Span;
+use crate::cache::redis::Sought;
 use crate::cache::reuse::{Reuse, reuse};
 use crate::cache::tombstones::{Cause, Verdict};
 use crate::exchange::imagined::Imagined;
@@ -233,9 +234,13 @@ async fn in_redis(
 ) -> Option<InTier> {
     let shared = gateway.shared_cache();
     let (shared, sharing) = (shared?, caching.sharing.as_ref()?);
-    let tombstones = gateway.memory().tombstones();
-    let (fields, policy) = (imagined.fields(), &caching.policy);
-    let looking = shared.look(key, fields, policy, sharing, tombstones);
+    let looking = shared.look(&Sought {
+        key,
+        fields: imagined.fields(),
+        policy: &caching.policy,
+        sharing,
+        tombstones: gateway.memory().tombstones(),
+    });
     Some(match looking.await {
         Err(away) => InTier {
             away: Some(away.to_string()),

@@ -126,6 +126,18 @@ pub enum Look {
     Anew,
 }
 
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub struct Sought<'a> {
+    pub key: &'a Key,
+    /// Of the request.
+    pub fields: &'a HeaderMap,
+    pub policy: &'a Arc<Policy>,
+    pub sharing: &'a Sharing,
+    /// What is found is what these leave of it.
+    pub tombstones: &'a Tombstones,
+}
+
 /// What stands in one place.
 #[derive(Clone)]
 enum Read {
@@ -159,22 +171,18 @@ impl SharedCache {
         self.redis.patience()
     }
 
-    /// What all gateways keep for a request with these fields, as far as these purges leave it. An error
-    /// says that Redis did not answer: there is no use in asking it more for this request.
+    /// What all gateways keep for this request. An error says that Redis did not answer: there is no use in asking it
+    /// more for this request.
     pub async fn find(
         &self,
-        key: &Key,
-        request: &HeaderMap,
-        policy: &Arc<Policy>,
-        sharing: &Sharing,
-        tombstones: &Tombstones,
+        sought: &Sought<'_>,
         look: Look,
         patience: &mut Patience,
     ) -> Result<Found, Away> {
-        let wanted = Wanted::of(key, policy, sharing);
-        let located = self.locate(&wanted, request, look, &self.reads, patience);
+        let wanted = Wanted::of(sought);
+        let located = self.locate(&wanted, sought.fields, look, &self.reads, patience);
         Ok(match located.await? {
-            Located::Record(record, missing) => record.found(tombstones, missing),
+            Located::Record(record, missing) => record.found(sought.tombstones, missing),
             Located::Missing(missing) => missing,
         })
     }
@@ -182,20 +190,22 @@ impl SharedCache {
     /// As [`Self::find`], with what stands there whatever was purged, and what has purged it. Counts as no look-up.
     pub async fn look(
         &self,
-        key: &Key,
-        request: &HeaderMap,
-        policy: &Arc<Policy>,
-        sharing: &Sharing,
-        tombstones: &Tombstones,
+        sought: &Sought<'_>,
     ) -> Result<(Found, Option<(Entry, Option<Cause>)>), Away> {
         let uncounted = Arc::default();
-        let wanted = Wanted::of(key, policy, sharing);
+        let wanted = Wanted::of(sought);
         let mut patience = self.patience();
-        let located = self.locate(&wanted, request, Look::Anew, &uncounted, &mut patience);
+        let located = self.locate(
+            &wanted,
+            sought.fields,
+            Look::Anew,
+            &uncounted,
+            &mut patience,
+        );
         Ok(match located.await? {
             Located::Record(record, missing) => {
-                let written = (record.as_written(), record.purged_by(tombstones));
-                (record.found(tombstones, missing), Some(written))
+                let written = (record.as_written(), record.purged_by(sought.tombstones));
+                (record.found(sought.tombstones, missing), Some(written))
             }
             Located::Missing(missing) => (missing, None),
         })
@@ -370,11 +380,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(key: &Key, policy: &Arc<Policy>, sharing: &Sharing) -> Self {
+    fn of(sought: &Sought<'_>) -> Self {
         Self {
-            key: key.clone(),
-            policy: policy.clone(),
-            largest_object: sharing.largest_object,
+            key: sought.key.clone(),
+            policy: sought.policy.clone(),
+            largest_object: sought.sharing.largest_object,
         }
     }
 }

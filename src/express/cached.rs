@@ -21,7 +21,7 @@ use crate::cache::fill::{Leading, Role, Stage, Wanted};
 use crate::cache::guard;
 use crate::cache::key::Key;
 use crate::cache::memory::Found;
-use crate::cache::redis::Look;
+use crate::cache::redis::{Look, Sought};
 use crate::cache::reuse::{self, Reuse, reuse};
 use crate::cache::revalidation;
 use crate::cache::status::{Forward as Why, Outcome, Tier};
@@ -278,10 +278,15 @@ impl Lane<'_> {
         if !memory.expects_something(key) {
             return Ok(None);
         }
-        let (fields, policy) = (&self.request.fields, &caching.policy);
-        let tombstones = memory.tombstones();
-        let look = Look::Together;
-        let look = shared.find(key, fields, policy, sharing, tombstones, look, patience);
+        let policy = &caching.policy;
+        let sought = Sought {
+            key,
+            fields: &self.request.fields,
+            policy,
+            sharing,
+            tombstones: memory.tombstones(),
+        };
+        let look = shared.find(&sought, Look::Together, patience);
         let elsewhere = watched(&mut self.client, Box::pin(look)).await;
         let Ok(elsewhere) = self.present(elsewhere)? else {
             return Ok(None);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Stored};
 use crate::cache::entry::Entry;
 use crate::cache::memory::Found;
-use crate::cache::redis::{Look, SharedCache, Sharing, Turn, Waited};
+use crate::cache::redis::{Look, SharedCache, Sharing, Sought, Turn, Waited};
 use crate::exchange::attempt::forwarding;
 
 /// What was found out before the origin is asked.
@@ -89,19 +89,15 @@ impl Fetch {
     /// What is fresh now for all gateways and newer than what is held, and from now on in memory.
     async fn find_anew(&mut self, shared: &SharedCache, sharing: &Sharing) -> Option<Arc<Entry>> {
         let memory = self.gateway.memory();
-        let (fields, policy) = (&self.request.fields, &self.caching.policy);
-        let tombstones = memory.tombstones();
-        let found = shared
-            .find(
-                &self.key,
-                fields,
-                policy,
-                sharing,
-                tombstones,
-                Look::Anew,
-                &mut self.patience,
-            )
-            .await;
+        let policy = &self.caching.policy;
+        let sought = Sought {
+            key: &self.key,
+            fields: &self.request.fields,
+            policy,
+            sharing,
+            tombstones: memory.tombstones(),
+        };
+        let found = shared.find(&sought, Look::Anew, &mut self.patience).await;
         match found.ok()? {
             Found::Entry(entry)
                 if entry.facts.freshness.is_fresh(SystemTime::now()) && self.is_news(&entry) =>

@@ -164,8 +164,8 @@ impl Local {
     }
 
     /// Buckets that are remembered.
-    pub fn len(&self) -> usize {
-        self.table.len()
+    pub fn buckets(&self) -> usize {
+        self.table.clients()
     }
 
     fn change<R>(
@@ -329,10 +329,10 @@ mod tests {
             .unwrap();
         let clean = |now| (0..local.pieces()).for_each(|piece| local.clean(piece, now));
         clean(later(now, Duration::from_millis(900)));
-        assert_eq!(local.len(), 2);
+        assert_eq!(local.buckets(), 2);
         clean(later(now, Duration::from_secs(1)));
         clean(later(now, Duration::from_secs(86_400)));
-        assert_eq!(local.len(), 0);
+        assert_eq!(local.buckets(), 0);
     }
 
     #[test]

@@ -11,10 +11,12 @@ use super::key::Digest;
 
 /// Values of clients, at most as many as it was made for.
 pub struct Table<V> {
-    pieces: Box<[Mutex<HashTable<(Digest, V)>>]>,
+    pieces: Box<[Mutex<Piece<V>>]>,
     /// Of one piece.
     most: usize,
 }
+
+type Piece<V> = HashTable<(Digest, V)>;
 
 /// Clients in one piece, about.
 const PIECE: usize = 2048;
@@ -93,11 +95,11 @@ impl<V: Default> Table<V> {
     }
 
     /// Clients that are remembered.
-    pub fn len(&self) -> usize {
+    pub fn clients(&self) -> usize {
         self.pieces.iter().map(|piece| piece.lock().len()).sum()
     }
 
-    fn piece(&self, client: Digest) -> &Mutex<HashTable<(Digest, V)>> {
+    fn piece(&self, client: Digest) -> &Mutex<Piece<V>> {
         &self.pieces[client.0[1] as usize & (self.pieces.len() - 1)]
     }
 }
@@ -108,11 +110,7 @@ fn hash(client: &Digest) -> u64 {
 }
 
 /// Forgets one of a few that stand together; which these are, `client` decides, and so nobody can.
-fn forget_one<V, W: Ord>(
-    piece: &mut HashTable<(Digest, V)>,
-    client: Digest,
-    worth: impl Fn(&V) -> W,
-) {
+fn forget_one<V, W: Ord>(piece: &mut Piece<V>, client: Digest, worth: impl Fn(&V) -> W) {
     let places = piece.num_buckets();
     let first = (client.0[1] >> 16) as usize;
     let around = (0..places).map(|step| (first + step) % places);
@@ -147,9 +145,9 @@ mod tests {
                 table.with(client(number), |value| *value, |value| *value = number);
             }
             assert!(
-                table.len() <= room + table.pieces(),
+                table.clients() <= room + table.pieces(),
                 "{} of {room}",
-                table.len()
+                table.clients()
             );
         }
     }
@@ -182,7 +180,7 @@ mod tests {
         for number in 0..table.pieces() {
             table.clean(number, |value| *value < 100);
         }
-        assert_eq!(table.len(), 100);
+        assert_eq!(table.clients(), 100);
         assert!(held() * 20 < full, "{} of {full}", held());
         assert_eq!(table.remove(client(5)), Some(5));
         assert_eq!(table.look(client(5), |value| *value), None);
