@@ -64,7 +64,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-const ENDPOINTS: [Endpoint; 12] = [
+static ENDPOINTS: [Endpoint; 12] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -246,7 +246,7 @@ impl Admin {
                 response
             }
             (None, None) => {
-                let endpoints = ENDPOINTS.map(|one| format!("{} {}", one.method, one.path));
+                let endpoints = ENDPOINTS.each_ref().map(|one| format!("{} {}", one.method, one.path));
                 let why = format!("no such endpoint; there are {}", endpoints.join(", "));
                 Reply::error(StatusCode::NOT_FOUND, why).response()
             }

@@ -234,13 +234,14 @@ async fn in_redis(
 ) -> Option<InTier> {
     let shared = gateway.shared_cache();
     let (shared, sharing) = (shared?, caching.sharing.as_ref()?);
-    let looking = shared.look(&Sought {
+    let sought = Sought {
         key,
         fields: imagined.fields(),
         policy: &caching.policy,
         sharing,
         tombstones: gateway.memory().tombstones(),
-    });
+    };
+    let looking = shared.look(&sought);
     Some(match looking.await {
         Err(away) => InTier {
             away: Some(away.to_string()),
