@@ -229,7 +229,7 @@ impl<'a> Lane<'a> {
         }
         let phase = limiting::first_phase(&self.exchange, &self.request.method);
         if entered.is_ok()
-            && let Err(refusal) = self.take(phase)
+            && let Err(refusal) = self.take(phase).await
         {
             entered = Err(refusal);
         }
@@ -284,9 +284,9 @@ impl<'a> Lane<'a> {
     }
 
     /// Takes what the request costs of the limits of its route.
-    fn take(&mut self, phase: Phase) -> Result<(), Refusal> {
+    async fn take(&mut self, phase: Phase) -> Result<(), Refusal> {
         let Request { method, fields, .. } = &self.request;
-        limiting::take(&mut self.exchange, method, fields, phase)
+        limiting::take(&mut self.exchange, method, fields, phase).await
     }
 
     /// Takes from the request what goes no further.

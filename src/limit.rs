@@ -11,6 +11,7 @@ pub mod in_flight;
 pub mod key;
 pub mod local;
 pub mod quota;
+pub mod shared;
 pub mod table;
 pub mod tally;
 
@@ -24,6 +25,7 @@ use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
 use self::local::{Exceeded, Local, Meter, Moment, Standing};
 use self::quota::{Quota, Unit};
+use self::shared::{Asking, CLOSED_FOR, Heard, Leases, MOST_WAITS, Outcome, Sharing, Source};
 use self::tally::Tally;
 use crate::client::Networks;
 use crate::target::PathPrefix;
@@ -65,6 +67,8 @@ pub struct Rule {
     pub fields: Fields,
     pub exempt: Exempt,
     pub secret: Secret,
+    /// `None`: each gateway counts by itself.
+    pub sharing: Option<Sharing>,
     pub live: Arc<Live>,
 }
 
@@ -79,6 +83,8 @@ pub struct Concurrency {
 /// What of a rule lives on from plan to plan: what has been used.
 pub struct Live {
     local: Local,
+    /// What is held of the buckets of all gateways.
+    pub leases: Arc<Leases>,
     /// New names that each address may still bring.
     names: Local,
     pub in_flight: Arc<InFlight>,
@@ -123,6 +129,33 @@ pub struct Exempt {
 pub struct Taken {
     charges: SmallVec<[Charge; 2]>,
     entries: SmallVec<[Entered; 1]>,
+    /// Where it goes on when it has heard what it waits for.
+    halted: Option<Box<Step>>,
+}
+
+/// How far a request has come with one rule.
+#[derive(Debug)]
+struct Step {
+    /// The place of the rule among those of the route.
+    place: usize,
+    /// The quota that is next.
+    meter: usize,
+    client: Digest,
+    cost: u64,
+    /// The first charge of this rule.
+    first: usize,
+    /// It counts among those under way.
+    has_entered: bool,
+    heard: Option<Heard>,
+    waits: u8,
+}
+
+/// Why a request does not go on.
+pub enum Held {
+    /// It is one too many.
+    Back(Limited),
+    /// It waits for an answer; [`Taken::hear`] it and take again.
+    Until(Asking),
 }
 
 /// Of one bound of what is under way. `rule` is a place in the rules of the route.
@@ -145,6 +178,7 @@ pub struct Charge {
     /// After it; `None` if nothing was there to be taken, and nobody minds.
     standing: Standing,
     is_taken: bool,
+    source: Source,
 }
 
 /// Which bound of a rule it is that holds a request back.
@@ -154,6 +188,8 @@ pub enum Bound {
     Quota,
     /// As many requests of this client are under way as there may be.
     InFlight,
+    /// A quota of which it is not known how much is used, and then nobody is let in.
+    StoreAway,
 }
 
 /// What a rule holds a request back by.
@@ -190,10 +226,12 @@ const NEW_NAMES: &str = "100 per minute";
 const AFTER_OTHERS: Duration = Duration::from_secs(1);
 
 impl Live {
-    /// For `clients` of a rule with so many `quotas`.
-    pub fn new(clients: usize, quotas: usize, zero: Instant) -> Self {
+    /// For `clients` of the rule of this name with so many `quotas`.
+    pub fn new(rule: &str, clients: usize, quotas: usize, zero: Instant) -> Self {
+        let buckets = clients.saturating_mul(quotas.max(1));
         Self {
-            local: Local::new(clients.saturating_mul(quotas.max(1)), zero),
+            local: Local::new(buckets, zero),
+            leases: Leases::new(rule, buckets),
             names: Local::new(clients, zero),
             in_flight: Arc::default(),
             clients,
@@ -203,6 +241,11 @@ impl Live {
 
     /// Forgets what need not be remembered of a `share` of the clients, `turn` by turn another one.
     pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
+        let each = self.leases.pieces().div_ceil(turns);
+        for piece in 0..each {
+            self.leases
+                .clean(turn.wrapping_mul(each).wrapping_add(piece), now);
+        }
         for table in [&self.local, &self.names] {
             let each = table.pieces().div_ceil(turns);
             for piece in 0..each {
@@ -211,9 +254,9 @@ impl Live {
         }
     }
 
-    /// Buckets that are remembered.
+    /// Buckets that are remembered, of this gateway and of all.
     pub fn buckets(&self) -> usize {
-        self.local.buckets()
+        self.local.buckets() + self.leases.buckets()
     }
 }
 
@@ -250,8 +293,12 @@ impl Rule {
     /// A name that clients choose by themselves is theirs as long as their address has not brought too many new ones;
     /// then the address counts: nobody gets a fresh bucket for the asking, nor fills the memory of others.
     fn client(&self, asker: &Asker<'_>, now: Moment) -> Digest {
-        let counted = self.key.of(asker, self.prefixes, &self.secret);
-        if !counted.is_claimed || self.live.local.knows(counted.digest) {
+        let counted = self.key.of(asker, self.prefixes, self.secret());
+        let knows = |digest| match &self.sharing {
+            Some(_) => self.live.leases.knows(digest),
+            None => self.live.local.knows(digest),
+        };
+        if !counted.is_claimed || knows(counted.digest) {
             return counted.digest;
         }
         let address = self.address(asker);
@@ -264,7 +311,72 @@ impl Rule {
 
     fn address(&self, asker: &Asker<'_>) -> Digest {
         let by_address = key::client_ip();
-        by_address.of(asker, self.prefixes, &self.secret).digest
+        by_address.of(asker, self.prefixes, self.secret()).digest
+    }
+
+    /// By what clients are told apart; of a shared rule, at all gateways the same.
+    fn secret(&self) -> &Secret {
+        let shared = self.sharing.as_ref().and_then(|one| one.store.secret());
+        shared.unwrap_or(&self.secret)
+    }
+
+    /// Takes `cost` of one quota.
+    fn take(&self, number: usize, step: &Step, client: Digest, cost: u64, now: Moment) -> Outcome {
+        let meter = &self.meters[number].0;
+        let Some(sharing) = &self.sharing else {
+            return match self.live.local.take(client, meter, cost, now) {
+                Ok(standing) => Outcome::Taken(standing, Source::Here),
+                Err(exceeded) => Outcome::Exceeded(exceeded),
+            };
+        };
+        let waits = (step.heard, step.waits < MOST_WAITS);
+        let (leases, meter) = (&self.live.leases, (meter, number as u8));
+        leases.take(sharing, &self.live.local, meter, client, cost, now, waits)
+    }
+
+    /// Gives back what nobody has used lately of what this gateway holds; at the `end`, everything.
+    pub async fn return_leases(&self, end: bool) {
+        if let Some(sharing) = &self.sharing {
+            let meter = |number: u8| Some(self.meters.get(usize::from(number))?.0.clone());
+            let leases = &self.live.leases;
+            leases.return_idle(&sharing.store, meter, end).await;
+        }
+    }
+
+    /// Gives back what was taken of one quota and not used.
+    fn give_back(&self, charge: &Charge, cost: u64, now: Moment) {
+        let meter = &self.meters[usize::from(charge.meter)].0;
+        let (local, client) = (&self.live.local, charge.client);
+        let Some(sharing) = self
+            .sharing
+            .as_ref()
+            .filter(|_| charge.source != Source::Here)
+        else {
+            return local.give_back(client, meter, cost, now);
+        };
+        let meter = (meter, charge.meter as u8);
+        let back = (cost, charge.source);
+        let leases = &self.live.leases;
+        leases.give_back(sharing, local, meter, client, back, now);
+    }
+
+    /// Takes of one quota what was used already.
+    fn debit(&self, charge: &Charge, cost: u64, now: Moment) {
+        let meter = &self.meters[usize::from(charge.meter)].0;
+        let (local, client) = (&self.live.local, charge.client);
+        let Some(sharing) = self
+            .sharing
+            .as_ref()
+            .filter(|_| charge.source != Source::Here)
+        else {
+            local.debit(client, meter, cost, now);
+            return;
+        };
+        let meter = (meter, charge.meter as u8);
+        let used = (cost, charge.source);
+        self.live
+            .leases
+            .debit(sharing, local, meter, client, used, now);
     }
 }
 
@@ -308,7 +420,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 
 impl Taken {
     /// Takes what a request costs of all `rules` that are asked at this `phase`; or of none, and then it was one too
-    /// many for the one that is told. What it had taken at an earlier phase it gives back then too.
+    /// many for the one that is told. What it had taken at an earlier phase it gives back then too. Where a rule has to
+    /// ask first, it is called again when that is answered.
     pub fn take(
         &mut self,
         rules: &[Arc<Rule>],
@@ -316,50 +429,70 @@ impl Taken {
         method: &Method,
         phase: Phase,
         now: Moment,
-    ) -> Result<(), Limited> {
-        for (place, rule) in rules.iter().enumerate() {
-            if !rule.is_asked(phase) {
-                continue;
-            }
-            if rule.exempt.has(asker) {
-                rule.live.tally.exempt();
-                continue;
-            }
-            let cost = rule.cost_of(method, asker.path, phase);
-            let client = rule.client(asker, now);
-            let taken = match self.enter(rule, place, client, now) {
-                Ok(()) => self.take_of(rule, place, client, cost, now),
-                Err(limited) => Err(limited),
-            };
-            if let Err(limited) = taken {
-                rule.live.tally.refuse(rule.mode);
-                if rule.mode == Mode::Enforce {
-                    self.give_back(rules, now);
-                    return Err(limited);
+    ) -> Result<(), Held> {
+        let mut halted = self.halted.take();
+        let first = halted.as_ref().map_or(0, |step| step.place);
+        for (place, rule) in rules.iter().enumerate().skip(first) {
+            let step = match halted.take() {
+                Some(step) => *step,
+                None if !rule.is_asked(phase) => continue,
+                None if rule.exempt.has(asker) => {
+                    rule.live.tally.exempt();
+                    continue;
                 }
-            } else {
-                rule.live.tally.admit();
+                None => Step {
+                    place,
+                    meter: 0,
+                    client: rule.client(asker, now),
+                    cost: rule.cost_of(method, asker.path, phase),
+                    first: self.charges.len(),
+                    has_entered: false,
+                    heard: None,
+                    waits: 0,
+                },
+            };
+            let taken = match self.enter(rule, &step, now) {
+                Ok(()) => self.take_of(rule, step, now),
+                Err(limited) => Err(Held::Back(limited)),
+            };
+            match taken {
+                Ok(()) => rule.live.tally.admit(),
+                Err(Held::Back(limited)) => {
+                    rule.live.tally.refuse(rule.mode);
+                    if rule.mode == Mode::Enforce {
+                        self.give_back(rules, now);
+                        return Err(Held::Back(limited));
+                    }
+                }
+                Err(until) => return Err(until),
             }
         }
         Ok(())
     }
 
-    /// Counts the request as one of its client's that are under way.
-    fn enter(
-        &mut self,
-        rule: &Rule,
-        place: usize,
-        client: Digest,
-        now: Moment,
-    ) -> Result<(), Limited> {
-        let Some(bound) = &rule.in_flight else {
+    /// Whether it waits for an answer.
+    pub fn is_halted(&self) -> bool {
+        self.halted.is_some()
+    }
+
+    /// Takes in what it has waited for.
+    pub fn hear(&mut self, heard: Heard) {
+        if let Some(step) = &mut self.halted {
+            step.heard = Some(heard);
+            step.waits += 1;
+        }
+    }
+
+    /// Counts the request as one of its client's that are under way, once.
+    fn enter(&mut self, rule: &Rule, step: &Step, now: Moment) -> Result<(), Limited> {
+        let Some(bound) = rule.in_flight.as_ref().filter(|_| !step.has_entered) else {
             return Ok(());
         };
-        let entered = rule.live.in_flight.enter(client, bound.most);
+        let entered = rule.live.in_flight.enter(step.client, bound.most);
         let number = entered.as_ref().map_or(bound.most, |place| place.number);
         let is_in = entered.is_some();
         self.entries.push(Entered {
-            rule: place as u16,
+            rule: step.place as u16,
             left: bound.most.saturating_sub(number),
             place: entered,
         });
@@ -369,7 +502,7 @@ impl Taken {
                 bound: Bound::InFlight,
                 policy: bound.policy.clone(),
                 status: rule.status,
-                retry_after: jittered(AFTER_OTHERS, client, now),
+                retry_after: jittered(AFTER_OTHERS, step.client, now),
             }),
         }
     }
@@ -381,46 +514,52 @@ impl Taken {
         }
     }
 
-    /// Takes `cost` of every quota of a rule, or of none of them.
-    fn take_of(
-        &mut self,
-        rule: &Rule,
-        place: usize,
-        client: Digest,
-        cost: u64,
-        now: Moment,
-    ) -> Result<(), Limited> {
-        let before = self.charges.len();
-        for (number, (meter, policy)) in rule.meters.iter().enumerate() {
-            let client = rule.secret.with(client, number);
+    /// Takes the cost of every quota of a rule, or of none of them.
+    fn take_of(&mut self, rule: &Rule, mut step: Step, now: Moment) -> Result<(), Held> {
+        for (number, (meter, policy)) in rule.meters.iter().enumerate().skip(step.meter) {
+            let client = rule.secret().with(step.client, number);
             let cost = match meter.quota.unit {
-                Unit::Requests => cost.min(meter.most()),
+                Unit::Requests => step.cost.min(meter.most()),
                 // Bytes are known when they have been sent: until then that there are some is enough.
-                Unit::Bytes => u64::from(cost > 0),
+                Unit::Bytes => u64::from(step.cost > 0),
             };
-            let taken = rule.live.local.take(client, meter, cost, now);
-            let (standing, is_taken) = match taken {
-                Ok(standing) => (standing, true),
-                Err(Exceeded { standing, .. }) => (standing, false),
+            let outcome = rule.take(number, &step, client, cost, now);
+            let (standing, source, held) = match outcome {
+                Outcome::Taken(standing, source) => (standing, source, None),
+                Outcome::Exceeded(Exceeded { wait, standing }) => {
+                    (standing, Source::Nowhere, Some((Bound::Quota, wait)))
+                }
+                Outcome::Closed => {
+                    let held = (Bound::StoreAway, CLOSED_FOR);
+                    (Standing::default(), Source::Nowhere, Some(held))
+                }
+                Outcome::Asking(asking) => {
+                    step.meter = number;
+                    step.has_entered = true;
+                    self.halted = Some(Box::new(step));
+                    return Err(Held::Until(asking));
+                }
             };
+            (step.heard, step.waits) = (None, 0);
             self.charges.push(Charge {
-                rule: place as u16,
+                rule: step.place as u16,
                 meter: number as u16,
                 client,
                 cost,
                 standing,
-                is_taken,
+                is_taken: held.is_none(),
+                source,
             });
-            if let Err(Exceeded { wait, .. }) = taken {
-                for charge in &mut self.charges[before..] {
+            if let Some((bound, wait)) = held {
+                for charge in &mut self.charges[step.first..] {
                     charge.give_back(rule, now);
                 }
-                return Err(Limited {
-                    bound: Bound::Quota,
+                return Err(Held::Back(Limited {
+                    bound,
                     policy: policy.clone(),
                     status: rule.status,
                     retry_after: jittered(wait, client, now),
-                });
+                }));
             }
         }
         Ok(())
@@ -448,11 +587,10 @@ impl Taken {
                     None => continue,
                 },
             };
-            let local = &rule.live.local;
             if cost > charge.cost {
-                local.debit(charge.client, meter, cost - charge.cost, now);
+                rule.debit(charge, cost - charge.cost, now);
             } else if cost < charge.cost {
-                local.give_back(charge.client, meter, charge.cost - cost, now);
+                rule.give_back(charge, charge.cost - cost, now);
             }
         }
     }
@@ -519,10 +657,7 @@ pub struct Stood<'a> {
 impl Charge {
     fn give_back(&mut self, rule: &Rule, now: Moment) {
         if std::mem::take(&mut self.is_taken) {
-            let (meter, _) = &rule.meters[usize::from(self.meter)];
-            rule.live
-                .local
-                .give_back(self.client, meter, self.cost, now);
+            rule.give_back(self, self.cost, now);
         }
     }
 }

@@ -108,7 +108,8 @@ impl ProxyHttp for FullLane {
         let mut entered = enter(session, exchange);
         if entered.is_ok() && !matches!(entered, Ok(Entry::Purge(_))) {
             let request = session.req_header();
-            let taken = limiting::take(exchange, &request.method, &request.headers, Phase::Whole);
+            let (method, fields) = (&request.method, &request.headers);
+            let taken = limiting::take(exchange, method, fields, Phase::Whole).await;
             entered = taken.and(entered);
         }
         let answer = match entered {

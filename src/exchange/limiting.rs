@@ -6,7 +6,8 @@ use super::{Asked, Exchange};
 use crate::cache::status::Outcome;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
-use crate::limit::{Phase, Taken};
+use crate::limit::shared::Asking;
+use crate::limit::{Held, Phase, Taken};
 use crate::refusal::Refusal;
 use crate::target::Host;
 
@@ -21,13 +22,27 @@ pub struct Limiting {
 }
 
 /// Takes what a request costs at this phase; or refuses it, and then it has taken nothing. What we ask by ourselves
-/// spends nobody's quota.
-pub fn take(
+/// spends nobody's quota. Waits only for limits that are shared, and only where this gateway holds nothing of them.
+pub async fn take(
     exchange: &mut Exchange,
     method: &Method,
     fields: &HeaderMap,
     phase: Phase,
 ) -> Result<(), Refusal> {
+    while let Some(asking) = try_take(exchange, method, fields, phase)? {
+        let heard = Box::pin(asking.heard()).await;
+        exchange.limiting.taken.hear(heard);
+    }
+    Ok(())
+}
+
+/// As [`take`], up to a question that has to be waited for.
+fn try_take(
+    exchange: &mut Exchange,
+    method: &Method,
+    fields: &HeaderMap,
+    phase: Phase,
+) -> Result<Option<Asking>, Refusal> {
     let Exchange {
         route: Some(route),
         asked: Some(asked),
@@ -37,20 +52,24 @@ pub fn take(
         ..
     } = exchange
     else {
-        return Ok(());
+        return Ok(None);
     };
     if route.limits.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let taken = &mut limiting.taken;
     if matches!(phase, Phase::Hit | Phase::Origin)
         && std::mem::replace(&mut limiting.asked_late, true)
+        && !taken.is_halted()
     {
-        return Ok(());
+        return Ok(None);
     }
     let asker = asker(asked, *client, fields, &route.name);
-    let taken = &mut limiting.taken;
-    let taken = taken.take(&route.limits, &asker, method, phase, Moment::now());
-    taken.map_err(Refusal::Limited)
+    match taken.take(&route.limits, &asker, method, phase, Moment::now()) {
+        Ok(()) => Ok(None),
+        Err(Held::Until(asking)) => Ok(Some(asking)),
+        Err(Held::Back(limited)) => Err(Refusal::Limited(limited)),
+    }
 }
 
 /// At which phase the rules of a route are asked first.

@@ -269,6 +269,19 @@ impl Secret {
         Self(bytes)
     }
 
+    /// As it is kept for all gateways.
+    pub fn text(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// What [`Secret::text`] says; `None` if it says nothing of that.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = u128::from_str_radix(text, 16).ok();
+        number
+            .filter(|_| text.len() == 32)
+            .map(|number| Self(number.to_be_bytes()))
+    }
+
     fn hasher(&self) -> SipHasher24 {
         SipHasher24::new_with_key(&self.0)
     }

@@ -7,6 +7,7 @@ use super::bucket::{Bucket, Empty, Rate, Ticks};
 use super::calendar::{self, Calendar, Count};
 use super::key::Digest;
 use super::quota::{Per, Quota};
+use super::shared::script::Shape;
 use super::table::Table;
 
 /// A moment by both clocks: one that only runs on, and that of the calendar.
@@ -39,7 +40,7 @@ enum Measure {
 }
 
 /// How a client stands with one quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Requests or bytes.
     pub left: u64,
@@ -81,6 +82,47 @@ impl Meter {
             Per::Calendar(span) => Measure::Calendar(Arc::new(Calendar::new(span, zone.clone()))),
         };
         Self { quota, measure }
+    }
+
+    /// What one of so many gateways lets in by itself: at least one request at once.
+    pub fn share(&self, gateways: u64) -> Self {
+        let gateways = gateways.max(1);
+        let mut quota = self.quota;
+        let measure = match (&self.measure, &mut quota.per) {
+            (Measure::Rate(_), Per::Period { period, burst }) => {
+                let amount = quota.amount;
+                *period = period.saturating_mul(u32::try_from(gateways).unwrap_or(u32::MAX));
+                *burst = (*burst / gateways).max(1);
+                Measure::Rate(Rate::new(amount, *period, *burst))
+            }
+            (other, _) => {
+                quota.amount = (quota.amount / gateways).max(1);
+                other.clone()
+            }
+        };
+        Self { quota, measure }
+    }
+
+    /// As all gateways count by it.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            burst: self.most(),
+            interval: match &self.measure {
+                Measure::Rate(rate) => rate.interval_micros(),
+                Measure::Calendar(_) => 0.0,
+            },
+        }
+    }
+
+    /// Begin and end of the stretch of the calendar that `unix` lies in, in microseconds; 0 and 0 for a bucket.
+    pub fn window(&self, unix: i64) -> (i64, i64) {
+        match &self.measure {
+            Measure::Rate(_) => (0, 0),
+            Measure::Calendar(calendar) => {
+                let (begin, end) = calendar.stretch(unix);
+                (begin * 1_000_000, end * 1_000_000)
+            }
+        }
     }
 
     /// The most that can be taken at once.

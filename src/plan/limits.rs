@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::config::spec::{LimitSpec, LimitsSpec};
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
+use crate::limit::shared::store::Store;
+use crate::limit::shared::{Share, Sharing};
 use crate::limit::{Concurrency, Cost, Exempt, Live, Rule, SpecialCost};
 
 /// The secret that names are hashed with: that of the running plan, or else what is configured, or a new one.
@@ -36,16 +38,33 @@ pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
     Secret::new(bytes)
 }
 
+/// Redis as shared limits see it: that of the running plan, or one that is yet to be opened.
+pub(super) fn store(config: &Config, secret: Secret, running: Option<&Plan>) -> Arc<Store> {
+    let store = match running {
+        Some(running) => running.limit_store.clone(),
+        None => {
+            let said = config.limits.secret.as_ref().map(|_| secret);
+            Store::new(said, secret)
+        }
+    };
+    let mut rules = config.limit_rules.values();
+    if rules.any(|spec| spec.share.value == Share::AllGateways) {
+        store.used();
+    }
+    store
+}
+
 pub(super) fn rules(
     config: &Config,
     secret: Secret,
+    store: &Arc<Store>,
     running: Option<&Plan>,
 ) -> BTreeMap<Box<str>, Arc<Rule>> {
     let rules = config.limit_rules.iter();
     rules
         .map(|(name, spec)| {
             let before = running.and_then(|running| running.rules.get(&**name));
-            let rule = rule(name, spec, &config.limits, secret, before);
+            let rule = rule(name, spec, &config.limits, (secret, store), before);
             (Box::from(&**name), Arc::new(rule))
         })
         .collect()
@@ -55,7 +74,7 @@ fn rule(
     name: &str,
     spec: &LimitSpec,
     shared: &LimitsSpec,
-    secret: Secret,
+    (secret, store): (Secret, &Arc<Store>),
     before: Option<&Arc<Rule>>,
 ) -> Rule {
     let quotas = spec.quota.iter().flat_map(|quotas| &quotas.0);
@@ -71,7 +90,12 @@ fn rule(
         .collect();
     let live = match before {
         Some(before) => before.live.clone(),
-        None => Arc::new(Live::new(*spec.max_clients, meters.len(), Instant::now())),
+        None => Arc::new(Live::new(
+            name,
+            *spec.max_clients,
+            meters.len(),
+            Instant::now(),
+        )),
     };
     Rule {
         name: name.into(),
@@ -104,6 +128,11 @@ fn rule(
                 .collect(),
         },
         secret,
+        sharing: (spec.share.value == Share::AllGateways).then(|| Sharing {
+            store: store.clone(),
+            exact: spec.exact.value,
+            when_away: spec.when_store_is_away,
+        }),
         live,
     }
 }

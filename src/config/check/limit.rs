@@ -3,6 +3,7 @@
 use crate::config::problem::Problems;
 use crate::config::spec::Config;
 use crate::limit::quota::{Per, Quota, Unit};
+use crate::limit::shared::Share;
 use crate::word::unknown;
 
 pub fn references(config: &Config, problems: &mut Problems) {
@@ -34,6 +35,15 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
                 "limit {name:?} has a name that clients could not be told; expected up to 64 letters, digits, \"-\", \"_\" or \".\""
             );
             problems.note(spec, message);
+        }
+        let is_shared = spec.share.value == Share::AllGateways;
+        if is_shared && config.redis.is_none() {
+            let message = "limits of all gateways are counted in Redis, and there is no [redis]; expected one, or \"this-gateway\"";
+            problems.note(&spec.share, message.to_owned());
+        }
+        if spec.exact.value && !is_shared {
+            let message = "what each gateway counts by itself is exact; expected share = \"all-gateways\" with it";
+            problems.note(&spec.exact, message.to_owned());
         }
         let Some(quota) = &spec.quota else {
             if spec.in_flight.is_none() {

@@ -9,6 +9,7 @@ use crate::config::problem::Located;
 use crate::config::word::{HeaderFields, Quotas};
 use crate::headers::policy::FieldName;
 use crate::limit::key::Key;
+use crate::limit::shared::{Share, WhenAway};
 use crate::limit::{Fields, Mode};
 use crate::redis::Secret;
 use crate::target::PathPrefix;
@@ -16,7 +17,7 @@ use crate::target::PathPrefix;
 spec! {
     /// What all limits share.
     pub struct LimitsSpec in "[limits]" {
-        /// The names of clients are hashed with it before they are kept; otherwise with one made at each start. A change needs a restart.
+        /// The names of clients are hashed with it before they are kept, at all gateways that share limits with the same; otherwise with one made at each start, for shared limits with one that stands in Redis. A change needs a restart.
         secret: Option<Located<Secret>>;
         /// Bits of an IPv4 address that make one client, 8 to 32.
         ipv4_prefix: u16 = 32, within 8..=32;
@@ -34,6 +35,12 @@ spec! {
         in_flight: Option<u32>, within 1..=1_000_000;
         /// Who is counted: client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME; "a + b" is both, "a | b" the first that is there.
         key: Key = "client-ip";
+        /// "this-gateway" counts by itself, "all-gateways" together with all that share [redis].
+        share: Located<Share> = "this-gateway";
+        /// Of a shared limit: Redis is asked for each request, not for many at once.
+        exact: Located<bool> = false;
+        /// Of a shared limit, while Redis does not answer: "fair-share" lets in this gateway's part of the quota, "open" everybody, "closed" nobody.
+        when_store_is_away: WhenAway = "fair-share";
         /// "enforce" refuses, "shadow" only counts.
         mode: Mode = "enforce";
         /// What a request takes, 0 to 1,000,000.

@@ -65,6 +65,8 @@ words!(
     MinTls,
     limit::Fields,
     limit::Mode,
+    limit::shared::Share,
+    limit::shared::WhenAway,
     PathParameters,
     Preset,
     Priority,

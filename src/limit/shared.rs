@@ -1,0 +1,643 @@
+//! Buckets and counters of all gateways that share a Redis. Each gateway takes tokens in leases, spends them by itself and
+//! gives back what it does not need; or, where it is to be exact, asks for each request.
+//!
+//! ```text
+//! take ──► lease has tokens ─────────────────────────────────► taken       (near the end of them more are asked for, unseen)
+//!          lease is empty ──► one question for all who wait ──► taken, or used up until a certain time
+//!          Redis is away ───► a fair share of the quota here, or everybody, or nobody
+//! ```
+//!
+//! - `script`: what Redis does; `lease`: what this gateway holds, and when it asks; `store`: whether Redis is there
+
+pub mod lease;
+#[cfg(test)]
+mod model;
+pub mod script;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::lease::{Lease, later};
+use self::script::{Answer, Shape};
+use self::store::{Store, ticks};
+use super::bucket::Ticks;
+use super::key::Digest;
+use super::local::{Exceeded, Local, Meter, Moment, Standing};
+use super::table::Table;
+use crate::redis::Away;
+use crate::word::choice;
+
+choice! {
+    /// Who counts together.
+    pub enum Share: "share of a limit" {
+        /// Each gateway by itself.
+        ThisGateway = "this-gateway",
+        /// All that share a Redis.
+        AllGateways = "all-gateways",
+    }
+
+    /// What holds while Redis does not answer.
+    pub enum WhenAway: "rule for a store that is away" {
+        /// This gateway lets in its share of the quota: as many parts of it as there are gateways.
+        FairShare = "fair-share",
+        /// Everybody is let in.
+        Open = "open",
+        /// Nobody is.
+        Closed = "closed",
+    }
+}
+
+/// How a rule is shared.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    pub store: Arc<Store>,
+    /// Redis is asked for each request.
+    pub exact: bool,
+    pub when_away: WhenAway,
+}
+
+/// What this gateway holds of the buckets of one rule.
+pub struct Leases {
+    rule: Box<str>,
+    table: Table<Held>,
+    /// Leases that may have something to give back or to say, with the time to look at them.
+    due: Mutex<VecDeque<(Ticks, Digest, u8)>>,
+}
+
+/// A lease, and what is under way about it.
+#[derive(Default)]
+struct Held {
+    lease: Lease,
+    asking: Option<CancellationToken>,
+    /// There was no answer for it: nobody asks before.
+    unanswered_until: Ticks,
+    /// Its share of the quota has begun to be spent.
+    is_sharing: bool,
+    is_due: bool,
+}
+
+/// How it went with one quota.
+pub enum Outcome {
+    Taken(Standing, Source),
+    Exceeded(Exceeded),
+    /// Redis is away, and nobody is let in.
+    Closed,
+    /// It is known when that has an answer.
+    Asking(Asking),
+}
+
+/// Where tokens came from, and go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The bucket of this gateway.
+    Here,
+    /// A lease.
+    Lease,
+    /// The share of this gateway while Redis is away.
+    Share,
+    /// Nowhere: all are let in.
+    Nowhere,
+}
+
+/// A question that a request waits for.
+pub enum Asking {
+    /// Others wait for it too.
+    Lease(CancellationToken),
+    Exact(Box<Exact>),
+}
+
+/// A question for one request.
+pub struct Exact {
+    store: Arc<Store>,
+    leases: Arc<Leases>,
+    client: Digest,
+    meter: Meter,
+    cost: u64,
+}
+
+/// What a request heard that waited.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard {
+    /// There is something new of the lease.
+    Lease,
+    /// Whether the tokens were there.
+    Exact(Result<bool, Away>),
+}
+
+/// A lease of which nobody spends for so long is given back.
+const IDLE: Duration = Duration::from_millis(1500);
+/// Leases that are given back at once.
+const MOST_RETURNED: usize = 64;
+/// How long nobody asks again about a bucket of which there was no answer.
+const UNANSWERED: Duration = Duration::from_millis(250);
+/// How long a client is remembered of whom nothing is held.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// When those are told to come back who are refused because Redis is away.
+pub const CLOSED_FOR: Duration = Duration::from_secs(1);
+/// Questions that one request waits for, for one quota.
+pub const MOST_WAITS: u8 = 3;
+
+impl Leases {
+    /// Of the rule of this name, for at most `clients`.
+    pub fn new(rule: &str, clients: usize) -> Arc<Self> {
+        Arc::new(Self {
+            rule: rule.into(),
+            table: Table::new(clients),
+            due: Mutex::default(),
+        })
+    }
+
+    /// Whether anything is remembered of a client.
+    pub fn knows(&self, client: Digest) -> bool {
+        self.table.look(client, |_| ()).is_some()
+    }
+
+    /// Buckets that are remembered.
+    pub fn buckets(&self) -> usize {
+        self.table.clients()
+    }
+
+    /// Takes `cost`, or nothing. `number` is that of the quota in its rule; `heard`: what a question before has come to;
+    /// without patience nobody waits for another one.
+    #[expect(clippy::too_many_arguments, reason = "all of it is one question")]
+    pub fn take(
+        self: &Arc<Self>,
+        sharing: &Sharing,
+        local: &Local,
+        (meter, number): (&Meter, u8),
+        client: Digest,
+        cost: u64,
+        now: Moment,
+        (heard, is_patient): (Option<Heard>, bool),
+    ) -> Outcome {
+        let store = &sharing.store;
+        let at = ticks(now.instant);
+        let (shape, window) = (meter.shape(), meter.window(store.unix(now)));
+        let asks = Asks {
+            is_away: store.is_away() || store.secret().is_none(),
+            returns_at: store.jitter(client.0[0]),
+            exact: sharing.exact,
+            is_first: heard.is_none(),
+            is_patient,
+        };
+        let (step, left, wait) = self.change(client, |held| {
+            let step = match heard {
+                Some(Heard::Exact(Ok(true))) => Step::Taken,
+                Some(Heard::Exact(Ok(false))) => Step::Empty,
+                Some(Heard::Exact(Err(_))) => Step::Away,
+                Some(Heard::Lease) | None => held.step(cost, at, asks),
+            };
+            let left = held.lease.standing(shape, window.1, at);
+            (step, left, held.lease.wait(at))
+        });
+        let taken = || {
+            Outcome::Taken(
+                standing(shape, window, left, store.unix(now)),
+                Source::Lease,
+            )
+        };
+        match step {
+            Step::Taken => taken(),
+            Step::Low(asking) => {
+                self.ask(store, (meter, number), client, 0, asking, now);
+                taken()
+            }
+            Step::Empty => {
+                let all = standing(shape, window, left, store.unix(now));
+                let standing = Standing { left: 0, ..all };
+                Outcome::Exceeded(Exceeded { wait, standing })
+            }
+            Step::Away => self.away(sharing, local, (meter, number), client, cost, now),
+            Step::Wait(asking) => Outcome::Asking(Asking::Lease(asking)),
+            Step::Ask(asking) => {
+                let landed = asking.clone();
+                self.ask(store, (meter, number), client, cost, asking, now);
+                Outcome::Asking(Asking::Lease(landed))
+            }
+            Step::Exact => Outcome::Asking(Asking::Exact(Box::new(Exact {
+                store: store.clone(),
+                leases: self.clone(),
+                client,
+                meter: meter.clone(),
+                cost,
+            }))),
+        }
+    }
+
+    /// Gives back what was taken and not used.
+    pub fn give_back(
+        &self,
+        sharing: &Sharing,
+        local: &Local,
+        (meter, number): (&Meter, u8),
+        client: Digest,
+        (cost, source): (u64, Source),
+        now: Moment,
+    ) {
+        let at = ticks(now.instant);
+        match source {
+            Source::Share => {
+                let share = meter.share(sharing.store.gateways());
+                local.give_back(client, &share, cost, now);
+                self.table.look(client, |held| held.lease.forgive(cost));
+            }
+            Source::Lease => {
+                self.table
+                    .look(client, |held| held.lease.give_back(cost, at));
+            }
+            Source::Here | Source::Nowhere => return,
+        }
+        self.look_later(client, number, at);
+    }
+
+    /// Takes what was used already, be it there or not.
+    pub fn debit(
+        &self,
+        sharing: &Sharing,
+        local: &Local,
+        (meter, number): (&Meter, u8),
+        client: Digest,
+        (cost, source): (u64, Source),
+        now: Moment,
+    ) {
+        let at = ticks(now.instant);
+        match source {
+            Source::Share => {
+                let share = meter.share(sharing.store.gateways());
+                local.debit(client, &share, cost, now);
+                self.change(client, |held| held.lease.owe(cost, at));
+            }
+            Source::Lease => self.change(client, |held| held.lease.owe(cost, at)),
+            Source::Here | Source::Nowhere => return,
+        }
+        self.look_later(client, number, at);
+    }
+
+    /// Gives back what nobody has wanted for a while, a few leases at a time; or, at the `end`, of all.
+    pub async fn return_idle(
+        self: &Arc<Self>,
+        store: &Arc<Store>,
+        meter: impl Fn(u8) -> Option<Meter>,
+        end: bool,
+    ) {
+        let mut rest = self.due.lock().len();
+        while rest > 0 && !store.is_away() {
+            let now = Moment::now();
+            let at = ticks(now.instant);
+            let due: Vec<_> = {
+                let mut due = self.due.lock();
+                let first = due.iter().take(rest.min(MOST_RETURNED));
+                let count = first.take_while(|(when, ..)| end || *when <= at).count();
+                due.drain(..count).collect()
+            };
+            if due.is_empty() {
+                return;
+            }
+            // What is put back is for another time.
+            rest -= due.len();
+            let returned = due.into_iter().filter_map(|(_, client, number)| {
+                let meter = meter(number)?;
+                self.return_one(store, meter, number, client, now, end)
+            });
+            join_all(returned).await;
+        }
+    }
+
+    /// Forgets clients, in one piece of the table, of whom nothing is held and nobody has heard for a while.
+    pub fn clean(&self, piece: usize, now: Moment) {
+        let at = ticks(now.instant);
+        self.table.clean(piece, |held| {
+            held.is_due || held.asking.is_some() || !held.lease.is_idle(REMEMBERED, at)
+        });
+    }
+
+    pub fn pieces(&self) -> usize {
+        self.table.pieces()
+    }
+
+    /// As Redis knows the bucket of a client.
+    fn key(&self, client: Digest) -> String {
+        format!(
+            "limit:{{{}:{:016x}{:016x}}}",
+            self.rule, client.0[0], client.0[1]
+        )
+    }
+
+    fn change<R>(&self, client: Digest, change: impl FnOnce(&mut Held) -> R) -> R {
+        self.table.with(client, Held::worth, change)
+    }
+
+    /// Decides without Redis.
+    fn away(
+        &self,
+        sharing: &Sharing,
+        local: &Local,
+        (meter, number): (&Meter, u8),
+        client: Digest,
+        cost: u64,
+        now: Moment,
+    ) -> Outcome {
+        let store = &sharing.store;
+        let at = ticks(now.instant);
+        match sharing.when_away {
+            WhenAway::Closed => return Outcome::Closed,
+            WhenAway::Open => {
+                let standing = Standing {
+                    left: meter.most(),
+                    reset: Duration::ZERO,
+                };
+                return Outcome::Taken(standing, Source::Nowhere);
+            }
+            WhenAway::FairShare => {}
+        }
+        let gateways = store.gateways();
+        let share = meter.share(gateways);
+        let begins = self.change(client, |held| {
+            let begins = !std::mem::replace(&mut held.is_sharing, true);
+            let ends = meter.window(store.unix(now)).1;
+            begins.then(|| held.lease.level(meter.shape(), ends, at))
+        });
+        if let Some(level) = begins {
+            local.reset(client);
+            let used = share.most().saturating_sub(level / gateways);
+            if used > 0 {
+                local.debit(client, &share, used, now);
+            }
+        }
+        match local.take(client, &share, cost, now) {
+            Ok(standing) => {
+                self.change(client, |held| held.lease.owe(cost, at));
+                self.look_later(client, number, at);
+                Outcome::Taken(standing, Source::Share)
+            }
+            Err(exceeded) => Outcome::Exceeded(exceeded),
+        }
+    }
+
+    /// Asks for tokens, without anybody waiting for it here.
+    fn ask(
+        self: &Arc<Self>,
+        store: &Arc<Store>,
+        (meter, number): (&Meter, u8),
+        client: Digest,
+        cost: u64,
+        asking: CancellationToken,
+        now: Moment,
+    ) {
+        let flight = Flight {
+            leases: self.clone(),
+            client,
+            _landing: asking.drop_guard(),
+        };
+        let (store, meter) = (store.clone(), meter.clone());
+        tokio::spawn(async move { flight.run(&store, &meter, number, cost, now).await });
+    }
+
+    /// What is to be returned of one lease, if anything is; otherwise it is looked at later, or never.
+    fn return_one<'a>(
+        self: &'a Arc<Self>,
+        store: &'a Arc<Store>,
+        meter: Meter,
+        number: u8,
+        client: Digest,
+        now: Moment,
+        end: bool,
+    ) -> Option<impl Future<Output = ()> + 'a> {
+        let at = ticks(now.instant);
+        let window = meter.window(store.unix(now));
+        let shape = meter.shape();
+        let (name, question) = self.table.look(client, |held| {
+            held.is_due = false;
+            if !held.lease.has_something(at) {
+                return None;
+            }
+            let is_idle = end || held.lease.is_idle(IDLE, at);
+            if !is_idle || held.asking.is_some() {
+                self.look_later_at(held, client, number, at);
+                return None;
+            }
+            let question = held.lease.returning(window, at)?;
+            held.asking = Some(CancellationToken::new());
+            if held.lease.name == 0 {
+                held.lease.name = store.name();
+            }
+            Some((held.lease.name, question))
+        })??;
+        Some(async move {
+            let key = self.key(client);
+            let answer = store.ask(&key, Some(name), &question, shape).await;
+            self.table.look(client, |held| {
+                if let Some(asking) = held.asking.take() {
+                    asking.cancel();
+                }
+                match answer {
+                    Ok(Answer::Taken(grant)) => held.lease.hear(&question, &grant, at, shape),
+                    // What was not heard is said with the next question.
+                    _ => self.look_later_at(held, client, number, at),
+                }
+            });
+        })
+    }
+
+    fn look_later(&self, client: Digest, number: u8, at: Ticks) {
+        self.table
+            .look(client, |held| self.look_later_at(held, client, number, at));
+    }
+
+    fn look_later_at(&self, held: &mut Held, client: Digest, number: u8, at: Ticks) {
+        if !std::mem::replace(&mut held.is_due, true) {
+            let when = later(at, IDLE);
+            self.due.lock().push_back((when, client, number));
+        }
+    }
+}
+
+/// How a client stands that could have `left` tokens.
+fn standing(shape: Shape, window: (i64, i64), left: u64, unix: i64) -> Standing {
+    let reset = match window {
+        (0, 0) => {
+            let missing = shape.burst.saturating_sub(left) as f64;
+            Duration::from_micros((missing * shape.interval) as u64)
+        }
+        (_, ends) => Duration::from_secs((ends / 1_000_000 - unix).max(0) as u64),
+    };
+    Standing { left, reset }
+}
+
+/// What decides over whether there is a question.
+#[derive(Clone, Copy)]
+struct Asks {
+    is_away: bool,
+    /// After an outage nobody asks about this bucket before.
+    returns_at: Ticks,
+    exact: bool,
+    /// The request has not waited yet.
+    is_first: bool,
+    is_patient: bool,
+}
+
+/// What is to be done for one request.
+enum Step {
+    Taken,
+    /// Taken, and more is to be asked for.
+    Low(CancellationToken),
+    Empty,
+    Away,
+    Wait(CancellationToken),
+    Ask(CancellationToken),
+    Exact,
+}
+
+impl Held {
+    fn step(&mut self, cost: u64, at: Ticks, asks: Asks) -> Step {
+        if asks.is_first {
+            self.lease.note(cost, at);
+        }
+        if cost == 0 {
+            return Step::Taken;
+        }
+        let answers = !asks.is_away && at >= self.unanswered_until;
+        let is_back = answers && (!self.is_sharing || at >= asks.returns_at);
+        if asks.exact {
+            return if is_back { Step::Exact } else { Step::Away };
+        }
+        if self.lease.take(cost, at) {
+            let asks_more = is_back && self.asking.is_none() && self.lease.is_low(at);
+            return match asks_more {
+                true => Step::Low(self.begin()),
+                false => Step::Taken,
+            };
+        }
+        if !is_back {
+            return Step::Away;
+        }
+        if let Some(asking) = self.asking.as_ref().filter(|_| asks.is_patient) {
+            return Step::Wait(asking.clone());
+        }
+        if self.asking.is_some() || !asks.is_patient || !self.lease.may_ask(at) {
+            return Step::Empty;
+        }
+        Step::Ask(self.begin())
+    }
+
+    fn begin(&mut self) -> CancellationToken {
+        self.asking.insert(CancellationToken::new()).clone()
+    }
+
+    /// Who was here last stays: what is forgotten of the others stands in Redis.
+    fn worth(&self) -> (bool, u64) {
+        (self.asking.is_some(), self.lease.used_at().0)
+    }
+}
+
+/// A question about a lease that is under way. Whoever waits goes on when it is dropped.
+struct Flight {
+    leases: Arc<Leases>,
+    client: Digest,
+    _landing: DropGuard,
+}
+
+impl Flight {
+    async fn run(self, store: &Arc<Store>, meter: &Meter, number: u8, cost: u64, now: Moment) {
+        let (leases, client) = (&self.leases, self.client);
+        let (key, shape) = (leases.key(client), meter.shape());
+        let mut now = now;
+        // Once more if the calendar there is at another page.
+        for _ in 0..2 {
+            let at = ticks(now.instant);
+            let window = meter.window(store.unix(now));
+            let (name, question) = leases.change(client, |held| {
+                if held.lease.name == 0 {
+                    held.lease.name = store.name();
+                }
+                (
+                    held.lease.name,
+                    held.lease.question(cost, shape, window, at),
+                )
+            });
+            let answer = store.ask(&key, Some(name), &question, shape).await;
+            match answer {
+                Ok(Answer::Elsewhen { .. }) => now = Moment::now(),
+                Ok(Answer::Taken(grant)) => {
+                    leases.table.look(client, |held| {
+                        held.lease.hear(&question, &grant, at, shape);
+                        held.is_sharing = false;
+                        held.unanswered_until = Ticks(0);
+                        leases.look_later_at(held, client, number, at);
+                    });
+                    break;
+                }
+                Ok(Answer::Late) | Err(_) => {
+                    let until = later(ticks(Instant::now()), UNANSWERED);
+                    leases
+                        .table
+                        .look(client, |held| held.unanswered_until = until);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.leases
+            .table
+            .look(self.client, |held| held.asking = None);
+    }
+}
+
+impl Asking {
+    /// Waits for the answer, no longer than Redis may be waited for.
+    pub async fn heard(self) -> Heard {
+        match self {
+            Self::Lease(landed) => {
+                landed.cancelled().await;
+                Heard::Lease
+            }
+            Self::Exact(exact) => Heard::Exact(exact.ask().await),
+        }
+    }
+}
+
+impl Exact {
+    async fn ask(self) -> Result<bool, Away> {
+        let (leases, client) = (&self.leases, self.client);
+        let (key, shape) = (leases.key(client), self.meter.shape());
+        let mut outcome = Err(Away::Unexpected);
+        for _ in 0..2 {
+            let now = Moment::now();
+            let at = ticks(now.instant);
+            let window = self.meter.window(self.store.unix(now));
+            let question = leases.change(client, |held| held.lease.exact(self.cost, window, at));
+            match self.store.ask(&key, None, &question, shape).await {
+                Ok(Answer::Taken(grant)) => {
+                    leases.change(client, |held| {
+                        held.lease.learn(&grant, at, window.1);
+                        held.is_sharing = false;
+                    });
+                    return Ok(grant.tokens > 0);
+                }
+                Ok(_) => {}
+                Err(away) => {
+                    outcome = Err(away);
+                    leases.change(client, |held| {
+                        held.lease.unheard(&question);
+                        let until = later(at, UNANSWERED);
+                        held.unanswered_until = until;
+                    });
+                    break;
+                }
+            }
+        }
+        outcome
+    }
+}
