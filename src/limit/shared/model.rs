@@ -141,9 +141,4 @@ impl Model {
             free: (burst - (out + kept + tokens) as f64 - level).max(0.0) as u64,
         })
     }
-
-    /// As a Redis that was restarted.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
 }

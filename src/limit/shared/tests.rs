@@ -282,7 +282,7 @@ proptest! {
         let mut world = World::new(shape(burst, 10.0), 1);
         for turn in 0..400 {
             if turn == 200 {
-                world.redis.forget();
+                world.redis = Model::default();
             }
             world.happen(&Happens::Trade(0, 1));
             while world.take(0, 1) {}

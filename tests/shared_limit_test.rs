@@ -1,0 +1,403 @@
+//! Limits that several gateways share through a Redis: never more than the quota in sum, and never the cause of an outage.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::harness::client::Connection;
+use crate::harness::gateway::Gateway;
+use crate::harness::process::Signal;
+use crate::harness::redis::{RedisCluster, RedisServer, Sentinel};
+use crate::harness::wait_for;
+
+const TOKEN: &str = "a-token-of-the-test-0123456789abcdef";
+
+/// A gateway that answers by itself, under one limit of all gateways, which has found Redis.
+fn gateway(redis: &str, quota: &str, more: &str) -> Gateway {
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        workers = 1
+        [admin]
+        listen = "127.0.0.1:0"
+        token = "{TOKEN}"
+        [redis]
+        {redis}
+        deadline = "200ms"
+        connections = 1
+        [limit.api]
+        quota = "{quota}"
+        key = "header:x-api-key | client-ip"
+        share = "all-gateways"
+        {more}
+        [[route]]
+        respond = {{ body = "ok" }}
+        limit = ["api"]
+        "#
+    ));
+    // A slow machine starts a gateway before it has an answer from Redis.
+    wait_for("it to know the others", || {
+        (!is_away(&gateway)).then_some(())
+    });
+    gateway
+}
+
+fn of(server: &RedisServer) -> String {
+    format!("nodes = [{:?}]", server.url())
+}
+
+/// How many of these requests, one after the other, are let in; fails the test on anything but 200 and 429.
+fn admitted(gateway: &Gateway, key: &str, requests: usize) -> usize {
+    let mut client = gateway.connect();
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n");
+    let one = |_: &usize| match ask(&mut client, &request) {
+        200 => true,
+        429 => false,
+        other => panic!("status {other}"),
+    };
+    (0..requests).filter(one).count()
+}
+
+fn ask(client: &mut Connection, request: &str) -> u16 {
+    client.send(request.as_bytes()).expect("it is taken");
+    client.response().expect("an answer").status()
+}
+
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let mut client = Connection::open(gateway.addresses()[1]);
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    client.send(request.as_bytes()).expect("it is taken");
+    let text = client.response().expect("an answer").text();
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .expect("a number")
+}
+
+fn is_away(gateway: &Gateway) -> bool {
+    metric(gateway, "tollgate_limit_store_away") == 1
+}
+
+/// Clients of one key that ask a gateway at a pace, on a thread of their own, until they are told to end.
+struct Traffic {
+    seen: Arc<Seen>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    admitted: AtomicU64,
+    refused: AtomicU64,
+    others: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Traffic {
+    fn start(address: SocketAddr, per_second: u64) -> Self {
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let thread = std::thread::spawn(move || {
+            let began = Instant::now();
+            let mut client = Connection::open(address);
+            let request = "GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: one\r\n\r\n";
+            let mut asked = 0_u64;
+            while !shared.is_over.load(Ordering::Relaxed) {
+                // As many as are due by now: a slow machine catches up.
+                let due = began.elapsed().as_micros() as u64 * per_second / 1_000_000;
+                if asked >= due {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                asked += 1;
+                let sent = client.send(request.as_bytes());
+                let Ok(response) = sent
+                    .map_err(drop)
+                    .and_then(|()| client.response().map_err(drop))
+                else {
+                    // A connection is for so many requests; or the gateway was killed.
+                    match Connection::try_open(address) {
+                        Ok(another) => client = another,
+                        Err(_) => return,
+                    }
+                    continue;
+                };
+                let counter = match response.status() {
+                    200 => &shared.admitted,
+                    429 => &shared.refused,
+                    _ => &shared.others,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            seen,
+            thread: Some(thread),
+        }
+    }
+
+    fn admitted(&self) -> u64 {
+        self.seen.admitted.load(Ordering::Relaxed)
+    }
+
+    fn requests(&self) -> u64 {
+        self.admitted() + self.seen.refused.load(Ordering::Relaxed)
+    }
+
+    fn others(&self) -> u64 {
+        self.seen.others.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.seen.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("it counts and does not panic");
+        }
+    }
+}
+
+#[test]
+fn what_was_used_at_one_gateway_is_used_at_all() {
+    let redis = RedisServer::start();
+    let gateways = [(); 3].map(|()| gateway(&of(&redis), "30 per hour", ""));
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 30)).sum();
+    assert!((28..=30).contains(&all), "{all}");
+    // Another client has its own.
+    assert!(admitted(&gateways[1], "two", 5) == 5);
+}
+
+#[test]
+fn an_exact_limit_lets_in_exactly_its_quota() {
+    let redis = RedisServer::start();
+    let gateways = [(); 3].map(|()| gateway(&of(&redis), "30 per hour", "exact = true"));
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 25)).sum();
+    assert_eq!(all, 30);
+}
+
+#[test]
+fn a_day_is_counted_by_all_gateways_together() {
+    let redis = RedisServer::start();
+    let gateways = [(); 2].map(|()| gateway(&of(&redis), "30 per day", ""));
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 40)).sum();
+    assert!((28..=30).contains(&all), "{all}");
+}
+
+#[test]
+fn a_gateway_that_ends_gives_back_what_it_holds() {
+    let redis = RedisServer::start();
+    let mut first = gateway(&of(&redis), "40 per hour", "");
+    let second = gateway(&of(&redis), "40 per hour", "");
+    // Many in one second: it holds some for more.
+    assert_eq!(admitted(&first, "one", 12), 12);
+    first.signal(Signal::Terminate);
+    assert!(first.wait_for_exit().success());
+    assert_eq!(admitted(&second, "one", 60), 28);
+}
+
+#[test]
+fn what_nobody_has_used_for_a_while_comes_back() {
+    let redis = RedisServer::start();
+    let gateways = [(); 2].map(|()| gateway(&of(&redis), "40 per hour", ""));
+    assert_eq!(admitted(&gateways[0], "one", 12), 12);
+    let keys: Vec<String> = redis.command(&["KEYS", "tollgate:limit:{api:*"]);
+    assert_eq!(keys.len(), 1);
+    wait_for("the lease to be given back", || {
+        let fields: Vec<String> = redis.command(&["HKEYS", &keys[0]]);
+        let is_lease = |field: &String| field.contains('.');
+        (!fields.iter().any(is_lease)).then_some(())
+    });
+    assert_eq!(admitted(&gateways[1], "one", 60), 28);
+}
+
+#[test]
+fn a_redis_that_was_restarted_grants_no_fresh_burst() {
+    let mut redis = RedisServer::start();
+    let gateway = gateway(&of(&redis), "20 per hour", "");
+    assert_eq!(admitted(&gateway, "one", 30), 20);
+    redis.restart();
+    // Whether the gateway has noticed or not.
+    assert_eq!(admitted(&gateway, "one", 30), 0);
+    wait_for("the gateway to be back", || {
+        (!is_away(&gateway)).then_some(())
+    });
+    assert_eq!(admitted(&gateway, "one", 30), 0);
+    // Nor when it was emptied without a sound.
+    redis.command::<()>(&["FLUSHALL"]);
+    assert_eq!(admitted(&gateway, "one", 30), 0);
+}
+
+#[test]
+fn while_redis_is_away_each_limit_does_what_was_said() {
+    let mut redis = RedisServer::start();
+    let policy = |word: &str| {
+        let more = format!("when_store_is_away = {word:?}");
+        gateway(&of(&redis), "40 per hour", &more)
+    };
+    let [fair, fair_too] = [(); 2].map(|()| policy("fair-share"));
+    let (open, closed) = (policy("open"), policy("closed"));
+    let all = [&fair, &fair_too, &open, &closed];
+    for gateway in all {
+        wait_for("all to know each other", || {
+            (metric(gateway, "tollgate_limit_gateways") == 4).then_some(())
+        });
+    }
+    redis.kill();
+    let killed = Instant::now();
+    for gateway in all {
+        wait_for("it to be noticed", || is_away(gateway).then_some(()));
+    }
+    assert!(killed.elapsed() < Duration::from_secs(2));
+    assert_eq!(admitted(&fair, "one", 30), 10);
+    assert_eq!(admitted(&fair_too, "one", 30), 10);
+    assert_eq!(admitted(&open, "one", 60), 60);
+    assert_eq!(admitted(&closed, "one", 5), 0);
+    redis.restart();
+    let back = Instant::now();
+    for gateway in all {
+        wait_for("it to be back", || (!is_away(gateway)).then_some(()));
+        gateway.wait_for_log("it to be said", |line| {
+            line.contains("shared limits are decided with Redis")
+        });
+    }
+    assert!(back.elapsed() < Duration::from_secs(2));
+    wait_for("what was used meanwhile to be known", || {
+        let keys: Vec<String> = redis.command(&["KEYS", "tollgate:limit:{api:*"]);
+        let level = |key: &String| -> f64 { redis.command(&["HGET", key, "level"]) };
+        keys.iter().any(|key| level(key) <= 20.1).then_some(())
+    });
+}
+
+#[test]
+fn a_redis_that_is_stalled_holds_up_nobody_for_long() {
+    let redis = RedisServer::start();
+    let gateway = gateway(&of(&redis), "1000 per second", "");
+    let traffic = Traffic::start(gateway.address(), 300);
+    wait_for("some requests", || (traffic.requests() > 100).then_some(()));
+    redis.pause();
+    wait_for("it to be noticed", || is_away(&gateway).then_some(()));
+    let before = traffic.requests();
+    wait_for("more requests", || {
+        (traffic.requests() > before + 200).then_some(())
+    });
+    redis.resume();
+    wait_for("it to be back", || (!is_away(&gateway)).then_some(()));
+    let before = traffic.admitted();
+    wait_for("more requests", || {
+        (traffic.admitted() > before + 100).then_some(())
+    });
+    assert_eq!(traffic.others(), 0);
+}
+
+#[test]
+fn a_cluster_counts_too_also_when_a_master_has_died() {
+    let mut redis = RedisCluster::start();
+    let nodes = format!("nodes = [{}]", redis.urls());
+    let gateways = [(); 2].map(|()| gateway(&nodes, "30 per hour", ""));
+    for key in ["one", "two", "three", "four"] {
+        let all: usize = gateways.iter().map(|one| admitted(one, key, 30)).sum();
+        assert!((28..=30).contains(&all), "{all} of {key}");
+    }
+    for index in 0..1 {
+        redis.fail_over(index);
+    }
+    wait_for("the gateways to find the new master", || {
+        let all = gateways.iter().map(|one| admitted(one, "five", 1));
+        let _ = all.sum::<usize>();
+        (!gateways.iter().any(is_away)).then_some(())
+    });
+    for key in ["one", "two", "three", "four"] {
+        let all: usize = gateways.iter().map(|one| admitted(one, key, 30)).sum();
+        assert!(all <= 2, "{all} of {key}");
+    }
+}
+
+#[test]
+fn behind_a_sentinel_the_new_master_counts_on() {
+    let redis = Sentinel::start();
+    let nodes = format!(
+        "nodes = [{:?}]\nsentinel = {{ master = {:?} }}",
+        redis.url(),
+        Sentinel::NAME
+    );
+    let gateways = [(); 2].map(|()| gateway(&nodes, "30 per hour", ""));
+    let before: usize = gateways.iter().map(|one| admitted(one, "one", 10)).sum();
+    assert_eq!(before, 20);
+    redis.fail_over();
+    wait_for("the gateways to find the new master", || {
+        let all = gateways.iter().map(|one| admitted(one, "other", 1));
+        let _ = all.sum::<usize>();
+        (!gateways.iter().any(is_away)).then_some(())
+    });
+    let after: usize = gateways.iter().map(|one| admitted(one, "one", 30)).sum();
+    assert!((8..=10).contains(&after), "{after}");
+}
+
+/// The quota of the test with eight gateways.
+const RATE: u64 = 400;
+const BURST: u64 = 800;
+
+#[test]
+fn eight_gateways_let_in_the_quota_and_no_more_whoever_is_killed() {
+    let mut redis = RedisServer::start();
+    let quota = format!("{RATE} per second, burst {BURST}");
+    let mut gateways: Vec<_> = (0..8).map(|_| gateway(&of(&redis), &quota, "")).collect();
+    wait_for("all to know each other", || {
+        (metric(&gateways[0], "tollgate_limit_gateways") == 8).then_some(())
+    });
+    let began = Instant::now();
+    // 90 % at one of them.
+    let traffic: Vec<_> = gateways
+        .iter()
+        .enumerate()
+        .map(|(number, gateway)| {
+            let per_second = if number == 0 { 1080 } else { 17 };
+            Traffic::start(gateway.address(), per_second)
+        })
+        .collect();
+    let admitted = || traffic.iter().map(Traffic::admitted).sum::<u64>();
+    let requests = || traffic.iter().map(Traffic::requests).sum::<u64>();
+    let quota = || BURST as f64 + began.elapsed().as_secs_f64() * RATE as f64;
+    let until = |seconds: u64| {
+        wait_for("time to pass", || {
+            let (sum, may) = (admitted() as f64, quota());
+            assert!(sum <= may, "{sum} of {may}");
+            (began.elapsed() > Duration::from_secs(seconds)).then_some(())
+        });
+    };
+    let questions = || -> u64 {
+        let name = "tollgate_limit_store_questions_total";
+        gateways.iter().map(|one| metric(one, name)).sum()
+    };
+    // The burst is shared out by then.
+    until(4);
+    let since = Instant::now();
+    let before = (admitted(), requests(), questions());
+    until(12);
+    let steady = (admitted() - before.0) as f64;
+    let may = since.elapsed().as_secs_f64() * RATE as f64;
+    let (asked, all) = (questions() - before.2, requests() - before.1);
+    assert!(steady >= 0.98 * may, "{steady} of {may} by {all} requests");
+    assert!(asked * 100 <= all, "{asked} questions for {all} requests");
+
+    let killed = gateways.pop().expect("there are eight");
+    killed.signal(Signal::Kill);
+    redis.kill();
+    wait_for("it to be noticed", || {
+        gateways.iter().all(is_away).then_some(())
+    });
+    until(16);
+    redis.restart();
+    wait_for("all to be back", || {
+        (!gateways.iter().any(is_away)).then_some(())
+    });
+    until(20);
+    let others: u64 = traffic.iter().map(Traffic::others).sum();
+    assert_eq!(others, 0, "no 5xx");
+}
