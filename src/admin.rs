@@ -246,7 +246,9 @@ impl Admin {
                 response
             }
             (None, None) => {
-                let endpoints = ENDPOINTS.each_ref().map(|one| format!("{} {}", one.method, one.path));
+                let endpoints = ENDPOINTS
+                    .each_ref()
+                    .map(|one| format!("{} {}", one.method, one.path));
                 let why = format!("no such endpoint; there are {}", endpoints.join(", "));
                 Reply::error(StatusCode::NOT_FOUND, why).response()
             }
