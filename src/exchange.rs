@@ -9,6 +9,7 @@ pub mod entry;
 pub mod imagined;
 pub mod ingress;
 pub mod limiting;
+pub mod planning;
 pub mod record;
 
 use std::net::IpAddr;

@@ -33,6 +33,7 @@ use crate::exchange::attempt::{self, forwarding};
 use crate::exchange::compressing::For;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::limiting;
+use crate::exchange::planning;
 use crate::exchange::record::{self, Served};
 use crate::exchange::{Exchange, ingress::Parsed};
 use crate::gateway::Gateway;
@@ -226,6 +227,10 @@ impl<'a> Lane<'a> {
             if forward.upstream.settings().protocol != Protocol::H1 {
                 return Ended::Declined;
             }
+        }
+        if entered.is_ok() {
+            let redis = self.gateway.redis();
+            planning::choose(&mut self.exchange, &self.request.fields, redis).await;
         }
         let phase = limiting::first_phase(&self.exchange, &self.request.method);
         if entered.is_ok()

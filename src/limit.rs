@@ -8,8 +8,10 @@ pub mod ban;
 pub mod bucket;
 pub mod calendar;
 pub mod in_flight;
+pub mod jwt;
 pub mod key;
 pub mod local;
+pub mod plans;
 pub mod quota;
 pub mod shared;
 pub mod table;
@@ -330,16 +332,14 @@ impl Rule {
             };
         };
         let waits = (step.heard, step.waits < MOST_WAITS);
-        let (leases, meter) = (&self.live.leases, (meter, number as u8));
+        let leases = &self.live.leases;
         leases.take(sharing, &self.live.local, meter, client, cost, now, waits)
     }
 
     /// Gives back what nobody has used lately of what this gateway holds; at the `end`, everything.
     pub async fn return_leases(&self, end: bool) {
         if let Some(sharing) = &self.sharing {
-            let meter = |number: u8| Some(self.meters.get(usize::from(number))?.0.clone());
-            let leases = &self.live.leases;
-            leases.return_idle(&sharing.store, meter, end).await;
+            self.live.leases.return_idle(&sharing.store, end).await;
         }
     }
 
@@ -354,7 +354,6 @@ impl Rule {
         else {
             return local.give_back(client, meter, cost, now);
         };
-        let meter = (meter, charge.meter as u8);
         let back = (cost, charge.source);
         let leases = &self.live.leases;
         leases.give_back(sharing, local, meter, client, back, now);
@@ -372,7 +371,6 @@ impl Rule {
             local.debit(client, meter, cost, now);
             return;
         };
-        let meter = (meter, charge.meter as u8);
         let used = (cost, charge.source);
         self.live
             .leases

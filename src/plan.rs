@@ -9,8 +9,10 @@ mod cache;
 mod clients;
 mod compile;
 mod compression;
+mod files;
 mod kinds;
 mod limits;
+mod plans;
 mod redis;
 mod routes;
 mod upstreams;
@@ -34,6 +36,7 @@ use crate::headers::policy::HeaderPolicy;
 use crate::http1::Limits;
 use crate::limit::Rule;
 use crate::limit::ban::Bans;
+use crate::limit::jwt::Verifier;
 use crate::limit::key::Secret;
 use crate::limit::shared::store::Store;
 use crate::refusal::Pages;
@@ -47,6 +50,7 @@ pub use self::admin::{AdminSettings, admin_settings};
 pub use self::clients::Lists;
 pub use self::compile::{check_restart, limits, log_settings};
 pub use self::kinds::Kinds;
+pub use self::plans::Planned;
 pub use self::redis::redis_settings;
 pub use self::warm::{Manner, Visits, WarmUp};
 
@@ -78,6 +82,10 @@ pub struct Plan {
     pub counters: BTreeMap<Box<str>, Arc<Counters>>,
     /// Limits by name.
     pub rules: BTreeMap<Box<str>, Arc<Rule>>,
+    /// The plans of the limits that have some.
+    pub planned: BTreeMap<Box<str>, Arc<Planned>>,
+    /// What tokens are verified by.
+    pub jwt: Option<Arc<Verifier>>,
     /// What the names of their clients are hashed with.
     pub limit_secret: Secret,
     /// Where those are counted that all gateways share.
@@ -147,6 +155,8 @@ pub struct Route {
     pub cache: Option<Arc<Caching>>,
     /// What its requests are counted by, in this order.
     pub limits: Box<[Arc<Rule>]>,
+    /// The plans of those that have some, by their place among the limits.
+    pub planned: Box<[(usize, Arc<Planned>)]>,
     /// How its responses are compressed; `None` is not at all.
     pub compression: Option<Arc<Compression>>,
 }

@@ -30,7 +30,7 @@ use crate::downstream::Downstream;
 use crate::exchange::entry::{self, Entry};
 use crate::exchange::ingress::Parsed;
 use crate::exchange::record::{self, Served};
-use crate::exchange::{Exchange, attempt as decide, caching, limiting};
+use crate::exchange::{Exchange, attempt as decide, caching, limiting, planning};
 use crate::gateway::Gateway;
 use crate::headers::policy::OnWire;
 use crate::limit::Phase;
@@ -108,6 +108,7 @@ impl ProxyHttp for FullLane {
         let mut entered = enter(session, exchange);
         if entered.is_ok() && !matches!(entered, Ok(Entry::Purge(_))) {
             let request = session.req_header();
+            planning::choose(exchange, &request.headers, self.0.redis()).await;
             let (method, fields) = (&request.method, &request.headers);
             let taken = limiting::take(exchange, method, fields, Phase::Whole).await;
             entered = taken.and(entered);

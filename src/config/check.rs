@@ -11,6 +11,7 @@ mod files;
 mod headers;
 mod limit;
 mod listen;
+mod plan;
 mod redis;
 mod route;
 mod upstream;
@@ -39,6 +40,8 @@ pub fn tables(config: &Config, problems: &mut Problems) {
     headers::policies(config, problems);
     limit::references(config, problems);
     limit::contradictions(config, problems);
+    plan::references(config, problems);
+    plan::contradictions(config, problems);
     compression::contradictions(config, problems);
     sizes_and_times(config, problems);
     if read_well && config.routes.is_empty() {
@@ -50,6 +53,7 @@ pub fn tables(config: &Config, problems: &mut Problems) {
 pub fn warnings(config: &Config, warnings: &mut Problems) {
     route::unused(config, warnings);
     limit::unused(config, warnings);
+    plan::unused(config, warnings);
     admin::exposed(config, warnings);
 }
 

@@ -74,6 +74,8 @@ impl Bench {
         bench.put("error-unknown.html", "<h1>\n{{stauts}}</h1>");
         bench.put("networks.txt", "# ours\n10.0.0.0/8\n\n::1 # here\n");
         bench.put("networks-broken.txt", "10.0.0.0/8\nnobody\n10.0.0.1/8\n");
+        bench.put("plan-keys.txt", "# ours\nk1 gold\n");
+        bench.put("plan-keys-broken.txt", "k1\nk1 fre\nsha256:12 free\n");
         bench.put("error.html", "<h1>{{status}} {{title}}</h1>");
         bench
     }

@@ -18,7 +18,7 @@ pub use ban::{BanSpec, BansSpec};
 pub use cache::{CachePolicySpec, CacheSpec};
 pub use compression::{CompressionSpec, LevelsSpec, StoredLevelsSpec};
 pub use headers::HeadersSpec;
-pub use limit::{CostSpec, ExemptSpec, LimitSpec, LimitsSpec};
+pub use limit::{CostSpec, ExemptSpec, JwtSpec, LimitSpec, LimitsSpec, PlanSpec, PlansSpec};
 pub use redis::{RedisSpec, SentinelSpec};
 pub use route::{ActionSpec, RedirectSpec, RespondSpec, RouteSpec, TimeoutOverridesSpec};
 pub use server::{ClientsSpec, ErrorsSpec, ListenSpec, LogSpec, ResolverSpec, ServerSpec};
@@ -55,6 +55,8 @@ spec! {
         limits: LimitsSpec = {};
         /// Limits by name, for routes to name.
         limit_rules["limit"]: BTreeMap<String, LimitSpec> = {};
+        /// Plans by name, for the keys of limits to have.
+        plans["plan"]: BTreeMap<String, PlanSpec> = {};
         /// What is kept for many visitors.
         cache: CacheSpec = {};
         /// Which responses are compressed, and how much.

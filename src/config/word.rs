@@ -16,7 +16,7 @@ mod table;
 pub use address::NetworksOrFile;
 pub use choice::{HealthKindSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
-pub use limit::Quotas;
+pub use limit::{KeySource, Quotas};
 pub use pace::PaceQuota;
 pub use policy::HeaderFields;
 pub use quantity::{HttpsPort, Percent, ServeFor, Size, StatusSet, parse_duration};

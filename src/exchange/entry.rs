@@ -202,7 +202,7 @@ pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
     if let Some(route) = &exchange.route
         && !exchange.limiting.taken.is_empty()
     {
-        let (taken, rules) = (&exchange.limiting.taken, &route.limits);
+        let (taken, rules) = (&exchange.limiting.taken, exchange.limiting.rules(route));
         let (stood, concurrency) = (taken.standings(rules), taken.concurrency(rules));
         headers::limit::finish(response, stood, concurrency);
     }

@@ -1,13 +1,18 @@
 //! What a request takes of the limits of its route, and what it turns out to have cost.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, Method};
 
 use super::{Asked, Exchange};
 use crate::cache::status::Outcome;
+use crate::limit::jwt::Claims;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
 use crate::limit::shared::Asking;
-use crate::limit::{Held, Phase, Taken};
+use crate::limit::{Held, Phase, Rule, Taken};
+use crate::plan::Route;
 use crate::refusal::Refusal;
 use crate::target::Host;
 
@@ -15,10 +20,21 @@ use crate::target::Host;
 #[derive(Debug, Default)]
 pub struct Limiting {
     pub taken: Taken,
+    /// What is verified of the client.
+    pub claims: Claims,
+    /// In place of those of the route, where the client's plan decides.
+    pub rules: Option<Box<[Arc<Rule>]>>,
     /// The rules that wait for the cache have been asked.
     asked_late: bool,
     /// What the application says that it has cost in all.
     said: Option<u64>,
+}
+
+impl Limiting {
+    /// What the request is counted by.
+    pub fn rules<'a>(&'a self, route: &'a Route) -> &'a [Arc<Rule>] {
+        self.rules.as_deref().unwrap_or(&route.limits)
+    }
 }
 
 /// Takes what a request costs at this phase; or refuses it, and then it has taken nothing. What we ask by ourselves
@@ -57,15 +73,21 @@ fn try_take(
     if route.limits.is_empty() {
         return Ok(None);
     }
-    let taken = &mut limiting.taken;
     if matches!(phase, Phase::Hit | Phase::Origin)
         && std::mem::replace(&mut limiting.asked_late, true)
-        && !taken.is_halted()
+        && !limiting.taken.is_halted()
     {
         return Ok(None);
     }
-    let asker = asker(asked, *client, fields, &route.name);
-    match taken.take(&route.limits, &asker, method, phase, Moment::now()) {
+    let Limiting {
+        taken,
+        claims,
+        rules,
+        ..
+    } = limiting;
+    let rules = rules.as_deref().unwrap_or(&route.limits);
+    let asker = asker(asked, *client, fields, claims, &route.name);
+    match taken.take(rules, &asker, method, phase, Moment::now()) {
         Ok(()) => Ok(None),
         Err(Held::Until(asking)) => Ok(Some(asking)),
         Err(Held::Back(limited)) => Err(Refusal::Limited(limited)),
@@ -98,11 +120,10 @@ pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>)
     if exchange.cache.as_ref().is_some_and(is_hit) {
         return;
     }
-    let mut fields = route
-        .limits
-        .iter()
-        .filter_map(|rule| rule.cost.said_in.as_ref());
-    exchange.limiting.said = fields.find_map(said);
+    let rules = exchange.limiting.rules(route).iter();
+    let mut fields = rules.filter_map(|rule| rule.cost.said_in.as_ref());
+    let said = fields.find_map(said);
+    exchange.limiting.said = said;
 }
 
 /// A cost as the value of a field.
@@ -124,19 +145,21 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
         let said = limiting.said;
         limiting
             .taken
-            .settle(&route.limits, said, bytes, Moment::now());
+            .settle(limiting.rules(route), said, bytes, Moment::now());
     }
 }
 
-fn asker<'a>(
+pub(super) fn asker<'a>(
     asked: &'a Asked,
-    client: std::net::IpAddr,
+    client: IpAddr,
     fields: &'a HeaderMap,
+    claims: &'a Claims,
     route: &'a str,
 ) -> Asker<'a> {
     Asker {
         client,
         fields,
+        claims,
         host: asked.host.as_ref().map_or("", Host::name),
         path: &asked.path,
         query: asked.query.as_deref(),

@@ -13,12 +13,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
 
+use super::jwt::Claims;
+
 /// What of a request may say who is counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Behind trusted proxies.
     pub client: IpAddr,
     pub fields: &'a HeaderMap,
+    /// Verified.
+    pub claims: &'a Claims,
     /// Canonical; empty where there is none.
     pub host: &'a str,
     /// Canonical.
@@ -43,6 +47,10 @@ enum Part {
     Header(HeaderName),
     Cookie(Box<str>),
     Query(Box<str>),
+    /// Of a token whose signature was verified.
+    Claim(Box<str>),
+    /// A name that somebody else vouches for: it is no invention of the client.
+    Vouched(Box<Part>),
     Route,
     Host,
     Path,
@@ -58,7 +66,7 @@ pub enum BadKey {
 }
 
 /// What a key looks like.
-pub const FORM: &str = r#"client-ip, route, host, path, header:NAME, cookie:NAME or query:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
+pub const FORM: &str = r#"client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME or claim:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
 
 /// How many bits of an address make one client: who has one IPv6 address has a network of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +137,7 @@ impl FromStr for Part {
             // RFC 6265 4.1.1: the name of a cookie is a token too, but its case counts.
             Some(("cookie", name)) => token(name).map(|_| Self::Cookie(name.into()))?,
             Some(("query", name)) if !name.is_empty() => Self::Query(name.into()),
+            Some(("claim", name)) if !name.is_empty() => Self::Claim(name.into()),
             Some(_) => return Err(wrong()),
         })
     }
@@ -148,17 +157,25 @@ impl fmt::Display for Combination {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, part) in self.0.iter().enumerate() {
             let and = if place == 0 { "" } else { " + " };
-            match part {
-                Part::ClientIp => write!(out, "{and}client-ip"),
-                Part::Header(name) => write!(out, "{and}header:{name}"),
-                Part::Cookie(name) => write!(out, "{and}cookie:{name}"),
-                Part::Query(name) => write!(out, "{and}query:{name}"),
-                Part::Route => write!(out, "{and}route"),
-                Part::Host => write!(out, "{and}host"),
-                Part::Path => write!(out, "{and}path"),
-            }?;
+            write!(out, "{and}{part}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => write!(out, "client-ip"),
+            Self::Header(name) => write!(out, "header:{name}"),
+            Self::Cookie(name) => write!(out, "cookie:{name}"),
+            Self::Query(name) => write!(out, "query:{name}"),
+            Self::Claim(name) => write!(out, "claim:{name}"),
+            Self::Vouched(part) => part.fmt(out),
+            Self::Route => write!(out, "route"),
+            Self::Host => write!(out, "host"),
+            Self::Path => write!(out, "path"),
+        }
     }
 }
 
@@ -181,11 +198,55 @@ impl Key {
             is_claimed: false,
         }
     }
+
+    /// The names of the claims that it reads.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        let parts = self.0.iter().flat_map(|combination| &combination.0);
+        parts.filter_map(|part| match part {
+            Part::Claim(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
+    /// What its first part is called in this request, if that part is a name and is there.
+    pub fn first_name<'a>(&'a self, asker: &Asker<'a>) -> Option<&'a [u8]> {
+        self.first_part().name(asker)
+    }
+
+    /// Whether its first part is a name that a request may have or not have.
+    pub fn begins_with_name(&self) -> bool {
+        self.first_part().may_be_absent()
+    }
+
+    /// Whether its first part is a name that clients choose by themselves.
+    pub fn begins_with_claimed(&self) -> bool {
+        self.first_part().is_claimed()
+    }
+
+    /// The same, for requests whose first part is known to be no invention of the client.
+    pub fn vouched(&self) -> Self {
+        let mut all = self.0.clone();
+        let first = &mut all[0].0[0];
+        *first = Part::Vouched(Box::new(first.clone()));
+        Self(all)
+    }
+
+    /// The alternatives after the first; the address where there are none.
+    pub fn otherwise(&self) -> Self {
+        match &self.0[1..] {
+            [] => client_ip().clone(),
+            others => Self(others.into()),
+        }
+    }
+
+    fn first_part(&self) -> &Part {
+        &self.0[0].0[0]
+    }
 }
 
 impl Combination {
     fn is_always_present(&self) -> bool {
-        self.0.iter().all(|part| !part.is_claimed())
+        self.0.iter().all(|part| !part.may_be_absent())
     }
 }
 
@@ -206,18 +267,33 @@ impl Part {
             Self::Route => framed(asker.route.as_bytes()),
             Self::Host => framed(asker.host.as_bytes()),
             Self::Path => framed(asker.path.as_bytes()),
-            Self::Header(name) => match asker.fields.get(name).map(HeaderValue::as_bytes) {
-                Some(value) if !value.is_empty() => framed(value),
-                _ => false,
-            },
-            Self::Cookie(name) => match cookie(asker.fields, name) {
-                Some(value) if !value.is_empty() => framed(value),
-                _ => false,
-            },
-            Self::Query(name) => match parameter(asker.query.unwrap_or_default(), name) {
-                Some(value) if !value.is_empty() => framed(value.as_bytes()),
-                _ => false,
-            },
+            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Claim(_) => {
+                self.name(asker).is_some_and(framed)
+            }
+            Self::Vouched(part) => part.hash(asker, prefixes, hasher),
+        }
+    }
+
+    /// What it is called in this request, if it is a name and is there.
+    fn name<'a>(&'a self, asker: &Asker<'a>) -> Option<&'a [u8]> {
+        let name = match self {
+            Self::Header(name) => asker.fields.get(name).map(HeaderValue::as_bytes),
+            Self::Cookie(name) => cookie(asker.fields, name),
+            Self::Query(name) => {
+                parameter(asker.query.unwrap_or_default(), name).map(str::as_bytes)
+            }
+            Self::Claim(name) => asker.claims.get(name).map(str::as_bytes),
+            Self::Vouched(part) => part.name(asker),
+            Self::ClientIp | Self::Route | Self::Host | Self::Path => None,
+        };
+        name.filter(|name| !name.is_empty())
+    }
+
+    fn may_be_absent(&self) -> bool {
+        match self {
+            Self::Vouched(part) => part.may_be_absent(),
+            Self::Claim(_) => true,
+            _ => self.is_claimed(),
         }
     }
 
@@ -323,6 +399,7 @@ mod tests {
         fields: &'static [(&'static str, &'static str)],
         path: &'static str,
         query: Option<&'static str>,
+        claims: &'static [(&'static str, &'static str)],
     }
 
     const PLAIN: Request = Request {
@@ -330,22 +407,28 @@ mod tests {
         fields: &[],
         path: "/a",
         query: None,
+        claims: &[],
     };
 
     fn counted(key: &str, request: &Request) -> Counted {
+        counted_by(&key.parse().unwrap(), request)
+    }
+
+    fn counted_by(key: &Key, request: &Request) -> Counted {
         let mut fields = HeaderMap::new();
         for (name, value) in request.fields {
             fields.append(*name, HeaderValue::from_static(value));
         }
+        let claims = Claims::from_iter(request.claims.iter().copied());
         let asker = Asker {
             client: request.client.parse().unwrap(),
             fields: &fields,
+            claims: &claims,
             host: "shop.example",
             path: request.path,
             query: request.query,
             route: "api",
         };
-        let key: Key = key.parse().unwrap();
         key.of(&asker, Prefixes::default(), &SECRET)
     }
 
@@ -356,6 +439,7 @@ mod tests {
             "header:x-api-key | client-ip",
             "client-ip + path",
             "cookie:Session + host | query:key | route",
+            "claim:sub + path | client-ip",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
         }
@@ -375,6 +459,7 @@ mod tests {
             "header:a b",
             "cookie:=",
             "query:",
+            "claim:",
             "a:b",
             "client-ip + ",
         ] {
@@ -465,5 +550,53 @@ mod tests {
         };
         assert_eq!(counted("cookie:id", &request), counted("cookie:id", &id));
         assert_eq!(counted("query:key", &request), counted("query:key", &id));
+    }
+    #[test]
+    fn a_verified_claim_is_who_counts_and_no_name_that_the_client_chose() {
+        let signed_in = Request {
+            claims: &[("sub", "ada")],
+            ..PLAIN
+        };
+        let elsewhere = Request {
+            client: "203.0.113.8",
+            ..signed_in
+        };
+        let key = "claim:sub | client-ip";
+        assert_eq!(counted(key, &signed_in), counted(key, &elsewhere));
+        assert_ne!(counted(key, &signed_in), counted(key, &PLAIN));
+        assert!(!counted(key, &signed_in).is_claimed);
+    }
+
+    #[test]
+    fn a_name_that_is_vouched_for_counts_as_before_and_is_no_claim() {
+        let with_key = Request {
+            fields: &[("x-api-key", "k1"), ("x-user", "u1")],
+            ..PLAIN
+        };
+        for (text, stays_claimed) in [
+            ("header:x-api-key | client-ip", false),
+            ("header:x-api-key + header:x-user", true),
+        ] {
+            let key: Key = text.parse().unwrap();
+            let (plain, vouched) = (
+                counted_by(&key, &with_key),
+                counted_by(&key.vouched(), &with_key),
+            );
+            assert_eq!(plain.digest, vouched.digest, "{text}");
+            assert_eq!(vouched.is_claimed, stays_claimed, "{text}");
+            assert_eq!(key.vouched().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_counts_otherwise_is_the_next_alternative_or_the_address() {
+        let otherwise = |text: &str| text.parse::<Key>().unwrap().otherwise().to_string();
+        assert_eq!(otherwise("header:a | cookie:b | host"), "cookie:b | host");
+        assert_eq!(otherwise("header:a + path"), "client-ip");
+        let address = "header:a | client-ip".parse::<Key>().unwrap().otherwise();
+        assert_eq!(
+            counted_by(&address, &PLAIN),
+            counted_by(client_ip(), &PLAIN)
+        );
     }
 }

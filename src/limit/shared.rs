@@ -69,7 +69,7 @@ pub struct Leases {
     rule: Box<str>,
     table: Table<Held>,
     /// Leases that may have something to give back or to say, with the time to look at them.
-    due: Mutex<VecDeque<(Ticks, Digest, u8)>>,
+    due: Mutex<VecDeque<(Ticks, Digest, Meter)>>,
 }
 
 /// A lease, and what is under way about it.
@@ -165,14 +165,14 @@ impl Leases {
         self.table.clients()
     }
 
-    /// Takes `cost`, or nothing. `number` is that of the quota in its rule; `heard`: what a question before has come to;
+    /// Takes `cost`, or nothing. `heard`: what a question before has come to;
     /// without patience nobody waits for another one.
     #[expect(clippy::too_many_arguments, reason = "all of it is one question")]
     pub fn take(
         self: &Arc<Self>,
         sharing: &Sharing,
         local: &Local,
-        (meter, number): (&Meter, u8),
+        meter: &Meter,
         client: Digest,
         cost: u64,
         now: Moment,
@@ -207,7 +207,7 @@ impl Leases {
         match step {
             Step::Taken => taken(),
             Step::Low(asking) => {
-                self.ask(store, (meter, number), client, 0, asking, now);
+                self.ask(store, meter, client, 0, asking, now);
                 taken()
             }
             Step::Empty => {
@@ -215,11 +215,11 @@ impl Leases {
                 let standing = Standing { left: 0, ..all };
                 Outcome::Exceeded(Exceeded { wait, standing })
             }
-            Step::Away => self.away(sharing, local, (meter, number), client, cost, now),
+            Step::Away => self.away(sharing, local, meter, client, cost, now),
             Step::Wait(asking) => Outcome::Asking(Asking::Lease(asking)),
             Step::Ask(asking) => {
                 let landed = asking.clone();
-                self.ask(store, (meter, number), client, cost, asking, now);
+                self.ask(store, meter, client, cost, asking, now);
                 Outcome::Asking(Asking::Lease(landed))
             }
             Step::Exact => Outcome::Asking(Asking::Exact(Box::new(Exact {
@@ -237,7 +237,7 @@ impl Leases {
         &self,
         sharing: &Sharing,
         local: &Local,
-        (meter, number): (&Meter, u8),
+        meter: &Meter,
         client: Digest,
         (cost, source): (u64, Source),
         now: Moment,
@@ -255,7 +255,7 @@ impl Leases {
             }
             Source::Here | Source::Nowhere => return,
         }
-        self.look_later(client, number, at);
+        self.look_later(client, meter, at);
     }
 
     /// Takes what was used already, be it there or not.
@@ -263,7 +263,7 @@ impl Leases {
         &self,
         sharing: &Sharing,
         local: &Local,
-        (meter, number): (&Meter, u8),
+        meter: &Meter,
         client: Digest,
         (cost, source): (u64, Source),
         now: Moment,
@@ -278,16 +278,11 @@ impl Leases {
             Source::Lease => self.change(client, |held| held.lease.owe(cost, at)),
             Source::Here | Source::Nowhere => return,
         }
-        self.look_later(client, number, at);
+        self.look_later(client, meter, at);
     }
 
     /// Gives back what nobody has wanted for a while, a few leases at a time; or, at the `end`, of all.
-    pub async fn return_idle(
-        self: &Arc<Self>,
-        store: &Arc<Store>,
-        meter: impl Fn(u8) -> Option<Meter>,
-        end: bool,
-    ) {
+    pub async fn return_idle(self: &Arc<Self>, store: &Arc<Store>, end: bool) {
         let mut rest = self.due.lock().len();
         while rest > 0 && !store.is_away() {
             let now = Moment::now();
@@ -303,10 +298,9 @@ impl Leases {
             }
             // What is put back is for another time.
             rest -= due.len();
-            let returned = due.into_iter().filter_map(|(_, client, number)| {
-                let meter = meter(number)?;
-                self.return_one(store, meter, number, client, now, end)
-            });
+            let returned = due
+                .into_iter()
+                .filter_map(|(_, client, meter)| self.return_one(store, meter, client, now, end));
             join_all(returned).await;
         }
     }
@@ -340,7 +334,7 @@ impl Leases {
         &self,
         sharing: &Sharing,
         local: &Local,
-        (meter, number): (&Meter, u8),
+        meter: &Meter,
         client: Digest,
         cost: u64,
         now: Moment,
@@ -375,7 +369,7 @@ impl Leases {
         match local.take(client, &share, cost, now) {
             Ok(standing) => {
                 self.change(client, |held| held.lease.owe(cost, at));
-                self.look_later(client, number, at);
+                self.look_later(client, meter, at);
                 Outcome::Taken(standing, Source::Share)
             }
             Err(exceeded) => Outcome::Exceeded(exceeded),
@@ -386,7 +380,7 @@ impl Leases {
     fn ask(
         self: &Arc<Self>,
         store: &Arc<Store>,
-        (meter, number): (&Meter, u8),
+        meter: &Meter,
         client: Digest,
         cost: u64,
         asking: CancellationToken,
@@ -398,7 +392,7 @@ impl Leases {
             _landing: asking.drop_guard(),
         };
         let (store, meter) = (store.clone(), meter.clone());
-        tokio::spawn(async move { flight.run(&store, &meter, number, cost, now).await });
+        tokio::spawn(async move { flight.run(&store, &meter, cost, now).await });
     }
 
     /// What is to be returned of one lease, if anything is; otherwise it is looked at later, or never.
@@ -406,7 +400,6 @@ impl Leases {
         self: &'a Arc<Self>,
         store: &'a Arc<Store>,
         meter: Meter,
-        number: u8,
         client: Digest,
         now: Moment,
         end: bool,
@@ -421,7 +414,7 @@ impl Leases {
             }
             let is_idle = end || held.lease.is_idle(IDLE, at);
             if !is_idle || held.asking.is_some() {
-                self.look_later_at(held, client, number, at);
+                self.look_later_at(held, client, &meter, at);
                 return None;
             }
             let question = held.lease.returning(window, at)?;
@@ -441,21 +434,21 @@ impl Leases {
                 match answer {
                     Ok(Answer::Taken(grant)) => held.lease.hear(&question, &grant, at, shape),
                     // What was not heard is said with the next question.
-                    _ => self.look_later_at(held, client, number, at),
+                    _ => self.look_later_at(held, client, &meter, at),
                 }
             });
         })
     }
 
-    fn look_later(&self, client: Digest, number: u8, at: Ticks) {
+    fn look_later(&self, client: Digest, meter: &Meter, at: Ticks) {
         self.table
-            .look(client, |held| self.look_later_at(held, client, number, at));
+            .look(client, |held| self.look_later_at(held, client, meter, at));
     }
 
-    fn look_later_at(&self, held: &mut Held, client: Digest, number: u8, at: Ticks) {
+    fn look_later_at(&self, held: &mut Held, client: Digest, meter: &Meter, at: Ticks) {
         if !std::mem::replace(&mut held.is_due, true) {
             let when = later(at, IDLE);
-            self.due.lock().push_back((when, client, number));
+            self.due.lock().push_back((when, client, meter.clone()));
         }
     }
 }
@@ -546,7 +539,7 @@ struct Flight {
 }
 
 impl Flight {
-    async fn run(self, store: &Arc<Store>, meter: &Meter, number: u8, cost: u64, now: Moment) {
+    async fn run(self, store: &Arc<Store>, meter: &Meter, cost: u64, now: Moment) {
         let (leases, client) = (&self.leases, self.client);
         let (key, shape) = (leases.key(client), meter.shape());
         let mut now = now;
@@ -571,7 +564,7 @@ impl Flight {
                         held.lease.hear(&question, &grant, at, shape);
                         held.is_sharing = false;
                         held.unanswered_until = Ticks(0);
-                        leases.look_later_at(held, client, number, at);
+                        leases.look_later_at(held, client, meter, at);
                     });
                     break;
                 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::client::list::{AddressList, ListError};
+use super::files;
+use crate::client::list::AddressList;
 use crate::config::Config;
-use crate::config::problem::{Located, Problems, why};
-use crate::config::word::{FilePath, NetworksOrFile};
+use crate::config::problem::{Located, Problems};
+use crate::config::word::NetworksOrFile;
 
 /// Who is let in whatever else is said of them, and who is not let in. The first wins.
 #[derive(Clone, Debug, Default)]
@@ -55,34 +56,10 @@ fn list(
         NetworksOrFile::File(file) => match AddressList::read(&file.path) {
             Ok(list) => list,
             Err(error) => {
-                refused(spec, file, &error, problems);
+                files::refused(spec, file, &error, "one network a line", problems);
                 return None;
             }
         },
     };
     Some(Arc::new(list))
-}
-
-fn refused(
-    spec: &Located<NetworksOrFile>,
-    file: &FilePath,
-    error: &ListError,
-    problems: &mut Problems,
-) {
-    match error {
-        ListError::Lines { told, count, .. } => {
-            for wrong in told {
-                problems.note(spec, wrong.to_string());
-            }
-            if *count > told.len() {
-                problems.note(spec, format!("{} more wrong lines", count - told.len()));
-            }
-        }
-        ListError::Read { source, .. } => {
-            let why = why(source);
-            let message = format!("list {file} {why}; expected a file with one network a line");
-            problems.note(spec, message);
-        }
-        ListError::TooLong { .. } => problems.note(spec, error.to_string()),
-    }
 }

@@ -9,6 +9,7 @@ use super::ban::bans;
 use super::clients::Lists;
 use super::compression::compression;
 use super::limits::{rules, secret, store};
+use super::plans;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
 use super::warm::WarmUp;
@@ -40,6 +41,8 @@ impl Plan {
         let tls = load_tls(config, problems);
         let pages = pages(config, problems);
         let lists = Lists::of(config, running.map(|running| &running.lists), problems);
+        let keys = plans::keys(config, running, problems);
+        let jwt = plans::verifier(config, problems);
         if !problems.is_empty() {
             return None;
         }
@@ -49,7 +52,7 @@ impl Plan {
         let counters = counters(config, running);
         let limit_secret = secret(config, running);
         let limit_store = store(config, limit_secret, running);
-        let rules = rules(config, limit_secret, &limit_store, running);
+        let (rules, planned) = rules(config, &keys, limit_secret, &limit_store, running);
         let routes: Vec<_> = config
             .routes
             .iter()
@@ -60,7 +63,7 @@ impl Plan {
                     &upstreams,
                     &policies,
                     &counters,
-                    &rules,
+                    (&rules, &planned),
                     &compression,
                 )
             })
@@ -68,6 +71,8 @@ impl Plan {
         Some(Self {
             counters,
             rules,
+            planned,
+            jwt,
             limit_secret,
             limit_store,
             warm: config
@@ -96,6 +101,10 @@ impl Plan {
     /// `before`. To be called once, in a runtime, when this plan comes into force.
     pub fn start(&self, before: Option<&Self>) {
         self.lists.watch();
+        self.planned
+            .values()
+            .for_each(|planned| planned.keys.watch());
+        self.jwt.iter().for_each(|jwt| jwt.watch());
         let lookup = lookup(&self.dns);
         for upstream in self.upstreams.values() {
             upstream.start(&lookup);

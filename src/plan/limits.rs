@@ -7,11 +7,13 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::Plan;
+use super::plans::{self, Planned};
 use crate::client::Networks;
 use crate::config::Config;
 use crate::config::spec::{LimitSpec, LimitsSpec};
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
+use crate::limit::plans::Keys;
 use crate::limit::shared::store::Store;
 use crate::limit::shared::{Share, Sharing};
 use crate::limit::{Concurrency, Cost, Exempt, Live, Rule, SpecialCost};
@@ -54,24 +56,49 @@ pub(super) fn store(config: &Config, secret: Secret, running: Option<&Plan>) -> 
     store
 }
 
+/// The rules of limits by name, and those of the plans of their clients.
 pub(super) fn rules(
     config: &Config,
+    keys: &BTreeMap<Box<str>, Keys>,
     secret: Secret,
     store: &Arc<Store>,
     running: Option<&Plan>,
-) -> BTreeMap<Box<str>, Arc<Rule>> {
-    let rules = config.limit_rules.iter();
-    rules
-        .map(|(name, spec)| {
-            let before = running.and_then(|running| running.rules.get(&**name));
-            let rule = rule(name, spec, &config.limits, (secret, store), before);
-            (Box::from(&**name), Arc::new(rule))
-        })
-        .collect()
+) -> (
+    BTreeMap<Box<str>, Arc<Rule>>,
+    BTreeMap<Box<str>, Arc<Planned>>,
+) {
+    let (mut rules, mut planned) = (BTreeMap::new(), BTreeMap::new());
+    for (name, spec) in &config.limit_rules {
+        let before = running.and_then(|running| running.rules.get(&**name));
+        let make = |policy: &str, spec: &LimitSpec, before: Option<&Arc<Rule>>| {
+            Arc::new(rule(
+                (name, policy),
+                spec,
+                &config.limits,
+                (secret, store),
+                before,
+            ))
+        };
+        let name: Box<str> = name.as_str().into();
+        let rule = match (&spec.plans, keys.get(&name)) {
+            (Some(plans), Some(keys)) => {
+                let of_plans = plans::planned(config, spec, plans, keys, |policy, spec, other| {
+                    make(policy, spec, other.or(before))
+                });
+                let rule = of_plans.default.rule.clone();
+                planned.insert(name.clone(), Arc::new(of_plans));
+                rule
+            }
+            _ => make(&name, spec, before),
+        };
+        rules.insert(name, rule);
+    }
+    (rules, planned)
 }
 
+/// `policy` is what it is called towards clients.
 fn rule(
-    name: &str,
+    (name, policy): (&str, &str),
     spec: &LimitSpec,
     shared: &LimitsSpec,
     (secret, store): (Secret, &Arc<Store>),
@@ -82,8 +109,8 @@ fn rule(
         .enumerate()
         .map(|(number, quota)| {
             let called = match number {
-                0 => name.to_owned(),
-                more => format!("{name}-{}", more + 1),
+                0 => policy.to_owned(),
+                more => format!("{policy}-{}", more + 1),
             };
             (Meter::new(*quota, &shared.time_zone), called.into())
         })
@@ -107,8 +134,8 @@ fn rule(
         in_flight: spec.in_flight.map(|most| Concurrency {
             most,
             policy: match meters.is_empty() {
-                true => name.into(),
-                false => format!("{name}-in-flight").into(),
+                true => policy.into(),
+                false => format!("{policy}-in-flight").into(),
             },
         }),
         meters,

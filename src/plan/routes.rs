@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::cache::caching;
 use super::compile::access;
 use super::compression;
+use super::plans::Planned;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
 use crate::cache::counters::Counters;
@@ -28,7 +29,10 @@ pub(super) fn route(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
-    rules: &BTreeMap<Box<str>, Arc<Rule>>,
+    (rules, planned): (
+        &BTreeMap<Box<str>, Arc<Rule>>,
+        &BTreeMap<Box<str>, Arc<Planned>>,
+    ),
     compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;
@@ -57,6 +61,12 @@ pub(super) fn route(
             .iter()
             .map(|name| rules.get(&*name.value).cloned())
             .collect::<Option<_>>()?,
+        planned: spec
+            .limit
+            .iter()
+            .enumerate()
+            .filter_map(|(place, name)| Some((place, planned.get(&*name.value)?.clone())))
+            .collect(),
         compression: compression::of_route(spec, config, compression),
         name: spec.label().into(),
         action,

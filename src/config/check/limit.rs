@@ -1,7 +1,8 @@
 //! Limits: that there are some where a route names them, and that what they say can be done.
 
-use crate::config::problem::Problems;
-use crate::config::spec::Config;
+use crate::config::problem::{Located, Problems};
+use crate::config::spec::{Config, LimitSpec};
+use crate::config::word::Quotas;
 use crate::limit::quota::{Per, Quota, Unit};
 use crate::limit::shared::Share;
 use crate::word::unknown;
@@ -46,36 +47,50 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
             problems.note(&spec.exact, message.to_owned());
         }
         let Some(quota) = &spec.quota else {
-            if spec.in_flight.is_none() {
+            if spec.in_flight.is_none() && spec.plans.is_none() {
                 problems.note(
                     spec,
-                    "limit without quota and in_flight; expected one of them",
+                    "limit without quota, in_flight and plans; expected one of them",
                 );
             }
             continue;
         };
-        let quotas = &quota.value.0;
-        if quotas.is_empty() || quotas.len() > 8 {
-            let message = format!("quota has {} entries; expected 1 to 8", quotas.len());
-            problems.note(quota, message);
-        }
-        let of_requests = quotas.iter().filter(|quota| quota.unit == Unit::Requests);
-        let most = of_requests.map(most_at_once).min();
-        let costs = spec.costs.iter().map(|special| special.cost);
-        let dearest = costs.chain([spec.cost]).chain(spec.cache_hit_cost).max();
-        if let (Some(most), Some(dearest)) = (most, dearest)
-            && dearest > most
-        {
-            let message = format!(
-                "a request may cost {dearest}, and this allows {most} at once: it would never be let in; expected a burst of at least {dearest}"
-            );
-            problems.note(quota, message);
-        }
+        few(quota, problems);
+        affordable(spec, quota, problems);
+    }
+}
+
+/// That there are quotas, and not too many.
+pub(super) fn few(quota: &Located<Quotas>, problems: &mut Problems) {
+    let entries = quota.value.0.len();
+    if !(1..=8).contains(&entries) {
+        let message = format!("quota has {entries} entries; expected 1 to 8");
+        problems.note(quota, message);
+    }
+}
+
+/// That quotas allow the dearest request of a limit.
+pub(super) fn affordable(spec: &LimitSpec, quota: &Located<Quotas>, problems: &mut Problems) {
+    let of_requests = quota
+        .value
+        .0
+        .iter()
+        .filter(|quota| quota.unit == Unit::Requests);
+    let most = of_requests.map(most_at_once).min();
+    let costs = spec.costs.iter().map(|special| special.cost);
+    let dearest = costs.chain([spec.cost]).chain(spec.cache_hit_cost).max();
+    if let (Some(most), Some(dearest)) = (most, dearest)
+        && dearest > most
+    {
+        let message = format!(
+            "a request may cost {dearest}, and this allows {most} at once: it would never be let in; expected a burst of at least {dearest}"
+        );
+        problems.note(quota, message);
     }
 }
 
 /// Clients read it in fields of their answers.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= 64 && name.bytes().all(is_plain)
 }

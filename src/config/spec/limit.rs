@@ -1,4 +1,6 @@
-//! `[limits]` and `[limit.NAME]`: who may use how much.
+//! `[limits]`, `[limit.NAME]` and `[plan.NAME]`: who may use how much.
+
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use ipnet::IpNet;
@@ -6,13 +8,14 @@ use jiff::tz::TimeZone;
 
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{HeaderFields, Quotas};
+use crate::config::word::{FilePath, HeaderFields, KeySource, Quotas};
 use crate::headers::policy::FieldName;
 use crate::limit::key::Key;
 use crate::limit::shared::{Share, WhenAway};
 use crate::limit::{Fields, Mode};
 use crate::redis::Secret;
 use crate::target::PathPrefix;
+use crate::upstream::Priority;
 
 spec! {
     /// What all limits share.
@@ -25,16 +28,44 @@ spec! {
         ipv6_prefix: u16 = 64, within 16..=128;
         /// Where a day and a month of a quota begin, such as "Europe/Zurich".
         time_zone: TimeZone = "UTC";
+        /// How the tokens are verified whose claims are keys; without this table there are none.
+        jwt: Option<JwtSpec>;
+    }
+
+    /// How JSON Web Tokens of `Authorization: Bearer` are verified: by keys, a secret, or both.
+    pub struct JwtSpec in "[limits.jwt]" {
+        /// A file with a JWK set of public keys for RS256, ES256 and EdDSA; it is followed.
+        keys: Option<Located<FilePath>>;
+        /// For tokens that are signed with HS256, of 32 bytes or more.
+        secret: Option<Located<Secret>>;
+        /// Who must have issued them; otherwise anybody with a key.
+        issuer: Option<String>;
+        /// For whom they must be; otherwise for anybody.
+        audience: Option<String>;
+        /// By how much clocks may differ, 0s to 5m.
+        leeway: Duration = "30s", within "0s"..="5m";
+    }
+
+    /// What some clients may use.
+    pub struct PlanSpec in "[plan.NAME]" {
+        /// One or more quotas, up to 8, as those of a limit; otherwise as much as they like.
+        quota: Option<Located<Quotas>>;
+        /// How many requests of one client may be under way at once, 1 to 1,000,000; otherwise what the limit says.
+        in_flight: Option<u32>, within 1..=1_000_000;
+        /// Who goes first where requests wait for an upstream: "critical", "high", "normal" or "low"; otherwise what the route says.
+        priority: Option<Priority>;
     }
 
     /// Who may use how much.
     pub struct LimitSpec in "[limit.NAME]" {
-        /// One or more quotas, up to 8, required unless in_flight is said: "100 per minute, burst 20", "5000 per day", or "10 MiB per second" of bodies.
+        /// One or more quotas, up to 8, required unless in_flight or plans is said: "100 per minute, burst 20", "5000 per day", or "10 MiB per second" of bodies.
         quota: Option<Located<Quotas>>;
         /// How many requests of one client may be under way at once, WebSockets and slow downloads too, 1 to 1,000,000; beside quota or alone.
         in_flight: Option<u32>, within 1..=1_000_000;
-        /// Who is counted: client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME; "a + b" is both, "a | b" the first that is there.
+        /// Who is counted: client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME, claim:NAME; "a + b" is both, "a | b" the first that is there.
         key: Key = "client-ip";
+        /// In place of quota: each key has the quotas of its plan. The key must begin with a header, cookie, query or claim.
+        plans: Option<PlansSpec>;
         /// "this-gateway" counts by itself, "all-gateways" together with all that share [redis].
         share: Located<Share> = "this-gateway";
         /// Of a shared limit: Redis is asked for each request, not for many at once.
@@ -79,5 +110,14 @@ spec! {
         paths: Vec<PathPrefix> = [], entries 0..=64;
         /// Request fields with their values, any of which exempts: { "X-Internal" = "${INTERNAL_TOKEN}" }.
         headers: HeaderFields = {};
+    }
+    /// Which key has which plan.
+    pub struct PlansSpec in "plans" {
+        /// A file with one key and the name of its plan a line, which is followed; or "redis:HASH".
+        keys: Located<KeySource>;
+        /// The plan of keys that are not there; they are counted by address.
+        default: Located<String>;
+        /// The plan of requests without a key; otherwise default.
+        none: Option<Located<String>>;
     }
 }

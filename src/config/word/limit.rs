@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 
-use super::{Word, or_variable};
+use super::{FilePath, Word, or_variable};
 use crate::config::read::{Node, Reader, Value};
 use crate::limit::key::{self, Key};
 use crate::limit::quota::{self, Quota};
@@ -40,6 +40,36 @@ impl Value for Quotas {
         let list =
             json!({ "type": "array", "items": Quota::schema(), "minItems": 1, "maxItems": 8 });
         json!({ "anyOf": [Quota::schema(), list] })
+    }
+}
+
+/// Where the plans of keys are written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeySource {
+    File(FilePath),
+    /// The name of a hash, without the prefix of all keys.
+    Redis(String),
+}
+
+impl Value for KeySource {
+    fn expects() -> String {
+        r#"the path of a file with one key and its plan a line, or "redis:HASH""#.to_owned()
+    }
+
+    fn read(node: Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let file = FilePath::read(node, reader)?;
+        match file.written.strip_prefix("redis:") {
+            None => Some(Self::File(file)),
+            Some("") => {
+                reader.mismatch(node, &Self::expects());
+                None
+            }
+            Some(hash) => Some(Self::Redis(hash.to_owned())),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "not": { "const": "redis:" } })
     }
 }
 
