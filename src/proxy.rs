@@ -109,6 +109,9 @@ impl ProxyHttp for FullLane {
         if entered.is_ok() && !matches!(entered, Ok(Entry::Purge(_))) {
             let request = session.req_header();
             let taken = limiting::take(exchange, &request.method, &request.headers, Phase::Whole);
+            if let Some(wait) = limiting::wait(exchange) {
+                attempt::watched(session, wait).await?;
+            }
             entered = taken.and(entered);
         }
         let answer = match entered {

@@ -6,6 +6,7 @@ use super::{Asked, Exchange};
 use crate::cache::status::Outcome;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
+use crate::limit::waiting::Wait;
 use crate::limit::{Phase, Taken};
 use crate::refusal::Refusal;
 use crate::target::Host;
@@ -51,6 +52,13 @@ pub fn take(
     let taken = &mut limiting.taken;
     let taken = taken.take(&route.limits, &asker, method, phase, Moment::now());
     taken.map_err(Refusal::Limited)
+}
+
+/// What is to be waited for before what [`take`] has come to is done. The wait gives its place away when it is over,
+/// or dropped.
+pub fn wait(exchange: &mut Exchange) -> Option<impl Future<Output = ()> + use<>> {
+    let wait: Box<Wait> = exchange.limiting.taken.wait()?;
+    Some(async move { tokio::time::sleep(wait.length).await })
 }
 
 /// At which phase the rules of a route are asked first.
@@ -109,7 +117,8 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
     }
 }
 
-fn asker<'a>(
+/// A request as limits see it.
+pub(super) fn asker<'a>(
     asked: &'a Asked,
     client: std::net::IpAddr,
     fields: &'a HeaderMap,
