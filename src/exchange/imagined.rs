@@ -1,5 +1,6 @@
 //! A request that nobody has sent, read as one that was: for who asks what would become of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -7,8 +8,9 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::caching::Described;
 use super::ingress::{self, Parsed};
-use super::{Asked, Exchange, entry};
+use super::{Asked, Exchange, entry, limiting};
 use crate::http1::Malformed;
+use crate::limit::key::Asker;
 use crate::plan::{Plan, Route};
 use crate::refusal::Refusal;
 use crate::target::Url;
@@ -58,6 +60,15 @@ impl Imagined {
 
     pub fn fields(&self) -> &HeaderMap {
         &self.fields
+    }
+
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// In the words of limits.
+    pub fn asker<'a>(&'a self, client: IpAddr, route: &'a Route) -> Asker<'a> {
+        limiting::asker(self.asked(), client, &self.fields, &route.name)
     }
 
     pub fn route(&self) -> Result<Arc<Route>, Refusal> {
