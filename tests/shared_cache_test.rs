@@ -500,30 +500,6 @@ fn whatever_becomes_of_redis_every_request_is_answered() {
 }
 
 #[test]
-fn what_somebody_else_left_in_redis_does_not_fill_the_memory_of_a_gateway() {
-    let redis = RedisServer::start();
-    let origin = counting(MINUTE);
-    let start = || configured(&origin, &redis, "", "largest_object = \"1 MiB\"");
-    get(&start(), "/");
-    let key = wait_for_keys(&redis, 1).remove(0);
-    let sent = || {
-        let bytes = redis.info("stats", "total_net_output_bytes");
-        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
-    };
-    for field in ["meta", "vary", "body", "zstd"] {
-        let script = "redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 16777216)) return 0";
-        redis.command::<i64>(&["EVAL", script, "1", &key, field]);
-        let gateway = start();
-        let before: u64 = sent();
-        assert_eq!(told(&get(&gateway, "/")).0, "MISS", "{field}");
-        assert!(sent() - before < 1 << 20, "{field} was read");
-        wait_for("the page to stand there again", || {
-            (redis.command::<u64>(&["HSTRLEN", &key, field]) < 1000).then_some(())
-        });
-    }
-}
-
-#[test]
 fn when_a_cluster_fails_over_under_load_every_request_is_answered_and_pages_are_shared_again() {
     let mut redis = RedisCluster::start();
     let origin = Origin::with(|_| page("Cache-Control: max-age=1\r\n", "page"));

@@ -20,11 +20,11 @@ mod queue;
 mod record;
 mod wire;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use ::redis::Script;
+use ::redis::cmd;
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, timeout};
@@ -44,22 +44,8 @@ use crate::redis::{Away, Lane, Patience, Redis};
 
 pub use self::lock::{Held, Turn, Waited};
 
-/// Of what is told of an entry: far more than a head that was let in has.
-const LARGEST_META: usize = 1 << 20;
-
-/// The fields that stand in one place, unless they are larger than what is written there; then none. Whoever
-/// fills a place must not fill the memory of the gateways.
-static READ: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local function length(field) return redis.call('HSTRLEN', KEYS[1], field) end \
-         if length('meta') > tonumber(ARGV[1]) or length('vary') > tonumber(ARGV[1]) \
-         or length('body') > tonumber(ARGV[2]) or length('zstd') > tonumber(ARGV[2]) then return {} end \
-         return redis.call('HMGET', KEYS[1], 'meta', 'vary', 'body', 'zstd')",
-    )
-});
-
 /// Bodies of more bytes are read off the threads that serve requests.
-const LARGE: usize = 64 << 10;
+const LARGE: usize = 256 << 10;
 
 /// How the responses of a route are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -397,10 +383,13 @@ async fn reading(
     wanted: Wanted,
     deadline: Duration,
 ) -> Result<Read, Away> {
-    let mut script = READ.key(&*name);
-    script.arg(LARGEST_META).arg(wanted.largest_object);
+    let mut command = cmd("HMGET");
+    command
+        .arg(&*name)
+        .arg(&["meta", "vary", record::PLAIN, record::ZSTD]);
     let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
-    let fields: Vec<_> = match redis.run(Lane::Bodies, deadline, &script).await {
+    let asked = redis.ask_within(Lane::Bodies, deadline, &command);
+    let fields: [Option<Vec<u8>>; 4] = match asked.await {
         Ok(fields) => fields,
         // It has answered: what stands there is no hash, or no text.
         Err(Away::Unexpected) => {
@@ -411,11 +400,6 @@ async fn reading(
             count(&reads.away);
             return Err(away);
         }
-    };
-    let Ok(fields): Result<[Option<Vec<u8>>; 4], _> = fields.try_into() else {
-        // More than is ever stored, which was left where it is.
-        count(&reads.odd);
-        return Ok(Read::Nothing);
     };
     if fields.iter().all(Option::is_none) {
         count(&reads.missed);

@@ -74,6 +74,7 @@ impl<T: Clone> Drop for Listed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::thread;
@@ -130,10 +131,17 @@ mod tests {
         thread::spawn(move || {
             let _inside = handle.enter();
             let flights = Arc::new(Flights::default());
-            let outcome = flights.join("a", async {}).now_or_never();
+            let mut look = pin!(flights.join("a", async {}));
+            // The runtime may still be ending, and let go of the work a moment later.
+            let outcome = loop {
+                match look.as_mut().now_or_never() {
+                    Some(outcome) => break outcome,
+                    None => thread::yield_now(),
+                }
+            };
             let _ = ended.send(outcome);
         });
         let outcome = end.recv_timeout(Duration::from_secs(5));
-        assert_eq!(outcome, Ok(Some(None)), "it is as if nothing stood there");
+        assert_eq!(outcome, Ok(None), "it is as if nothing stood there");
     }
 }

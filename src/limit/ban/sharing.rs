@@ -31,6 +31,8 @@ const MOST_TOLD: usize = 100;
 const MOST_READ: usize = 1000;
 /// For how long a lift is remembered at least. A gateway that is cut off for longer may bring the ban back.
 const LIFT_REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// From this age on, a ban that is heard of was made while its gateway could not tell it.
+const TOLD_LATE: Duration = Duration::from_millis(500);
 /// Ends that differ by less are the same.
 const SAME_END: Duration = Duration::from_secs(1);
 
@@ -76,7 +78,8 @@ impl Sharing {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(Event::Message { payload, .. }) => {
-                        self.hear(&payload);
+                        // It is read again soon, after a pause: there may be many.
+                        is_level &= self.hear(&payload);
                         continue;
                     }
                     Some(Event::Subscribed | Event::Lost) => {
@@ -112,17 +115,26 @@ impl Sharing {
         }
     }
 
-    fn hear(&self, payload: &[u8]) {
+    /// Takes in what another gateway says; whether that is sure to be the last word. A ban that is told late may have
+    /// been lifted since: Redis knows.
+    fn hear(&self, payload: &[u8]) -> bool {
         let Some(news) = News::parse(payload) else {
-            return tracing::warn!("a message about a ban that cannot be read");
+            tracing::warn!("a message about a ban that cannot be read");
+            return true;
         };
         if news.teller == self.instance {
-            return;
+            return true;
         }
         let now = Instant::now();
         match news.told {
-            Told::Ban(ban) => self.take_in(news.client, &ban, news.left, news.age, now),
-            Told::Lifted => self.lift(&news.client, news.age, now),
+            Told::Ban(ban) => {
+                self.take_in(news.client, &ban, news.left, news.age, now);
+                news.age < TOLD_LATE
+            }
+            Told::Lifted => {
+                self.lift(&news.client, news.age, now);
+                true
+            }
         }
     }
 
