@@ -2,7 +2,7 @@
 
 use crate::config::problem::{Located, Problems};
 use crate::config::spec::{Config, LimitSpec};
-use crate::config::word::Quotas;
+use crate::config::word::{ModeSpec, Quotas};
 use crate::limit::quota::{Per, Quota, Unit};
 use crate::word::unknown;
 
@@ -36,6 +36,7 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
             );
             problems.note(spec, message);
         }
+        modes(spec, problems);
         let Some(quota) = &spec.quota else {
             if spec.in_flight.is_none() && spec.plans.is_none() {
                 problems.note(
@@ -76,6 +77,28 @@ pub(super) fn affordable(spec: &LimitSpec, quota: &Located<Quotas>, problems: &m
             "a request may cost {dearest}, and this allows {most} at once: it would never be let in; expected a burst of at least {dearest}"
         );
         problems.note(quota, message);
+    }
+}
+
+/// That a mode can do something, and that what is said of it counts.
+fn modes(spec: &LimitSpec, problems: &mut Problems) {
+    let mode = spec.mode.value;
+    // What nobody has written stands where the limit stands.
+    let is_written = |place| place != spec.origin.place;
+    if mode != ModeSpec::Delay && is_written(spec.delay.origin.place) {
+        let message = "delay says how requests wait, and mode lets none; expected mode = \"delay\"";
+        problems.note(&spec.delay, message);
+    }
+    if mode != ModeSpec::Tarpit && is_written(spec.tarpit.origin.place) {
+        let message =
+            "tarpit says how refusals wait, and mode lets none; expected mode = \"tarpit\"";
+        problems.note(&spec.tarpit, message);
+    }
+    let quotas = spec.quota.iter().flat_map(|quotas| &quotas.value.0);
+    let is_bucket = |quota: &Quota| matches!(quota.per, Per::Period { .. });
+    if mode == ModeSpec::Delay && !quotas.into_iter().any(is_bucket) {
+        let message = "mode is \"delay\", but no quota has turns to wait for; expected one such as \"10 per second\"";
+        problems.note(&spec.mode, message);
     }
 }
 
