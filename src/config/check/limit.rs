@@ -103,7 +103,7 @@ fn modes(spec: &LimitSpec, problems: &mut Problems) {
 }
 
 /// Clients read it in fields of their answers.
-pub(super) fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= 64 && name.bytes().all(is_plain)
 }
