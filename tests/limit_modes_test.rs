@@ -315,8 +315,10 @@ fn an_operator_sees_how_a_client_stands_and_gives_it_a_fresh_start() {
     let reset = told(&gateway, &["reset", digest]);
     assert!(reset.contains("begins anew with 2 quotas"), "{reset}");
     assert_eq!(with_key(), 200);
+    gateway.wait_for_log("the fresh start", |line| {
+        line.contains("what a client has used is forgotten")
+    });
     let log = gateway.log().lines().join("\n");
-    assert!(log.contains("what a client has used is forgotten"), "{log}");
     assert!(!log.contains("horse"), "{log}");
 }
 
