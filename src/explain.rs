@@ -43,11 +43,11 @@ pub fn explain(
     let mut text = String::new();
     let fields = fields(headers)?;
     let client = client.map(|peer| client_of(plan, peer, &fields));
-    if let Some(client) = client {
-        if describe_client(&mut text, plan, client) {
-            refused(&mut text, &Refusal::Denied);
-            return Ok(text);
-        }
+    if let Some(client) = client
+        && describe_client(&mut text, plan, client)
+    {
+        refused(&mut text, &Refusal::Denied);
+        return Ok(text);
     }
     let imagined = match Imagined::read(plan, method.clone(), &url, fields) {
         Ok(imagined) => imagined,

@@ -220,8 +220,11 @@ pub(super) async fn report(admin: &Admin) -> Reply {
     Reply::json(StatusCode::OK, json!(report))
 }
 
+/// A client as a rule counts it.
+type Found<'p> = (&'p Rule, Known);
+
 /// The client that is meant, as each rule counts it that does, and its name.
-fn clients<'p>(plan: &'p Plan, body: &[u8]) -> Result<(Vec<(&'p Rule, Known)>, Name), Reply> {
+fn clients<'p>(plan: &'p Plan, body: &[u8]) -> Result<(Vec<Found<'p>>, Name), Reply> {
     let bad = |why: String| Reply::error(StatusCode::BAD_REQUEST, why);
     let order: ClientOrder =
         serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;

@@ -40,16 +40,16 @@ pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
     Secret::new(bytes)
 }
 
+/// By the names that operators gave.
+pub(super) type Named<T> = BTreeMap<Box<str>, Arc<T>>;
+
 /// The rules of limits by name, and those of the plans of their clients.
 pub(super) fn rules(
     config: &Config,
     keys: &BTreeMap<Box<str>, Keys>,
     secret: Secret,
     running: Option<&Plan>,
-) -> (
-    BTreeMap<Box<str>, Arc<Rule>>,
-    BTreeMap<Box<str>, Arc<Planned>>,
-) {
+) -> (Named<Rule>, Named<Planned>) {
     let (mut rules, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (name, spec) in &config.limit_rules {
         let before = running.and_then(|running| running.rules.get(&**name));
