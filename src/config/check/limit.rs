@@ -80,23 +80,11 @@ pub(super) fn affordable(spec: &LimitSpec, quota: &Located<Quotas>, problems: &m
     }
 }
 
-/// That a mode can do something, and that what is said of it counts.
+/// That a mode can do something.
 fn modes(spec: &LimitSpec, problems: &mut Problems) {
-    let mode = spec.mode.value;
-    // What nobody has written stands where the limit stands.
-    let is_written = |place| place != spec.origin.place;
-    if mode != ModeSpec::Delay && is_written(spec.delay.origin.place) {
-        let message = "delay says how requests wait, and mode lets none; expected mode = \"delay\"";
-        problems.note(&spec.delay, message);
-    }
-    if mode != ModeSpec::Tarpit && is_written(spec.tarpit.origin.place) {
-        let message =
-            "tarpit says how refusals wait, and mode lets none; expected mode = \"tarpit\"";
-        problems.note(&spec.tarpit, message);
-    }
     let quotas = spec.quota.iter().flat_map(|quotas| &quotas.value.0);
     let is_bucket = |quota: &Quota| matches!(quota.per, Per::Period { .. });
-    if mode == ModeSpec::Delay && !quotas.into_iter().any(is_bucket) {
+    if spec.mode.value == ModeSpec::Delay && !quotas.into_iter().any(is_bucket) {
         let message = "mode is \"delay\", but no quota has turns to wait for; expected one such as \"10 per second\"";
         problems.note(&spec.mode, message);
     }
@@ -115,12 +103,28 @@ fn most_at_once(quota: &Quota) -> u64 {
     }
 }
 
-/// Limits that no route names.
+/// Limits that no route names, and what is said of modes that they do not have.
 pub fn unused(config: &Config, warnings: &mut Problems) {
     for (name, spec) in &config.limit_rules {
         let named = config.routes.iter().flat_map(|route| &route.limit);
         if !named.into_iter().any(|one| one.value == *name) {
             warnings.note(spec, format!("no route names limit {name:?}"));
         }
+        unused_mode(spec, warnings);
+    }
+}
+
+fn unused_mode(spec: &LimitSpec, warnings: &mut Problems) {
+    let mode = spec.mode.value;
+    // What nobody has written stands where the limit stands.
+    let is_written = |place| place != spec.origin.place;
+    if mode != ModeSpec::Delay && is_written(spec.delay.origin.place) {
+        let message = "delay says how requests wait, and mode lets none; expected mode = \"delay\"";
+        warnings.note(&spec.delay, message);
+    }
+    if mode != ModeSpec::Tarpit && is_written(spec.tarpit.origin.place) {
+        let message =
+            "tarpit says how refusals wait, and mode lets none; expected mode = \"tarpit\"";
+        warnings.note(&spec.tarpit, message);
     }
 }
