@@ -7,6 +7,8 @@
 pub mod ban;
 pub mod bucket;
 pub mod calendar;
+pub mod heavy;
+mod hold;
 pub mod in_flight;
 pub mod jwt;
 pub mod key;
@@ -14,8 +16,10 @@ pub mod local;
 pub mod plans;
 pub mod quota;
 pub mod shared;
+pub mod stands;
 pub mod table;
 pub mod tally;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,25 +27,21 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
+use self::bucket::Turn;
+use self::heavy::{Heavy, Known};
+pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
 use self::local::{Exceeded, Local, Meter, Moment, Standing};
 use self::quota::{Quota, Unit};
 use self::shared::{Asking, CLOSED_FOR, Heard, Leases, MOST_WAITS, Outcome, Sharing, Source};
 use self::tally::Tally;
+use self::waiting::{Wait, Waiting};
 use crate::client::Networks;
 use crate::target::PathPrefix;
 use crate::word::choice;
 
 choice! {
-    /// What is done with a request that a quota does not allow.
-    pub enum Mode: "mode of a limit" {
-        /// It is refused.
-        Enforce = "enforce",
-        /// It is counted and let through.
-        Shadow = "shadow",
-    }
-
     /// The fields by which clients are told how they stand.
     pub enum Fields: "form of rate limit fields" {
         /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11.
@@ -93,6 +93,9 @@ pub struct Live {
     /// For how many clients there is room.
     pub clients: usize,
     pub tally: Tally,
+    pub heavy: Heavy,
+    /// Requests that wait: for their turn, or to be refused.
+    pub waiting: Arc<Waiting>,
 }
 
 /// What a request takes.
@@ -133,6 +136,10 @@ pub struct Taken {
     entries: SmallVec<[Entered; 1]>,
     /// Where it goes on when it has heard what it waits for.
     halted: Option<Box<Step>>,
+    /// What is to be waited for, whether it goes on then or is refused.
+    wait: Option<Box<Wait>>,
+    /// A rule in shadow would have refused it: the further ones would not have been asked.
+    is_shadowed: bool,
 }
 
 /// How far a request has come with one rule.
@@ -142,7 +149,7 @@ struct Step {
     place: usize,
     /// The quota that is next.
     meter: usize,
-    client: Digest,
+    client: Known,
     cost: u64,
     /// The first charge of this rule.
     first: usize,
@@ -181,6 +188,8 @@ pub struct Charge {
     standing: Standing,
     is_taken: bool,
     source: Source,
+    /// Of a rule by which requests wait for their turn.
+    turn: Option<Turn>,
 }
 
 /// Which bound of a rule it is that holds a request back.
@@ -238,6 +247,8 @@ impl Live {
             in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
+            heavy: Heavy::new(zero),
+            waiting: Arc::default(),
         }
     }
 
@@ -294,26 +305,23 @@ impl Rule {
     ///
     /// A name that clients choose by themselves is theirs as long as their address has not brought too many new ones;
     /// then the address counts: nobody gets a fresh bucket for the asking, nor fills the memory of others.
-    fn client(&self, asker: &Asker<'_>, now: Moment) -> Digest {
-        let counted = self.key.of(asker, self.prefixes, self.secret());
+    fn client(&self, asker: &Asker<'_>, now: Moment) -> Known {
+        let secret = self.secret();
+        let counted = self.key.of(asker, self.prefixes, secret);
         let knows = |digest| match &self.sharing {
             Some(_) => self.live.leases.knows(digest),
             None => self.live.local.knows(digest),
         };
         if !counted.is_claimed || knows(counted.digest) {
-            return counted.digest;
+            return self.known(counted, asker);
         }
-        let address = self.address(asker);
+        let address = key::client_ip().of(asker, self.prefixes, secret);
         let budget = new_names();
-        match self.live.names.take(address, budget, 1, now) {
-            Ok(_) => counted.digest,
+        let counted = match self.live.names.take(address.digest, budget, 1, now) {
+            Ok(_) => counted,
             Err(_) => address,
-        }
-    }
-
-    fn address(&self, asker: &Asker<'_>) -> Digest {
-        let by_address = key::client_ip();
-        by_address.of(asker, self.prefixes, self.secret()).digest
+        };
+        self.known(counted, asker)
     }
 
     /// By what clients are told apart; of a shared rule, at all gateways the same.
@@ -326,8 +334,9 @@ impl Rule {
     fn take(&self, number: usize, step: &Step, client: Digest, cost: u64, now: Moment) -> Outcome {
         let meter = &self.meters[number].0;
         let Some(sharing) = &self.sharing else {
-            return match self.live.local.take(client, meter, cost, now) {
-                Ok(standing) => Outcome::Taken(standing, Source::Here),
+            let (local, patience) = (&self.live.local, self.mode.patience());
+            return match local.take_turn(client, meter, cost, patience, now) {
+                Ok((standing, turn)) => Outcome::Taken(standing, Source::Here, turn),
                 Err(exceeded) => Outcome::Exceeded(exceeded),
             };
         };
@@ -352,7 +361,10 @@ impl Rule {
             .as_ref()
             .filter(|_| charge.source != Source::Here)
         else {
-            return local.give_back(client, meter, cost, now);
+            return match charge.turn {
+                Some(turn) => local.give_turn_back(client, meter, cost, turn, now),
+                None => local.give_back(client, meter, cost, now),
+            };
         };
         let back = (cost, charge.source);
         let leases = &self.live.leases;
@@ -433,7 +445,7 @@ impl Taken {
         for (place, rule) in rules.iter().enumerate().skip(first) {
             let step = match halted.take() {
                 Some(step) => *step,
-                None if !rule.is_asked(phase) => continue,
+                None if !rule.is_asked(phase) || self.is_past(rule) => continue,
                 None if rule.exempt.has(asker) => {
                     rule.live.tally.exempt();
                     continue;
@@ -449,20 +461,24 @@ impl Taken {
                     waits: 0,
                 },
             };
+            let client = step.client;
             let taken = match self.enter(rule, &step, now) {
                 Ok(()) => self.take_of(rule, step, now),
                 Err(limited) => Err(Held::Back(limited)),
             };
-            match taken {
-                Ok(()) => rule.live.tally.admit(),
-                Err(Held::Back(limited)) => {
-                    rule.live.tally.refuse(rule.mode);
-                    if rule.mode == Mode::Enforce {
-                        self.give_back(rules, now);
-                        return Err(Held::Back(limited));
-                    }
-                }
+            let taken = match taken {
+                Ok(wait) => Ok(wait),
+                Err(Held::Back(limited)) => Err(limited),
                 Err(until) => return Err(until),
+            };
+            rule.live.heavy.count(client, taken.is_err(), now.instant);
+            match taken {
+                Ok(Duration::ZERO) => rule.live.tally.admit(),
+                Ok(_) => rule.live.tally.delay(),
+                Err(limited) => {
+                    let held = self.hold(rules, rule, client.digest, limited, now);
+                    held.map_err(Held::Back)?;
+                }
             }
         }
         Ok(())
@@ -486,7 +502,7 @@ impl Taken {
         let Some(bound) = rule.in_flight.as_ref().filter(|_| !step.has_entered) else {
             return Ok(());
         };
-        let entered = rule.live.in_flight.enter(step.client, bound.most);
+        let entered = rule.live.in_flight.enter(step.client.digest, bound.most);
         let number = entered.as_ref().map_or(bound.most, |place| place.number);
         let is_in = entered.is_some();
         self.entries.push(Entered {
@@ -500,7 +516,7 @@ impl Taken {
                 bound: Bound::InFlight,
                 policy: bound.policy.clone(),
                 status: rule.status,
-                retry_after: jittered(AFTER_OTHERS, step.client, now),
+                retry_after: jittered(AFTER_OTHERS, step.client.digest, now),
             }),
         }
     }
@@ -512,24 +528,26 @@ impl Taken {
         }
     }
 
-    /// Takes the cost of every quota of a rule, or of none of them.
-    fn take_of(&mut self, rule: &Rule, mut step: Step, now: Moment) -> Result<(), Held> {
+    /// Takes the cost of every quota of a rule, or of none of them. Returns how long its turn is away.
+    fn take_of(&mut self, rule: &Rule, mut step: Step, now: Moment) -> Result<Duration, Held> {
+        let patience = rule.mode.patience();
+        let mut longest = (Duration::ZERO, 0);
         for (number, (meter, policy)) in rule.meters.iter().enumerate().skip(step.meter) {
-            let client = rule.secret().with(step.client, number);
+            let bucket = rule.secret().with(step.client.digest, number);
             let cost = match meter.quota.unit {
                 Unit::Requests => step.cost.min(meter.most()),
                 // Bytes are known when they have been sent: until then that there are some is enough.
                 Unit::Bytes => u64::from(step.cost > 0),
             };
-            let outcome = rule.take(number, &step, client, cost, now);
-            let (standing, source, held) = match outcome {
-                Outcome::Taken(standing, source) => (standing, source, None),
+            let outcome = rule.take(number, &step, bucket, cost, now);
+            let (standing, source, turn, held) = match outcome {
+                Outcome::Taken(standing, source, turn) => (standing, source, Some(turn), None),
                 Outcome::Exceeded(Exceeded { wait, standing }) => {
-                    (standing, Source::Nowhere, Some((Bound::Quota, wait)))
+                    (standing, Source::Here, None, Some((Bound::Quota, wait)))
                 }
                 Outcome::Closed => {
                     let held = (Bound::StoreAway, CLOSED_FOR);
-                    (Standing::default(), Source::Nowhere, Some(held))
+                    (Standing::default(), Source::Here, None, Some(held))
                 }
                 Outcome::Asking(asking) => {
                     step.meter = number;
@@ -539,36 +557,51 @@ impl Taken {
                 }
             };
             (step.heard, step.waits) = (None, 0);
+            let wait = turn.map_or(Duration::ZERO, |turn| turn.wait);
+            longest = longest.max((wait, number));
             self.charges.push(Charge {
                 rule: step.place as u16,
                 meter: number as u16,
-                client,
+                client: bucket,
                 cost,
                 standing,
-                is_taken: held.is_none(),
+                is_taken: turn.is_some(),
+                turn: turn.filter(|_| source == Source::Here && !patience.is_zero()),
                 source,
             });
             if let Some((bound, wait)) = held {
-                for charge in &mut self.charges[step.first..] {
-                    charge.give_back(rule, now);
-                }
-                return Err(Held::Back(Limited {
-                    bound,
-                    policy: policy.clone(),
-                    status: rule.status,
-                    retry_after: jittered(wait, client, now),
-                }));
+                let limited = self.not_taken(rule, step.first, (bound, policy, wait), now);
+                return Err(Held::Back(limited));
             }
         }
-        Ok(())
+        let (wait, number) = longest;
+        if self.has_place_for(rule, step.client.digest, wait) {
+            return Ok(wait);
+        }
+        let (_, policy) = &rule.meters[number];
+        let held = (Bound::Quota, &**policy, wait);
+        Err(Held::Back(self.not_taken(rule, step.first, held, now)))
     }
 
-    /// Gives back everything that was taken; how the client stands is remembered.
-    fn give_back(&mut self, rules: &[Arc<Rule>], now: Moment) {
-        for charge in &mut self.charges {
-            charge.give_back(&rules[usize::from(charge.rule)], now);
+    /// Gives back the charges from the place `from` on: the rule holds the request back.
+    fn not_taken(
+        &mut self,
+        rule: &Rule,
+        from: usize,
+        (bound, policy, wait): (Bound, &str, Duration),
+        now: Moment,
+    ) -> Limited {
+        let charges = &mut self.charges[from..];
+        charges
+            .iter_mut()
+            .for_each(|charge| charge.give_back(rule, now));
+        let last = charges.last().expect("a quota has held it back");
+        Limited {
+            bound,
+            policy: policy.into(),
+            status: rule.status,
+            retry_after: jittered(wait, last.client, now),
         }
-        self.leave();
     }
 
     /// Takes what turned out to be the cost when the answer was there: `said` by the application, and `bytes` of its
@@ -602,7 +635,7 @@ impl Taken {
         self.charges.iter().filter_map(|charge| {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, policy) = &rule.meters[usize::from(charge.meter)];
-            (rule.mode == Mode::Enforce).then_some(Stood {
+            rule.mode.is_felt().then_some(Stood {
                 fields: rule.fields,
                 quota: meter.quota,
                 policy,
@@ -619,7 +652,7 @@ impl Taken {
     ) -> impl Iterator<Item = Concurrent<'a>> {
         self.entries.iter().filter_map(|entered| {
             let rule = &rules[usize::from(entered.rule)];
-            let is_told = rule.mode == Mode::Enforce && rule.fields == Fields::Draft11;
+            let is_told = rule.mode.is_felt() && rule.fields == Fields::Draft11;
             let bound = rule.in_flight.as_ref().filter(|_| is_told)?;
             Some(Concurrent {
                 policy: &bound.policy,

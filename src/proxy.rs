@@ -111,6 +111,9 @@ impl ProxyHttp for FullLane {
             planning::choose(exchange, &request.headers, self.0.redis()).await;
             let (method, fields) = (&request.method, &request.headers);
             let taken = limiting::take(exchange, method, fields, Phase::Whole).await;
+            if let Some(wait) = limiting::wait(exchange) {
+                attempt::watched(session, wait).await?;
+            }
             entered = taken.and(entered);
         }
         let answer = match entered {

@@ -329,6 +329,9 @@ fn behind_a_sentinel_the_new_master_counts_on() {
     let gateways = [(); 2].map(|()| gateway(&nodes, "30 per hour", ""));
     let before: usize = gateways.iter().map(|one| admitted(one, "one", 10)).sum();
     assert_eq!(before, 20);
+    // What no replica has heard of is lost with a master.
+    let heard: u64 = redis.master.command(&["WAIT", "1", "10000"]);
+    assert_eq!(heard, 1);
     redis.fail_over();
     wait_for("the gateways to find the new master", || {
         let all = gateways.iter().map(|one| admitted(one, "other", 1));

@@ -67,7 +67,7 @@ fn stated() -> Vec<Stated> {
 /// The table's path with the operator's own names left out.
 fn spelled(table: &[String]) -> String {
     let name_at = match table[0].as_str() {
-        "upstream" | "headers" | "ban" | "limit" => Some(1),
+        "upstream" | "headers" | "ban" | "limit" | "plan" => Some(1),
         "cache" => Some(2),
         _ => None,
     };

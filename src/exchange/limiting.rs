@@ -11,6 +11,7 @@ use crate::limit::jwt::Claims;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
 use crate::limit::shared::Asking;
+use crate::limit::waiting::Wait;
 use crate::limit::{Held, Phase, Rule, Taken};
 use crate::plan::Route;
 use crate::refusal::Refusal;
@@ -94,6 +95,13 @@ fn try_take(
     }
 }
 
+/// What is to be waited for before what [`take`] has come to is done. The wait gives its place away when it is over,
+/// or dropped.
+pub fn wait(exchange: &mut Exchange) -> Option<impl Future<Output = ()> + use<>> {
+    let wait: Box<Wait> = exchange.limiting.taken.wait()?;
+    Some(async move { tokio::time::sleep(wait.length).await })
+}
+
 /// At which phase the rules of a route are asked first.
 pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
     let stores = exchange
@@ -149,6 +157,7 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
     }
 }
 
+/// A request as limits see it.
 pub(super) fn asker<'a>(
     asked: &'a Asked,
     client: IpAddr,

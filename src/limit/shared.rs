@@ -28,7 +28,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::lease::{Lease, later};
 use self::script::{Answer, Shape};
 use self::store::{Store, ticks};
-use super::bucket::Ticks;
+use super::bucket::{Ticks, Turn};
 use super::key::Digest;
 use super::local::{Exceeded, Local, Meter, Moment, Standing};
 use super::table::Table;
@@ -86,7 +86,7 @@ struct Held {
 
 /// How it went with one quota.
 pub enum Outcome {
-    Taken(Standing, Source),
+    Taken(Standing, Source, Turn),
     Exceeded(Exceeded),
     /// Redis is away, and nobody is let in.
     Closed,
@@ -199,7 +199,7 @@ impl Leases {
             (step, left, held.lease.wait(at))
         });
         let taken = || {
-            Outcome::Taken(
+            Outcome::taken(
                 standing(shape, window, left, store.unix(now)),
                 Source::Lease,
             )
@@ -230,6 +230,32 @@ impl Leases {
                 cost,
             }))),
         }
+    }
+
+    /// How a client stands, as far as this gateway knows. Nothing changes by it.
+    pub fn standing(
+        &self,
+        sharing: &Sharing,
+        client: Digest,
+        meter: &Meter,
+        now: Moment,
+    ) -> Standing {
+        let (at, unix) = (ticks(now.instant), sharing.store.unix(now));
+        let (shape, window) = (meter.shape(), meter.window(unix));
+        let left = self
+            .table
+            .look(client, |held| held.lease.standing(shape, window.1, at));
+        standing(shape, window, left.unwrap_or(shape.burst), unix)
+    }
+
+    /// Forgets what a client has used, here and in Redis; whether there was something here.
+    pub fn reset(&self, sharing: &Sharing, local: &Local, client: Digest) -> bool {
+        let (store, key) = (sharing.store.clone(), self.key(client));
+        tokio::spawn(async move { store.fill(&key).await });
+        local.reset(client);
+        self.table
+            .look(client, |held| held.lease.forget_level())
+            .is_some()
     }
 
     /// Gives back what was taken and not used.
@@ -348,7 +374,7 @@ impl Leases {
                     left: meter.most(),
                     reset: Duration::ZERO,
                 };
-                return Outcome::Taken(standing, Source::Nowhere);
+                return Outcome::taken(standing, Source::Nowhere);
             }
             WhenAway::FairShare => {}
         }
@@ -370,7 +396,7 @@ impl Leases {
             Ok(standing) => {
                 self.change(client, |held| held.lease.owe(cost, at));
                 self.look_later(client, meter, at);
-                Outcome::Taken(standing, Source::Share)
+                Outcome::taken(standing, Source::Share)
             }
             Err(exceeded) => Outcome::Exceeded(exceeded),
         }
@@ -585,6 +611,12 @@ impl Drop for Flight {
         self.leases
             .table
             .look(self.client, |held| held.asking = None);
+    }
+}
+
+impl Outcome {
+    fn taken(standing: Standing, source: Source) -> Self {
+        Self::Taken(standing, source, Turn::default())
     }
 }
 

@@ -69,7 +69,7 @@ impl Value for KeySource {
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "minLength": 1, "not": { "const": "redis:" } })
+        FilePath::schema()
     }
 }
 

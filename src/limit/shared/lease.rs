@@ -264,6 +264,14 @@ impl Lease {
         Ticks(at.0.saturating_sub(now.0)).duration()
     }
 
+    /// The bucket was filled: what was known of it is past, and it is worth asking.
+    pub fn forget_level(&mut self) {
+        self.known = None;
+        self.short = 0;
+        self.ask_after = Ticks(0);
+        self.told = self.balance;
+    }
+
     /// Whether nobody has asked for so long.
     pub fn is_idle(&self, time: Duration, now: Ticks) -> bool {
         later(self.used_at, time) <= now

@@ -162,6 +162,29 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Fills a bucket up to what lies in leases.
+///
+/// KEYS the bucket. Returns 1 if there was one.
+pub static FILL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local burst = redis.call('HGET', KEYS[1], 'burst')
+        if not burst then
+            return 0
+        end
+        burst = tonumber(burst)
+        for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
+            local held = string.match(value, '^(%S+) %S+ %S+ %S+$')
+            if held then
+                burst = burst - tonumber(held)
+            end
+        end
+        redis.call('HSET', KEYS[1], 'level', string.format('%.17g', burst))
+        return 1
+        ",
+    )
+});
+
 /// Says that a gateway lives, and agrees on a secret.
 ///
 /// KEYS the gateways, the secret; ARGV who it is, how long the others may have been silent, and the secret it proposes

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::lease::later;
-use super::script::{Answer, Grant, LIVE, Question, Shape, Told};
+use super::script::{Answer, FILL, Grant, LIVE, Question, Shape, Told};
 use crate::limit::bucket::Ticks;
 use crate::limit::calendar;
 use crate::limit::key::Secret;
@@ -175,6 +175,19 @@ impl Store {
             Err(away) => self.missed(away),
         }
         answer
+    }
+
+    /// Fills a bucket up to what lies in leases.
+    pub async fn fill(&self, key: &str) {
+        let Some(redis) = self.redis.get() else {
+            return;
+        };
+        let mut call = FILL.prepare_invoke();
+        call.key(redis.key(key));
+        let filled: Result<u8, Away> = redis.run(Lane::Limits, redis.deadline(), &call).await;
+        if let Err(away) = filled {
+            tracing::warn!(%away, "what a client has used of a shared limit is still known in Redis");
+        }
     }
 
     /// Nobody is to count this gateway any more.
