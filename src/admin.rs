@@ -6,6 +6,7 @@ mod cache;
 mod client;
 pub mod command;
 mod health;
+pub mod limit;
 mod look;
 mod metrics;
 mod purge;
@@ -64,7 +65,7 @@ struct Endpoint {
     call: for<'a> fn(&'a Admin, Bytes) -> BoxFuture<'a, Reply>,
 }
 
-static ENDPOINTS: [Endpoint; 12] = [
+static ENDPOINTS: [Endpoint; 16] = [
     Endpoint {
         method: Method::GET,
         path: "/health",
@@ -136,6 +137,30 @@ static ENDPOINTS: [Endpoint; 12] = [
         path: "/limit/unban",
         is_open: false,
         call: |admin, body| Box::pin(ban::unban(admin, body)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/limit/show",
+        is_open: false,
+        call: |admin, body| Box::pin(limit::show(admin, body)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/limit/reset",
+        is_open: false,
+        call: |admin, body| Box::pin(limit::reset(admin, body)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/limit/top",
+        is_open: false,
+        call: |admin, _| Box::pin(limit::top(admin)),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/limit/report",
+        is_open: false,
+        call: |admin, _| Box::pin(limit::report(admin)),
     },
 ];
 

@@ -65,12 +65,12 @@ fn limits(plan: &Plan) -> String {
     }
     let rules = plan.rules.values().map(|rule| {
         let quotas = rule.meters.iter().map(|(meter, _)| meter.quota.to_string());
-        let shadow = match rule.mode {
-            Mode::Enforce => "",
-            Mode::Shadow => ", shadow",
+        let mode = match rule.mode {
+            Mode::Enforce => String::new(),
+            mode => format!(", {mode}"),
         };
         format!(
-            "{} ({}{shadow})",
+            "{} ({}{mode})",
             rule.name,
             quotas.collect::<Vec<_>>().join(", ")
         )

@@ -1,5 +1,7 @@
 //! `tollgate explain`: which route and policies a request would meet, by the code that serves it.
 
+mod limits;
+
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,12 +42,12 @@ pub fn explain(
     let url: Url = url.parse()?;
     let mut text = String::new();
     let fields = fields(headers)?;
-    if let Some(peer) = client {
-        let client = client_of(plan, peer, &fields);
-        if describe_client(&mut text, plan, client) {
-            refused(&mut text, &Refusal::Denied);
-            return Ok(text);
-        }
+    let client = client.map(|peer| client_of(plan, peer, &fields));
+    if let Some(client) = client
+        && describe_client(&mut text, plan, client)
+    {
+        refused(&mut text, &Refusal::Denied);
+        return Ok(text);
     }
     let imagined = match Imagined::read(plan, method.clone(), &url, fields) {
         Ok(imagined) => imagined,
@@ -71,6 +73,7 @@ pub fn explain(
     match imagined.route() {
         Ok(route) => {
             describe(&mut text, &route, asked);
+            limits::describe(&mut text, &route, &imagined, client);
             if let Some(caching) = &route.cache {
                 describe_cache(&mut text, caching, &imagined.described());
             }
@@ -81,7 +84,7 @@ pub fn explain(
 }
 
 /// The client behind trusted proxies.
-fn client_of(plan: &Plan, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
+pub(crate) fn client_of(plan: &Plan, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
     let chain = fields.get_all("x-forwarded-for").iter();
     let chain: Vec<_> = chain.map(HeaderValue::as_bytes).collect();
     client_address(peer, &plan.trusted, chain.into_iter())

@@ -233,12 +233,16 @@ impl<'a> Lane<'a> {
             planning::choose(&mut self.exchange, &self.request.fields, redis).await;
         }
         let phase = limiting::first_phase(&self.exchange, &self.request.method);
-        if entered.is_ok()
-            && let Err(refusal) = self.take(phase)
-        {
-            entered = Err(refusal);
+        let mut is_here = true;
+        if entered.is_ok() {
+            match self.take(phase).await {
+                Ok(()) => {}
+                Err(Unanswered::Refused(refusal)) => entered = Err(refusal),
+                Err(Unanswered::Broken) => is_here = false,
+            }
         }
         let answered = match entered {
+            _ if !is_here => Err(Unanswered::Broken),
             Ok(Entry::Forward) => {
                 let (route, forward) = forwarding(&self.exchange);
                 match route.cache.clone() {
@@ -288,10 +292,15 @@ impl<'a> Lane<'a> {
         Ok(entry)
     }
 
-    /// Takes what the request costs of the limits of its route.
-    fn take(&mut self, phase: Phase) -> Result<(), Refusal> {
+    /// Takes what the request costs of the limits of its route, and waits for its turn.
+    async fn take(&mut self, phase: Phase) -> Result<(), Unanswered> {
         let Request { method, fields, .. } = &self.request;
-        limiting::take(&mut self.exchange, method, fields, phase)
+        let taken = limiting::take(&mut self.exchange, method, fields, phase);
+        if let Some(wait) = limiting::wait(&mut self.exchange) {
+            let waited = watched(&mut self.client, Box::pin(wait)).await;
+            self.present(waited)?;
+        }
+        taken.map_err(Unanswered::Refused)
     }
 
     /// Takes from the request what goes no further.

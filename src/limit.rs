@@ -7,14 +7,18 @@
 pub mod ban;
 pub mod bucket;
 pub mod calendar;
+pub mod heavy;
+mod hold;
 pub mod in_flight;
 pub mod jwt;
 pub mod key;
 pub mod local;
 pub mod plans;
 pub mod quota;
+pub mod stands;
 pub mod table;
 pub mod tally;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,24 +26,20 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
+use self::bucket::Turn;
+use self::heavy::{Heavy, Known};
+pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
 use self::local::{Exceeded, Local, Meter, Moment, Standing};
 use self::quota::{Quota, Unit};
 use self::tally::Tally;
+use self::waiting::{Wait, Waiting};
 use crate::client::Networks;
 use crate::target::PathPrefix;
 use crate::word::choice;
 
 choice! {
-    /// What is done with a request that a quota does not allow.
-    pub enum Mode: "mode of a limit" {
-        /// It is refused.
-        Enforce = "enforce",
-        /// It is counted and let through.
-        Shadow = "shadow",
-    }
-
     /// The fields by which clients are told how they stand.
     pub enum Fields: "form of rate limit fields" {
         /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11.
@@ -87,6 +87,9 @@ pub struct Live {
     /// For how many clients there is room.
     pub clients: usize,
     pub tally: Tally,
+    pub heavy: Heavy,
+    /// Requests that wait: for their turn, or to be refused.
+    pub waiting: Arc<Waiting>,
 }
 
 /// What a request takes.
@@ -125,6 +128,10 @@ pub struct Exempt {
 pub struct Taken {
     charges: SmallVec<[Charge; 2]>,
     entries: SmallVec<[Entered; 1]>,
+    /// What is to be waited for, whether it goes on then or is refused.
+    wait: Option<Box<Wait>>,
+    /// A rule in shadow would have refused it: the further ones would not have been asked.
+    is_shadowed: bool,
 }
 
 /// Of one bound of what is under way. `rule` is a place in the rules of the route.
@@ -147,6 +154,8 @@ pub struct Charge {
     /// After it; `None` if nothing was there to be taken, and nobody minds.
     standing: Standing,
     is_taken: bool,
+    /// Of a rule by which requests wait for their turn.
+    turn: Option<Turn>,
 }
 
 /// Which bound of a rule it is that holds a request back.
@@ -200,6 +209,8 @@ impl Live {
             in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
+            heavy: Heavy::new(zero),
+            waiting: Arc::default(),
         }
     }
 
@@ -251,22 +262,18 @@ impl Rule {
     ///
     /// A name that clients choose by themselves is theirs as long as their address has not brought too many new ones;
     /// then the address counts: nobody gets a fresh bucket for the asking, nor fills the memory of others.
-    fn client(&self, asker: &Asker<'_>, now: Moment) -> Digest {
+    fn client(&self, asker: &Asker<'_>, now: Moment) -> Known {
         let counted = self.key.of(asker, self.prefixes, &self.secret);
         if !counted.is_claimed || self.live.local.knows(counted.digest) {
-            return counted.digest;
+            return self.known(counted, asker);
         }
-        let address = self.address(asker);
+        let address = key::client_ip().of(asker, self.prefixes, &self.secret);
         let budget = new_names();
-        match self.live.names.take(address, budget, 1, now) {
-            Ok(_) => counted.digest,
+        let counted = match self.live.names.take(address.digest, budget, 1, now) {
+            Ok(_) => counted,
             Err(_) => address,
-        }
-    }
-
-    fn address(&self, asker: &Asker<'_>) -> Digest {
-        let by_address = key::client_ip();
-        by_address.of(asker, self.prefixes, &self.secret).digest
+        };
+        self.known(counted, asker)
     }
 }
 
@@ -320,7 +327,7 @@ impl Taken {
         now: Moment,
     ) -> Result<(), Limited> {
         for (place, rule) in rules.iter().enumerate() {
-            if !rule.is_asked(phase) {
+            if !rule.is_asked(phase) || self.is_past(rule) {
                 continue;
             }
             if rule.exempt.has(asker) {
@@ -329,18 +336,16 @@ impl Taken {
             }
             let cost = rule.cost_of(method, asker.path, phase);
             let client = rule.client(asker, now);
-            let taken = match self.enter(rule, place, client, now) {
-                Ok(()) => self.take_of(rule, place, client, cost, now),
+            let digest = client.digest;
+            let taken = match self.enter(rule, place, digest, now) {
+                Ok(()) => self.take_of(rule, place, digest, cost, now),
                 Err(limited) => Err(limited),
             };
-            if let Err(limited) = taken {
-                rule.live.tally.refuse(rule.mode);
-                if rule.mode == Mode::Enforce {
-                    self.give_back(rules, now);
-                    return Err(limited);
-                }
-            } else {
-                rule.live.tally.admit();
+            rule.live.heavy.count(client, taken.is_err(), now.instant);
+            match taken {
+                Ok(Duration::ZERO) => rule.live.tally.admit(),
+                Ok(_) => rule.live.tally.delay(),
+                Err(limited) => self.hold(rules, rule, digest, limited, now)?,
             }
         }
         Ok(())
@@ -383,7 +388,7 @@ impl Taken {
         }
     }
 
-    /// Takes `cost` of every quota of a rule, or of none of them.
+    /// Takes `cost` of every quota of a rule, or of none of them. Returns how long its turn is away.
     fn take_of(
         &mut self,
         rule: &Rule,
@@ -391,49 +396,67 @@ impl Taken {
         client: Digest,
         cost: u64,
         now: Moment,
-    ) -> Result<(), Limited> {
+    ) -> Result<Duration, Limited> {
         let before = self.charges.len();
+        let patience = rule.mode.patience();
+        let mut longest = (Duration::ZERO, 0);
         for (number, (meter, policy)) in rule.meters.iter().enumerate() {
-            let client = rule.secret.with(client, number);
+            let bucket = rule.secret.with(client, number);
             let cost = match meter.quota.unit {
                 Unit::Requests => cost.min(meter.most()),
                 // Bytes are known when they have been sent: until then that there are some is enough.
                 Unit::Bytes => u64::from(cost > 0),
             };
-            let taken = rule.live.local.take(client, meter, cost, now);
-            let (standing, is_taken) = match taken {
-                Ok(standing) => (standing, true),
-                Err(Exceeded { standing, .. }) => (standing, false),
+            let taken = rule
+                .live
+                .local
+                .take_turn(bucket, meter, cost, patience, now);
+            let (standing, turn) = match taken {
+                Ok((standing, turn)) => (standing, Some(turn)),
+                Err(Exceeded { standing, .. }) => (standing, None),
             };
+            let wait = turn.map_or(Duration::ZERO, |turn| turn.wait);
+            longest = longest.max((wait, number));
             self.charges.push(Charge {
                 rule: place as u16,
                 meter: number as u16,
-                client,
+                client: bucket,
                 cost,
                 standing,
-                is_taken,
+                is_taken: turn.is_some(),
+                turn: turn.filter(|_| !patience.is_zero()),
             });
             if let Err(Exceeded { wait, .. }) = taken {
-                for charge in &mut self.charges[before..] {
-                    charge.give_back(rule, now);
-                }
-                return Err(Limited {
-                    bound: Bound::Quota,
-                    policy: policy.clone(),
-                    status: rule.status,
-                    retry_after: jittered(wait, client, now),
-                });
+                return Err(self.not_taken(rule, before, (policy, wait), now));
             }
         }
-        Ok(())
+        let (wait, number) = longest;
+        if self.has_place_for(rule, client, wait) {
+            return Ok(wait);
+        }
+        let (_, policy) = &rule.meters[number];
+        Err(self.not_taken(rule, before, (policy, wait), now))
     }
 
-    /// Gives back everything that was taken; how the client stands is remembered.
-    fn give_back(&mut self, rules: &[Arc<Rule>], now: Moment) {
-        for charge in &mut self.charges {
-            charge.give_back(&rules[usize::from(charge.rule)], now);
+    /// Gives back the charges from the place `from` on: the rule holds the request back.
+    fn not_taken(
+        &mut self,
+        rule: &Rule,
+        from: usize,
+        (policy, wait): (&str, Duration),
+        now: Moment,
+    ) -> Limited {
+        let charges = &mut self.charges[from..];
+        charges
+            .iter_mut()
+            .for_each(|charge| charge.give_back(rule, now));
+        let last = charges.last().expect("a quota has held it back");
+        Limited {
+            bound: Bound::Quota,
+            policy: policy.into(),
+            status: rule.status,
+            retry_after: jittered(wait, last.client, now),
         }
-        self.leave();
     }
 
     /// Takes what turned out to be the cost when the answer was there: `said` by the application, and `bytes` of its
@@ -468,7 +491,7 @@ impl Taken {
         self.charges.iter().filter_map(|charge| {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, policy) = &rule.meters[usize::from(charge.meter)];
-            (rule.mode == Mode::Enforce).then_some(Stood {
+            rule.mode.is_felt().then_some(Stood {
                 fields: rule.fields,
                 quota: meter.quota,
                 policy,
@@ -485,7 +508,7 @@ impl Taken {
     ) -> impl Iterator<Item = Concurrent<'a>> {
         self.entries.iter().filter_map(|entered| {
             let rule = &rules[usize::from(entered.rule)];
-            let is_told = rule.mode == Mode::Enforce && rule.fields == Fields::Draft11;
+            let is_told = rule.mode.is_felt() && rule.fields == Fields::Draft11;
             let bound = rule.in_flight.as_ref().filter(|_| is_told)?;
             Some(Concurrent {
                 policy: &bound.policy,
@@ -522,9 +545,11 @@ impl Charge {
     fn give_back(&mut self, rule: &Rule, now: Moment) {
         if std::mem::take(&mut self.is_taken) {
             let (meter, _) = &rule.meters[usize::from(self.meter)];
-            rule.live
-                .local
-                .give_back(self.client, meter, self.cost, now);
+            let local = &rule.live.local;
+            match self.turn {
+                Some(turn) => local.give_turn_back(self.client, meter, self.cost, turn, now),
+                None => local.give_back(self.client, meter, self.cost, now),
+            }
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::admin::command::{
-    self, BanOptions, BansOptions, CommandError, LookOptions, PurgeOptions, UnbanOptions,
-    WarmOptions,
+    self, BanOptions, BansOptions, ClientOptions, CommandError, LookOptions, PurgeOptions,
+    ReportOptions, TopOptions, UnbanOptions, WarmOptions,
 };
 use tollgate::certs::CertsError;
 use tollgate::config::Source;
@@ -94,7 +94,7 @@ enum Command {
         #[command(subcommand)]
         command: CacheCommand,
     },
-    /// Change what the running gateway lets clients do.
+    /// See and change what the running gateway lets clients do.
     Limit {
         #[command(subcommand)]
         command: LimitCommand,
@@ -131,6 +131,14 @@ enum LimitCommand {
     Unban(UnbanOptions),
     /// List who is banned, by what and for how long.
     Bans(BansOptions),
+    /// Say how a client stands with the limits that count it, and whether it is banned.
+    Show(ClientOptions),
+    /// Forget what a client has used of the limits that count it.
+    Reset(ClientOptions),
+    /// List the clients that ask most, by limit.
+    Top(TopOptions),
+    /// Say who was refused, or with mode = "shadow" would have been, and how often.
+    Report(ReportOptions),
 }
 
 #[derive(clap::Args)]
@@ -208,7 +216,7 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             let plan = Arc::new(plan);
             say(&explain::explain(&plan, &method, &url, &headers, client)?)?;
             if gateway.running {
-                let looked = command::look(gateway, file.config, &method, url, headers)?;
+                let looked = command::look(gateway, file.config, &method, url, headers, client)?;
                 say(&format!("\nin the running gateway\n{looked}"))?;
             }
         }
@@ -220,6 +228,10 @@ fn run(command: Command, inheritance: upgrade::Inheritance) -> anyhow::Result<()
             LimitCommand::Ban(options) => say(&format!("{}\n", command::ban(options)?))?,
             LimitCommand::Unban(options) => say(&format!("{}\n", command::unban(options)?))?,
             LimitCommand::Bans(options) => say(&format!("{}\n", command::bans(options)?))?,
+            LimitCommand::Show(options) => say(&format!("{}\n", command::show(options)?))?,
+            LimitCommand::Reset(options) => say(&format!("{}\n", command::reset(options)?))?,
+            LimitCommand::Top(options) => say(&format!("{}\n", command::top(options)?))?,
+            LimitCommand::Report(options) => say(&format!("{}\n", command::report(options)?))?,
         },
         Command::Upgrade { file, pid } => {
             let upgraded = server::request_upgrade(&Source::File(file.config), pid)?;

@@ -110,6 +110,9 @@ impl ProxyHttp for FullLane {
             let request = session.req_header();
             planning::choose(exchange, &request.headers, self.0.redis()).await;
             let taken = limiting::take(exchange, &request.method, &request.headers, Phase::Whole);
+            if let Some(wait) = limiting::wait(exchange) {
+                attempt::watched(session, wait).await?;
+            }
             entered = taken.and(entered);
         }
         let answer = match entered {

@@ -207,6 +207,10 @@ fn every_command_of_the_documentation_exists() {
         "limit ban",
         "limit unban",
         "limit bans",
+        "limit show",
+        "limit reset",
+        "limit top",
+        "limit report",
     ] {
         assert!(helps.contains_key(name), "{name} is documented nowhere");
     }

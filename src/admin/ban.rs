@@ -52,7 +52,7 @@ pub struct ToldBan {
 }
 
 impl ToldBan {
-    fn of(client: &Client, ban: &Ban, now: Instant) -> Self {
+    pub(super) fn of(client: &Client, ban: &Ban, now: Instant) -> Self {
         Self {
             client: client.to_string(),
             rule: ban.by.to_string(),

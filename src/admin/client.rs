@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::ban::{BanOrder, Lifted, ToldBan, ToldBans, UnbanOrder};
+use super::limit::{ClientOrder, Report, Reset, ToldClient, Top};
 use super::look::{LookOrder, Looked};
 use super::warm::WarmOrder;
 use crate::cache::purger::Purged;
@@ -93,6 +94,32 @@ pub(super) fn unban(admin: &AdminSettings, order: &UnbanOrder) -> Result<Lifted,
 /// The bans of a running gateway.
 pub(super) fn bans(admin: &AdminSettings) -> Result<ToldBans, ClientError> {
     call(admin, Request::get("/limit/bans"), Bytes::new())
+}
+
+/// How a client stands with the limits of a running gateway.
+pub(super) fn limit_show(
+    admin: &AdminSettings,
+    order: &ClientOrder,
+) -> Result<ToldClient, ClientError> {
+    call(admin, Request::post("/limit/show"), body_of(order))
+}
+
+/// Has a running gateway forget what a client has used.
+pub(super) fn limit_reset(
+    admin: &AdminSettings,
+    order: &ClientOrder,
+) -> Result<Reset, ClientError> {
+    call(admin, Request::post("/limit/reset"), body_of(order))
+}
+
+/// Who asks a running gateway most.
+pub(super) fn limit_top(admin: &AdminSettings) -> Result<Top, ClientError> {
+    call(admin, Request::get("/limit/top"), Bytes::new())
+}
+
+/// Whom the limits of a running gateway have refused, or in shadow would have.
+pub(super) fn limit_report(admin: &AdminSettings) -> Result<Report, ClientError> {
+    call(admin, Request::get("/limit/report"), Bytes::new())
 }
 
 fn body_of(order: &impl Serialize) -> Bytes {

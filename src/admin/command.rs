@@ -2,6 +2,7 @@
 //! gateway makes of it.
 
 mod ban;
+mod limit;
 mod look;
 mod warm;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use self::ban::{BanOptions, BansOptions, UnbanOptions, ban, bans, unban};
+pub use self::limit::{ClientOptions, ReportOptions, TopOptions, report, reset, show, top};
 pub use self::look::{LookOptions, look};
 pub use self::warm::{WarmOptions, warm};
 use super::client::{self, ClientError};
@@ -81,6 +83,8 @@ pub enum CommandError {
     Token(#[from] BadToken),
     #[error("cannot read the token file {path}", path = path.display())]
     TokenFile { path: PathBuf, source: io::Error },
+    #[error("the running gateway has no limit {0:?}")]
+    NoLimit(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("{0}")]

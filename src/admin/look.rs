@@ -1,9 +1,10 @@
-//! `POST /cache/look`: what the cache makes of a request, and what stands there for it now, in memory and in Redis. Nothing is
-//! asked of an application, and nothing is stored.
+//! `POST /cache/look`: what the cache makes of a request, and what stands there for it now, in memory and in Redis; and how
+//! its client stands with limits. Nothing is asked of an application, nothing is stored, and nothing is taken.
 
 mod text;
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::limit::ToldStanding;
 use super::{Admin, Reply};
 use crate::cache::admission;
 use crate::cache::entry::{Content, Entry};
@@ -25,7 +27,10 @@ use crate::cache::tombstones::{Cause, Verdict};
 use crate::exchange::imagined::Imagined;
 use crate::explain;
 use crate::gateway::Gateway;
-use crate::plan::Caching;
+use crate::limit::Rule;
+use crate::limit::key::Combination;
+use crate::limit::local::Moment;
+use crate::plan::{Caching, Route};
 use crate::refusal::Refusal;
 use crate::target::Url;
 
@@ -39,6 +44,9 @@ pub(super) struct LookOrder {
     /// Each `NAME: VALUE`.
     #[serde(default)]
     pub headers: Vec<String>,
+    /// The address that it comes from.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
 }
 
 fn get() -> String {
@@ -52,6 +60,9 @@ pub struct Looked {
     /// Why it would not be let in, or has no route.
     refused: Option<String>,
     route: Option<String>,
+    /// How its client stands with the limits of the route, as far as that does not depend on an address that was not
+    /// said.
+    limits: Vec<ToldStanding>,
     /// `None`: nothing is stored on this route.
     cache: Option<Standing>,
 }
@@ -125,8 +136,12 @@ pub(super) async fn look(admin: &Admin, body: Bytes) -> Reply {
     let Ok(fields) = explain::fields(&order.headers) else {
         return bad(&"headers: expected each as \"NAME: VALUE\"");
     };
-    let looked = match Imagined::read(&admin.gateway.plan(), method, &url, fields) {
-        Ok(imagined) => looked(&admin.gateway, &imagined).await,
+    let plan = admin.gateway.plan();
+    let client = order
+        .client
+        .map(|peer| explain::client_of(&plan, peer, &fields));
+    let looked = match Imagined::read(&plan, method, &url, fields) {
+        Ok(imagined) => looked(&admin.gateway, &imagined, client).await,
         Err(malformed) => refused(&Refusal::Malformed(malformed)),
     };
     Reply::json(StatusCode::OK, json!(looked))
@@ -140,7 +155,7 @@ fn refused(refusal: &Refusal) -> Looked {
     }
 }
 
-async fn looked(gateway: &Gateway, imagined: &Imagined) -> Looked {
+async fn looked(gateway: &Gateway, imagined: &Imagined, client: Option<IpAddr>) -> Looked {
     let route = match imagined.route() {
         Ok(route) => route,
         Err(refusal) => return refused(&refusal),
@@ -148,11 +163,25 @@ async fn looked(gateway: &Gateway, imagined: &Imagined) -> Looked {
     Looked {
         refused: None,
         route: Some(route.name.to_string()),
+        limits: limits(imagined, &route, client),
         cache: match &route.cache {
             Some(caching) => Some(standing(gateway, imagined, caching).await),
             None => None,
         },
     }
+}
+
+fn limits(imagined: &Imagined, route: &Route, client: Option<IpAddr>) -> Vec<ToldStanding> {
+    let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let asker = imagined.asker(client.unwrap_or(anybody), route);
+    let counts = |rule: &&Arc<Rule>| {
+        let by = rule.key.alternative(&asker);
+        !rule.is_exempt(&asker) && (client.is_some() || !by.is_some_and(Combination::has_address))
+    };
+    let rules = route.limits.iter().filter(counts);
+    rules
+        .map(|rule| ToldStanding::of(rule, rule.counted(&asker), Moment::now()))
+        .collect()
 }
 
 async fn standing(gateway: &Gateway, imagined: &Imagined, caching: &Caching) -> Standing {

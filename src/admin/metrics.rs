@@ -174,13 +174,20 @@ fn limits(page: &mut Page, plan: &Plan) {
         let counted = rule.live.tally.counted();
         for (outcome, count) in [
             ("admitted", counted.admitted),
+            ("delayed", counted.delayed),
             ("refused", counted.refused),
+            ("tarpitted", counted.tarpitted),
             ("shadowed", counted.shadowed),
             ("exempted", counted.exempted),
         ] {
             let labels = [("limit", &**name), ("outcome", outcome)];
             page.sample("tollgate_limit_requests_total", &labels, count);
         }
+    }
+    page.family("tollgate_limit_waiting", "gauge");
+    for (name, rule) in &plan.rules {
+        let waiting = rule.live.waiting.count();
+        page.sample("tollgate_limit_waiting", &[("limit", &**name)], waiting);
     }
     page.family("tollgate_limit_buckets", "gauge");
     for (name, rule) in &plan.rules {

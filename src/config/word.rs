@@ -14,7 +14,7 @@ mod redis;
 mod table;
 
 pub use address::NetworksOrFile;
-pub use choice::{HealthKindSpec, RetryOnSpec};
+pub use choice::{HealthKindSpec, ModeSpec, RetryOnSpec};
 pub use http::{ProbePath, RedirectStatus, RouteName};
 pub use limit::{KeySource, Quotas};
 pub use pace::PaceQuota;

@@ -1,14 +1,17 @@
 //! A request that nobody has sent, read as one that was: for who asks what would become of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::caching::Described;
 use super::ingress::{self, Parsed};
-use super::{Asked, Exchange, entry};
+use super::{Asked, Exchange, entry, limiting};
 use crate::http1::Malformed;
+use crate::limit::key::Asker;
 use crate::plan::{Plan, Route};
 use crate::refusal::Refusal;
 use crate::target::Url;
@@ -44,6 +47,9 @@ impl Imagined {
         let mut exchange = Exchange::new(plan.clone());
         exchange.https = url.https;
         exchange.asked = Some(asked);
+        if let Some(jwt) = &plan.jwt {
+            exchange.limiting.claims = jwt.claims(&fields, SystemTime::now());
+        }
         Ok(Self {
             exchange,
             method,
@@ -58,6 +64,16 @@ impl Imagined {
 
     pub fn fields(&self) -> &HeaderMap {
         &self.fields
+    }
+
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// In the words of limits.
+    pub fn asker<'a>(&'a self, client: IpAddr, route: &'a Route) -> Asker<'a> {
+        let claims = &self.exchange.limiting.claims;
+        limiting::asker(self.asked(), client, &self.fields, claims, &route.name)
     }
 
     pub fn route(&self) -> Result<Arc<Route>, Refusal> {

@@ -10,6 +10,7 @@ use crate::cache::status::Outcome;
 use crate::limit::jwt::Claims;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
+use crate::limit::waiting::Wait;
 use crate::limit::{Phase, Rule, Taken};
 use crate::plan::Route;
 use crate::refusal::Refusal;
@@ -75,6 +76,13 @@ pub fn take(
     taken.map_err(Refusal::Limited)
 }
 
+/// What is to be waited for before what [`take`] has come to is done. The wait gives its place away when it is over,
+/// or dropped.
+pub fn wait(exchange: &mut Exchange) -> Option<impl Future<Output = ()> + use<>> {
+    let wait: Box<Wait> = exchange.limiting.taken.wait()?;
+    Some(async move { tokio::time::sleep(wait.length).await })
+}
+
 /// At which phase the rules of a route are asked first.
 pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
     let stores = exchange
@@ -130,6 +138,7 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
     }
 }
 
+/// A request as limits see it.
 pub(super) fn asker<'a>(
     asked: &'a Asked,
     client: IpAddr,

@@ -214,7 +214,7 @@ impl Lane<'_> {
         told: Told,
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
-        self.take_of(Phase::Origin)?;
+        self.take(Phase::Origin).await?;
         // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
         Box::pin(self.forward(forward)).await
     }
@@ -240,7 +240,7 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         self.tell(caching, Told::forwarded(why, None));
-        self.take_of(Phase::Origin)?;
+        self.take(Phase::Origin).await?;
         let about = Stored::Stale(stored.clone());
         let alone = self.gateway.fills().alone(key.digest());
         let mut fetch = self.fetch(caching, key, about, alone);
@@ -334,7 +334,7 @@ impl Lane<'_> {
                 ..told
             },
         );
-        self.take_of(Phase::Hit)?;
+        self.take(Phase::Hit).await?;
         self.give(forward, caching, entry, None).await
     }
 
@@ -368,7 +368,7 @@ impl Lane<'_> {
         };
         let freshness = &entry.facts.freshness;
         self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
-        self.take_of(Phase::Origin)?;
+        self.take(Phase::Origin).await?;
         self.give(forward, caching, entry, reader).await
     }
 
@@ -380,7 +380,7 @@ impl Lane<'_> {
         mut fetch: Fetch,
         why: Why,
     ) -> Result<(), Unanswered> {
-        self.take_of(Phase::Origin)?;
+        self.take(Phase::Origin).await?;
         let (progress, mut told) = mpsc::unbounded_channel();
         fetch.leader = Some(Leader {
             progress,
@@ -529,10 +529,6 @@ impl Lane<'_> {
     }
 
     /// Takes what the rules take that waited for what the cache would say.
-    fn take_of(&mut self, phase: Phase) -> Result<(), Unanswered> {
-        self.take(phase).map_err(Unanswered::Refused)
-    }
-
     /// Sets what is told of this answer; a key that may be told stays.
     fn tell(&mut self, caching: &Caching, told: Told) {
         let key = self.exchange.cache.take().and_then(|told| told.key);

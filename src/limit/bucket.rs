@@ -46,6 +46,15 @@ pub struct Bucket {
     interval: u64,
 }
 
+/// Tokens that are promised: nobody else gets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Until they are there.
+    pub wait: Duration,
+    /// When the bucket is full, if nobody takes more.
+    full_at: u64,
+}
+
 /// More was asked for than there is; it is there after this time. Asked for more than a bucket holds: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Empty {
@@ -83,16 +92,38 @@ impl Rate {
 impl Bucket {
     /// Takes `cost` tokens, or none; `cost` above what a bucket holds is taken for a full one.
     pub fn take(&mut self, rate: &Rate, cost: u64, now: Ticks) -> Result<(), Empty> {
+        let turn = self.take_turn(rate, cost, Duration::ZERO, now);
+        turn.map(|_| ())
+    }
+
+    /// Takes `cost` tokens that will be there within `patience`, or none. Whoever comes later waits longer.
+    pub fn take_turn(
+        &mut self,
+        rate: &Rate,
+        cost: u64,
+        patience: Duration,
+        now: Ticks,
+    ) -> Result<Turn, Empty> {
         let full_at = self.full_at(rate, now);
         let after = full_at + rate.interval * cost.min(rate.burst);
-        let most = now.0 + rate.depth();
-        if after > most {
-            return Err(Empty {
-                wait: Ticks(after - most).duration(),
-            });
+        let missing = Ticks(after.saturating_sub(now.0 + rate.depth()));
+        let wait = missing.duration();
+        if missing > Ticks::of(patience) {
+            return Err(Empty { wait });
         }
         self.full_at = after;
-        Ok(())
+        Ok(Turn {
+            wait,
+            full_at: after,
+        })
+    }
+
+    /// Gives back what was promised, unless somebody was promised what comes after it: whoever came next would have
+    /// the same turn as that one.
+    pub fn give_turn_back(&mut self, rate: &Rate, cost: u64, turn: Turn, now: Ticks) {
+        if self.full_at == turn.full_at {
+            self.give_back(rate, cost, now);
+        }
     }
 
     /// Gives back what was taken and not used.

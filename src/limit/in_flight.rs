@@ -40,6 +40,12 @@ impl InFlight {
         })
     }
 
+    /// How many of a client's are under way.
+    pub fn of(&self, client: Digest) -> u32 {
+        let counts = self.shard(client).lock();
+        counts.get(&client).copied().unwrap_or_default()
+    }
+
     /// Clients that have a request under way.
     pub fn clients(&self) -> usize {
         self.0.iter().map(|shard| shard.lock().len()).sum()

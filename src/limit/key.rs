@@ -2,6 +2,8 @@
 //!
 //! `header:x-api-key | client-ip` is the first that is present; `client-ip + path` is both together.
 
+pub mod name;
+
 use std::fmt;
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,7 +41,7 @@ pub struct Key(Box<[Combination]>);
 
 /// Parts that count together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Combination(Box<[Part]>);
+pub struct Combination(Box<[Part]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -97,6 +99,8 @@ pub struct Counted {
     pub digest: Digest,
     /// The client chose its name by itself and could take another: a header, a cookie, a query.
     pub is_claimed: bool,
+    /// It is told by its address alone.
+    pub is_address: bool,
 }
 
 impl FromStr for Key {
@@ -190,12 +194,14 @@ impl Key {
                 return Counted {
                     digest: Digest::of(&hasher),
                     is_claimed: combination.0.iter().any(Part::is_claimed),
+                    is_address: matches!(*combination.0, [Part::ClientIp]),
                 };
             }
         }
         Counted {
             digest: Digest::of(&secret.hasher()),
             is_claimed: false,
+            is_address: false,
         }
     }
 
@@ -253,17 +259,15 @@ impl Combination {
 impl Part {
     /// Adds what the request says; `false` if it says nothing.
     fn hash(&self, asker: &Asker<'_>, prefixes: Prefixes, hasher: &mut SipHasher24) -> bool {
-        // Each value with its length: no two lists of values are the same bytes.
         let mut framed = |value: &[u8]| {
-            hasher.write_usize(value.len());
-            hasher.write(value);
+            framed(value, hasher);
             true
         };
         match self {
-            Self::ClientIp => match network(asker.client, prefixes) {
-                IpAddr::V4(address) => framed(&address.octets()),
-                IpAddr::V6(address) => framed(&address.octets()),
-            },
+            Self::ClientIp => {
+                framed_address(asker.client, prefixes, hasher);
+                true
+            }
             Self::Route => framed(asker.route.as_bytes()),
             Self::Host => framed(asker.host.as_bytes()),
             Self::Path => framed(asker.path.as_bytes()),
@@ -299,6 +303,19 @@ impl Part {
 
     fn is_claimed(&self) -> bool {
         matches!(self, Self::Header(_) | Self::Cookie(_) | Self::Query(_))
+    }
+}
+
+/// Adds a value with its length: no two lists of values are the same bytes.
+fn framed(value: &[u8], hasher: &mut SipHasher24) {
+    hasher.write_usize(value.len());
+    hasher.write(value);
+}
+
+fn framed_address(client: IpAddr, prefixes: Prefixes, hasher: &mut SipHasher24) {
+    match network(client, prefixes) {
+        IpAddr::V4(address) => framed(&address.octets(), hasher),
+        IpAddr::V6(address) => framed(&address.octets(), hasher),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::bucket::{Bucket, Empty, Rate, Ticks};
+use super::bucket::{Bucket, Empty, Rate, Ticks, Turn};
 use super::calendar::{self, Calendar, Count};
 use super::key::Digest;
 use super::quota::{Per, Quota};
@@ -109,14 +109,41 @@ impl Local {
         cost: u64,
         now: Moment,
     ) -> Result<Standing, Exceeded> {
+        let taken = self.take_turn(client, meter, cost, Duration::ZERO, now);
+        taken.map(|(standing, _)| standing)
+    }
+
+    /// Takes `cost` that will be there within `patience`, or nothing. A counter of the calendar has no turns.
+    pub fn take_turn(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        patience: Duration,
+        now: Moment,
+    ) -> Result<(Standing, Turn), Exceeded> {
         self.change(client, meter, now, |used, now| {
-            let taken = used.take(meter, cost, now);
+            let taken = used.take(meter, cost, patience, now);
             let standing = used.standing(meter, now);
             match taken {
-                Ok(()) => Ok(standing),
+                Ok(turn) => Ok((standing, turn)),
                 Err(wait) => Err(Exceeded { wait, standing }),
             }
         })
+    }
+
+    /// Gives back what was promised and is not waited for, where that delays nobody and hurries nobody.
+    pub fn give_turn_back(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        turn: Turn,
+        now: Moment,
+    ) {
+        let at = self.at(now);
+        self.table
+            .look(client, |used| used.give_turn_back(meter, cost, turn, at));
     }
 
     /// Gives back what was taken and not used.
@@ -207,16 +234,32 @@ impl Used {
         }
     }
 
-    fn take(&mut self, meter: &Meter, cost: u64, at: At) -> Result<(), Duration> {
+    fn take(
+        &mut self,
+        meter: &Meter,
+        cost: u64,
+        patience: Duration,
+        at: At,
+    ) -> Result<Turn, Duration> {
         match (self, &meter.measure) {
             (Self::Bucket(bucket), Measure::Rate(rate)) => {
-                let taken = bucket.take(rate, cost, at.ticks);
+                let taken = bucket.take_turn(rate, cost, patience, at.ticks);
                 taken.map_err(|Empty { wait }| wait)
             }
             (Self::Count(count), Measure::Calendar(calendar)) => {
-                count.take(calendar, meter.quota.amount, cost, at.unix)
+                let taken = count.take(calendar, meter.quota.amount, cost, at.unix);
+                taken.map(|()| Turn::default())
             }
             _ => unreachable!("it was made to fit"),
+        }
+    }
+
+    fn give_turn_back(&mut self, meter: &Meter, cost: u64, turn: Turn, at: At) {
+        match (&mut *self, &meter.measure) {
+            (Self::Bucket(bucket), Measure::Rate(rate)) => {
+                bucket.give_turn_back(rate, cost, turn, at.ticks);
+            }
+            _ => self.give_back(meter, cost, at),
         }
     }
 

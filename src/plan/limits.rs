@@ -11,10 +11,12 @@ use super::plans::{self, Planned};
 use crate::client::Networks;
 use crate::config::Config;
 use crate::config::spec::{LimitSpec, LimitsSpec};
+use crate::config::word::ModeSpec;
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
 use crate::limit::plans::Keys;
-use crate::limit::{Concurrency, Cost, Exempt, Live, Rule, SpecialCost};
+use crate::limit::waiting::Bounds;
+use crate::limit::{Concurrency, Cost, Exempt, Live, Mode, Rule, SpecialCost};
 
 /// The secret that names are hashed with: that of the running plan, or else what is configured, or a new one.
 pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
@@ -38,16 +40,16 @@ pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
     Secret::new(bytes)
 }
 
+/// By the names that operators gave.
+pub(super) type Named<T> = BTreeMap<Box<str>, Arc<T>>;
+
 /// The rules of limits by name, and those of the plans of their clients.
 pub(super) fn rules(
     config: &Config,
     keys: &BTreeMap<Box<str>, Keys>,
     secret: Secret,
     running: Option<&Plan>,
-) -> (
-    BTreeMap<Box<str>, Arc<Rule>>,
-    BTreeMap<Box<str>, Arc<Planned>>,
-) {
+) -> (Named<Rule>, Named<Planned>) {
     let (mut rules, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (name, spec) in &config.limit_rules {
         let before = running.and_then(|running| running.rules.get(&**name));
@@ -110,7 +112,7 @@ fn rule(
         }),
         meters,
         cost: cost(spec),
-        mode: spec.mode,
+        mode: mode(spec),
         status: spec.status,
         fields: spec.fields,
         exempt: Exempt {
@@ -126,6 +128,29 @@ fn rule(
         },
         secret,
         live,
+    }
+}
+
+fn mode(spec: &LimitSpec) -> Mode {
+    match spec.mode.value {
+        ModeSpec::Enforce => Mode::Enforce,
+        ModeSpec::Shadow => Mode::Shadow,
+        ModeSpec::Delay => {
+            let delay = &spec.delay;
+            Mode::Delay(Bounds {
+                longest: delay.up_to,
+                of_client: delay.waiting,
+                in_all: delay.waiting_in_all,
+            })
+        }
+        ModeSpec::Tarpit => {
+            let tarpit = &spec.tarpit;
+            Mode::Tarpit(Bounds {
+                longest: tarpit.pause,
+                of_client: tarpit.waiting,
+                in_all: tarpit.waiting,
+            })
+        }
     }
 }
 

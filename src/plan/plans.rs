@@ -79,13 +79,13 @@ pub(super) fn keys(
 
 fn directory(hash: &str, running: Option<&Plan>) -> Arc<Directory> {
     let before = running.iter().flat_map(|running| running.planned.values());
-    let before = before.filter_map(|planned| match &planned.keys {
+    let mut before = before.filter_map(|planned| match &planned.keys {
         Keys::Redis(directory) => Some(directory),
         Keys::File(_) => None,
     });
     before
-        .cloned()
         .find(|one| one.hash() == hash)
+        .cloned()
         .unwrap_or_else(|| Arc::new(Directory::new(hash)))
 }
 

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::cache::caching;
 use super::compile::access;
 use super::compression;
+use super::limits::Named;
 use super::plans::Planned;
 use super::upstreams::timeouts;
 use super::{Action, Forward, Respond, Retry, RetryOn, Rewrite, Route};
@@ -29,10 +30,7 @@ pub(super) fn route(
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     policies: &BTreeMap<String, Arc<HeaderPolicy>>,
     counters: &BTreeMap<Box<str>, Arc<Counters>>,
-    (rules, planned): (
-        &BTreeMap<Box<str>, Arc<Rule>>,
-        &BTreeMap<Box<str>, Arc<Planned>>,
-    ),
+    (rules, planned): (&Named<Rule>, &Named<Planned>),
     compression: &Arc<Compression>,
 ) -> Option<route::Route<Arc<Route>>> {
     let mut max_body = spec.max_body;

@@ -22,9 +22,14 @@ use crate::upstream::{Deadline, Failure, Protocol};
 /// Begins an attempt. An error is a client that left while it waited.
 pub async fn begin(session: &mut Session, exchange: &mut Exchange) -> Result<Result<(), Refusal>> {
     let affinity = attempt::affinity(exchange, &session.req_header().headers);
+    watched(session, attempt::begin(exchange, affinity)).await
+}
+
+/// Does `work`, and gives it up when the client leaves.
+pub async fn watched<T>(session: &mut Session, work: impl Future<Output = T>) -> Result<T> {
     tokio::select! {
         biased;
-        begun = attempt::begin(exchange, affinity) => Ok(begun),
+        done = work => Ok(done),
         left = left(session) => Err(left),
     }
 }

@@ -1,9 +1,10 @@
 //! `tollgate explain --running`: what stands in a running gateway for the request that is explained.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::{CommandError, Running};
-use crate::admin::client;
+use crate::admin::client as interface;
 use crate::admin::look::LookOrder;
 use crate::listen::ListenAddress;
 
@@ -12,7 +13,7 @@ pub use crate::admin::look::Looked;
 /// Whether to ask, and whom.
 #[derive(Debug, clap::Args)]
 pub struct LookOptions {
-    /// Also ask the running gateway what it has stored for it now.
+    /// Also ask the running gateway what it has stored for it now, and how its client stands.
     #[arg(long)]
     pub running: bool,
     /// Where it listens, in place of [admin] of the file.
@@ -30,6 +31,7 @@ pub fn look(
     method: &http::Method,
     url: String,
     headers: Vec<String>,
+    client: Option<IpAddr>,
 ) -> Result<Looked, CommandError> {
     let gateway = Running {
         config,
@@ -40,6 +42,7 @@ pub fn look(
         method: method.to_string(),
         url,
         headers,
+        client,
     };
-    Ok(client::look(&gateway.settings()?, &order)?)
+    Ok(interface::look(&gateway.settings()?, &order)?)
 }

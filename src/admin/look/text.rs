@@ -11,6 +11,11 @@ impl fmt::Display for Looked {
             return line(f, "refused", refused);
         }
         line(f, "route", self.route.as_deref().unwrap_or_default())?;
+        for standing in &self.limits {
+            for told in standing.to_string().lines() {
+                line(f, "limit", told)?;
+            }
+        }
         match &self.cache {
             Some(standing) => standing.fmt(f),
             None => line(f, "cache", "nothing is stored on this route"),

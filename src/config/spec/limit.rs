@@ -8,10 +8,10 @@ use jiff::tz::TimeZone;
 
 use crate::config::declare::spec;
 use crate::config::problem::Located;
-use crate::config::word::{FilePath, HeaderFields, KeySource, Quotas};
+use crate::config::word::{FilePath, HeaderFields, KeySource, ModeSpec, Quotas};
 use crate::headers::policy::FieldName;
+use crate::limit::Fields;
 use crate::limit::key::Key;
-use crate::limit::{Fields, Mode};
 use crate::redis::Secret;
 use crate::target::PathPrefix;
 use crate::upstream::Priority;
@@ -65,8 +65,12 @@ spec! {
         key: Key = "client-ip";
         /// In place of quota: each key has the quotas of its plan. The key must begin with a header, cookie, query or claim.
         plans: Option<PlansSpec>;
-        /// "enforce" refuses, "shadow" only counts.
-        mode: Mode = "enforce";
+        /// "enforce" refuses, "shadow" only counts, "delay" has requests wait for their turn, "tarpit" refuses after a pause.
+        mode: Located<ModeSpec> = "enforce";
+        /// How requests wait, with mode = "delay".
+        delay: DelaySpec = {};
+        /// How refusals wait, with mode = "tarpit".
+        tarpit: TarpitSpec = {};
         /// What a request takes, 0 to 1,000,000.
         cost: u64 = 1, within 0..=1_000_000;
         /// What some requests take, the first that fits, 0 to 64: [{ method = "POST", path = "/search", cost = 5 }].
@@ -83,6 +87,24 @@ spec! {
         status: StatusCode = 429, within 400..=599;
         /// How clients are told: "draft-11" (RateLimit, RateLimit-Policy), "x-ratelimit" or "off".
         fields: Fields = "draft-11";
+    }
+
+    /// Requests that wait for their turn.
+    pub struct DelaySpec in "delay" {
+        /// The longest wait, 1ms to 1m; who would wait longer is refused at once.
+        up_to: Duration = "1s", within "1ms"..="1m";
+        /// Requests of one client that wait, 1 to 1,000,000.
+        waiting: u32 = 100, within 1..=1_000_000;
+        /// Requests that wait in all, 1 to 1,000,000.
+        waiting_in_all: u32 = 10_000, within 1..=1_000_000;
+    }
+
+    /// Refusals that wait.
+    pub struct TarpitSpec in "tarpit" {
+        /// How long each waits, 1ms to 1m.
+        pause: Duration = "5s", within "1ms"..="1m";
+        /// Refusals that wait in all, 1 to 1,000,000; further ones are answered at once.
+        waiting: u32 = 1_000, within 1..=1_000_000;
     }
 
     /// What some requests take.

@@ -23,6 +23,18 @@ choice! {
         Tcp = "tcp",
     }
 
+    /// What is done with a request that a limit does not allow.
+    pub enum ModeSpec: "mode of a limit" {
+        /// It is refused.
+        Enforce = "enforce",
+        /// It is counted and let through.
+        Shadow = "shadow",
+        /// It waits for its turn.
+        Delay = "delay",
+        /// It is refused after a pause.
+        Tarpit = "tarpit",
+    }
+
     /// What may be tried again on another backend.
     pub enum RetryOnSpec: "retry condition" {
         /// The connection could not be made.
@@ -63,8 +75,8 @@ words!(
     LastResort,
     Level,
     MinTls,
+    ModeSpec,
     limit::Fields,
-    limit::Mode,
     PathParameters,
     Preset,
     Priority,
