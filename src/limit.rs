@@ -604,19 +604,15 @@ impl Taken {
         }
     }
 
-    /// Takes what turned out to be the cost when the answer was there: `said` by the application, and `bytes` of its
-    /// bodies.
-    pub fn settle(&self, rules: &[Arc<Rule>], said: Option<u64>, bytes: u64, now: Moment) {
+    /// Takes what turned out to be the cost.
+    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent, now: Moment) {
         for charge in self.charges.iter().filter(|charge| charge.is_taken) {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, _) = &rule.meters[usize::from(charge.meter)];
-            let cost = match meter.quota.unit {
-                Unit::Bytes if charge.cost > 0 => bytes,
-                Unit::Bytes => continue,
-                Unit::Requests => match said.filter(|_| rule.cost.said_in.is_some()) {
-                    Some(said) => said,
-                    None => continue,
-                },
+            let cost = match (meter.quota.unit, spent) {
+                (Unit::Bytes, Spent::Bytes(bytes)) if charge.cost > 0 => bytes,
+                (Unit::Requests, Spent::Said(said)) if rule.cost.said_in.is_some() => said,
+                _ => continue,
             };
             if cost > charge.cost {
                 rule.debit(charge, cost - charge.cost, now);
@@ -674,6 +670,15 @@ pub struct Concurrent<'a> {
     pub policy: &'a str,
     pub most: u32,
     pub left: u32,
+}
+
+/// What a request has cost, when that is known at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// In all, by the head of its answer.
+    Said(u64),
+    /// The bodies of both, when they have passed.
+    Bytes(u64),
 }
 
 /// How a client stands with one quota.

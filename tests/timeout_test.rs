@@ -253,9 +253,12 @@ fn a_websocket_that_is_silent_for_too_long_is_closed() {
     let origin = Origin::always(Reply::raw(SWITCHING).then_stall());
     let gateway = start(origin.address(), "websocket_idle = \"300ms\"", "");
     let mut client = gateway.connect();
-    client.send(UPGRADE).expect("the gateway reads");
-    assert_eq!(client.head().expect("a head").status, 101);
-    in_time(|| client.wait_for_close()).expect("it is closed");
+    in_time(|| {
+        client.send(UPGRADE).expect("the gateway reads");
+        assert_eq!(client.head().expect("a head").status, 101);
+        client.wait_for_close()
+    })
+    .expect("it is closed");
     assert_connection_is_discarded(&origin);
     gateway.wait_until_idle(1);
 }

@@ -12,7 +12,7 @@ use crate::limit::key::Asker;
 use crate::limit::local::Moment;
 use crate::limit::shared::Asking;
 use crate::limit::waiting::Wait;
-use crate::limit::{Held, Phase, Rule, Taken};
+use crate::limit::{Held, Phase, Rule, Spent, Taken};
 use crate::plan::Route;
 use crate::refusal::Refusal;
 use crate::target::Host;
@@ -27,8 +27,6 @@ pub struct Limiting {
     pub rules: Option<Box<[Arc<Rule>]>>,
     /// The rules that wait for the cache have been asked.
     asked_late: bool,
-    /// What the application says that it has cost in all.
-    said: Option<u64>,
 }
 
 impl Limiting {
@@ -114,8 +112,7 @@ pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
     }
 }
 
-/// Remembers what the application says in the head of its answer that the request has cost: `said` reads that of a
-/// field.
+/// Takes what the application says in the head of its answer that the request has cost: `said` reads that of a field.
 pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
     let Some(route) = exchange
         .route
@@ -130,8 +127,11 @@ pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>)
     }
     let rules = exchange.limiting.rules(route).iter();
     let mut fields = rules.filter_map(|rule| rule.cost.said_in.as_ref());
-    let said = fields.find_map(said);
-    exchange.limiting.said = said;
+    if let Some(said) = fields.find_map(said) {
+        let Limiting { taken, .. } = &exchange.limiting;
+        let rules = exchange.limiting.rules(route);
+        taken.settle(rules, Spent::Said(said), Moment::now());
+    }
 }
 
 /// A cost as the value of a field.
@@ -139,7 +139,7 @@ pub fn cost(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
-/// Takes, when all is over, what is known only then: the cost that was said, and `bytes` of bodies.
+/// Takes, when all is over, what is known only then: the `bytes` of bodies.
 pub fn settle(exchange: &Exchange, bytes: u64) {
     let Exchange {
         route: Some(route),
@@ -150,10 +150,9 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
         return;
     };
     if !limiting.taken.is_empty() {
-        let said = limiting.said;
         limiting
             .taken
-            .settle(limiting.rules(route), said, bytes, Moment::now());
+            .settle(limiting.rules(route), Spent::Bytes(bytes), Moment::now());
     }
 }
 

@@ -13,7 +13,7 @@ pub use crate::admin::look::Looked;
 /// Whether to ask, and whom.
 #[derive(Debug, clap::Args)]
 pub struct LookOptions {
-    /// Also ask the running gateway what it has stored for it now, and how its client stands.
+    /// Also ask the running gateway what stands there now, and how the client stands
     #[arg(long)]
     pub running: bool,
     /// Where it listens, in place of [admin] of the file.

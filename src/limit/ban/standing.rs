@@ -267,7 +267,7 @@ impl Standing {
         self.put(client, ban, now);
     }
 
-    /// Ends the bans whose time is over, of each mode at most [`MOST_TIDIED`].
+    /// Ends the bans whose time is over, of each mode at most a thousand.
     pub fn tidy(&self, now: Instant) {
         for table in [&self.enforced, &self.shadow] {
             for (client, ban) in table.take_over(now, MOST_TIDIED) {
