@@ -132,7 +132,8 @@ impl Lease {
         window: (i64, i64),
         now: Ticks,
     ) -> Question {
-        let need = cost.saturating_sub(self.kept(now)).max(1);
+        self.end(now);
+        let need = cost.saturating_sub(self.left).max(1);
         let wanted = self.wanted(shape).saturating_sub(self.left);
         self.ask(need, wanted.max(need), window, now)
     }
@@ -152,17 +153,17 @@ impl Lease {
 
     /// Gives everything back, and says what is owed; `None` if there is nothing of either.
     pub fn returning(&mut self, window: (i64, i64), now: Ticks) -> Option<Question> {
-        let kept = self.kept(now);
-        if kept == 0 && self.balance == self.told {
+        if !self.has_something(now) {
             return None;
         }
+        self.end(now);
+        self.balance -= self.left as i64;
         self.left = 0;
-        self.balance -= kept as i64;
         Some(self.ask(0, 0, window, now))
     }
 
     fn ask(&mut self, need: u64, want: u64, window: (i64, i64), now: Ticks) -> Question {
-        let kept = self.kept(now);
+        self.end(now);
         if self.known.is_some_and(|known| known.ends != window.1) {
             // What was of another day is of no account.
             self.told = self.balance;
@@ -174,7 +175,7 @@ impl Lease {
             number: self.number,
             balance: self.balance,
             told: self.told,
-            kept,
+            kept: self.left,
             believed: self.until > now,
             need,
             want,
@@ -241,8 +242,7 @@ impl Lease {
 
     /// Whole tokens that this gateway could have, as far as it knows.
     pub fn standing(&self, shape: Shape, ends: i64, now: Ticks) -> u64 {
-        let left = if self.until > now { self.left } else { 0 };
-        left + self.level(shape, ends, now)
+        self.kept(now) + self.level(shape, ends, now)
     }
 
     /// Whole tokens of the bucket that nobody holds, as far as is known. Of a bucket that nobody was asked about: all.

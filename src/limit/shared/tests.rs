@@ -304,6 +304,18 @@ fn what_was_spent_just_before_a_lease_ended_is_not_there_again_at_once() {
     assert_eq!(world.overfull(), None);
 }
 
+#[test]
+fn tokens_that_came_when_their_lease_had_ended_do_not_come_to_life_with_the_next_ones() {
+    let mut world = World::new(shape(2, 6.0), 2);
+    world.happen(&Happens::Ask(1, 0));
+    world.now = 10_000_000;
+    world.happen(&Happens::Arrive(0));
+    world.happen(&Happens::Hear(0));
+    world.happen(&Happens::Trade(1, 0));
+    assert!(world.take(1, 1));
+    assert!(!world.take(1, 1));
+}
+
 /// Gateways that ask as requests make them ask, of which each answer takes a millisecond.
 struct Traffic {
     world: World,
