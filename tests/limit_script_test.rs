@@ -28,23 +28,35 @@ struct Asked {
     need: u64,
     want: u64,
     known: Option<(u16, u64)>,
+    plan: usize,
+    fresh: Option<u8>,
 }
+
+/// Some hours of a calendar.
+const TODAY: (i64, i64) = (1, 8_000_000_000_000_000);
 
 fn asked() -> impl Strategy<Value = Asked> {
     let said = (-30..60i64, -30..60i64, 0..20u64, any::<bool>());
     let wanted = (1..5u64, prop_oneof![Just(0), 5..40u64]);
     let known = prop::option::of((0..60u16, 0..2_000_000u64));
-    (0..4usize, -1..3i64, said, wanted, known).prop_map(
-        |(lease, later_by, (balance, told, kept, believed), (need, want), known)| Asked {
-            lease,
-            later_by,
-            balance,
-            told,
-            kept,
-            believed,
-            need,
-            want,
-            known,
+    // Mostly the same as before.
+    let plan = prop_oneof![20 => Just(0), 2 => Just(1), 1 => Just(2)];
+    let fresh = prop::option::of(0..60u8);
+    (0..4usize, -1..3i64, said, wanted, known, plan, fresh).prop_map(
+        |(lease, later_by, (balance, told, kept, believed), (need, want), known, plan, fresh)| {
+            Asked {
+                lease,
+                later_by,
+                balance,
+                told,
+                kept,
+                believed,
+                need,
+                want,
+                known,
+                plan,
+                fresh,
+            }
         },
     )
 }
@@ -59,7 +71,7 @@ fn compare(
     shape: Shape,
 ) -> Answer {
     let told: Told = question
-        .call(key, lease, shape)
+        .call(key, lease, shape, model.fresh)
         .invoke(redis)
         .expect("an answer");
     let now = told.4;
@@ -88,9 +100,14 @@ fn redis_answers_as_the_arithmetic_says() {
         cmd("DEL").arg("bucket").exec(redis).expect("an answer");
         let (mut model, mut numbers) = (Model::default(), [0i64; 4]);
         for asked in all {
-            // Burst and interval change as by a reload.
-            let burst = burst + asked.balance.unsigned_abs() % 2;
+            // Burst, interval and kind change as by a reload, or by a plan.
+            let (burst, interval, window) = match asked.plan {
+                0 => (burst + asked.balance.unsigned_abs() % 2, interval, (0, 0)),
+                1 => (burst * 7, interval / 3.0, (0, 0)),
+                _ => (burst * 2, 0.0, TODAY),
+            };
             let shape = Shape { burst, interval };
+            model.fresh = asked.fresh.map(f64::from);
             // Now and then one comes that was asked before, or one without a lease.
             numbers[asked.lease] = (numbers[asked.lease] + asked.later_by).max(1);
             let lease = match asked.lease {
@@ -105,7 +122,7 @@ fn redis_answers_as_the_arithmetic_says() {
                 believed: asked.believed,
                 need: asked.need,
                 want: asked.want,
-                window: (0, 0),
+                window,
                 known: asked.known.map(|(level, since)| (f64::from(level), since)),
             };
             compare(redis, &mut model, "bucket", &lease, &question, shape);

@@ -188,7 +188,7 @@ impl Leases {
             is_first: heard.is_none(),
             is_patient,
         };
-        let (step, left, wait) = self.change(client, |held| {
+        let (step, left, wait) = self.change(client, shape, at, |held| {
             let step = match heard {
                 Some(Heard::Exact(Ok(true))) => Step::Taken,
                 Some(Heard::Exact(Ok(false))) => Step::Empty,
@@ -250,8 +250,13 @@ impl Leases {
 
     /// Forgets what a client has used, here and in Redis; whether there was something here.
     pub fn reset(&self, sharing: &Sharing, local: &Local, client: Digest) -> bool {
-        let (store, key) = (sharing.store.clone(), self.key(client));
-        tokio::spawn(async move { store.fill(&key).await });
+        let store = sharing.store.clone();
+        let keys = [false, true].map(|is_counter| self.key(client, is_counter));
+        tokio::spawn(async move {
+            for key in keys {
+                store.fill(&key).await;
+            }
+        });
         local.reset(client);
         self.table
             .look(client, |held| held.lease.forget_level())
@@ -277,7 +282,7 @@ impl Leases {
             }
             Source::Lease => {
                 self.table
-                    .look(client, |held| held.lease.give_back(cost, at));
+                    .look(client, |held| held.lease.give_back(cost, meter.shape(), at));
             }
             Source::Here | Source::Nowhere => return,
         }
@@ -299,9 +304,11 @@ impl Leases {
             Source::Share => {
                 let share = meter.share(sharing.store.gateways());
                 local.debit(client, &share, cost, now);
-                self.change(client, |held| held.lease.owe(cost, at));
+                self.change(client, meter.shape(), at, |held| held.lease.owe(cost, at));
             }
-            Source::Lease => self.change(client, |held| held.lease.owe(cost, at)),
+            Source::Lease => {
+                self.change(client, meter.shape(), at, |held| held.lease.owe(cost, at))
+            }
             Source::Here | Source::Nowhere => return,
         }
         self.look_later(client, meter, at);
@@ -344,15 +351,28 @@ impl Leases {
     }
 
     /// As Redis knows the bucket of a client.
-    fn key(&self, client: Digest) -> String {
+    fn key(&self, client: Digest, is_counter: bool) -> String {
+        let kind = if is_counter { ":calendar" } else { "" };
         format!(
-            "limit:{{{}:{:016x}{:016x}}}",
+            "limit:{{{}:{:016x}{:016x}}}{kind}",
             self.rule, client.0[0], client.0[1]
         )
     }
 
-    fn change<R>(&self, client: Digest, change: impl FnOnce(&mut Held) -> R) -> R {
-        self.table.with(client, Held::worth, change)
+    fn change<R>(
+        &self,
+        client: Digest,
+        shape: Shape,
+        at: Ticks,
+        change: impl FnOnce(&mut Held) -> R,
+    ) -> R {
+        self.table.with(client, Held::worth, |held| {
+            if held.lease.fit(shape, at) {
+                // What was to be returned of it was so by another quota.
+                held.is_due = false;
+            }
+            change(held)
+        })
     }
 
     /// Decides without Redis.
@@ -380,7 +400,7 @@ impl Leases {
         }
         let gateways = store.gateways();
         let share = meter.share(gateways);
-        let begins = self.change(client, |held| {
+        let begins = self.change(client, meter.shape(), at, |held| {
             let begins = !std::mem::replace(&mut held.is_sharing, true);
             let ends = meter.window(store.unix(now)).1;
             begins.then(|| held.lease.level(meter.shape(), ends, at))
@@ -394,7 +414,7 @@ impl Leases {
         }
         match local.take(client, &share, cost, now) {
             Ok(standing) => {
-                self.change(client, |held| held.lease.owe(cost, at));
+                self.change(client, meter.shape(), at, |held| held.lease.owe(cost, at));
                 self.look_later(client, meter, at);
                 Outcome::taken(standing, Source::Share)
             }
@@ -434,6 +454,9 @@ impl Leases {
         let window = meter.window(store.unix(now));
         let shape = meter.shape();
         let (name, question) = self.table.look(client, |held| {
+            if !held.lease.is_like(shape) {
+                return None;
+            }
             held.is_due = false;
             if !held.lease.has_something(at) {
                 return None;
@@ -451,14 +474,16 @@ impl Leases {
             Some((held.lease.name, question))
         })??;
         Some(async move {
-            let key = self.key(client);
+            let key = self.key(client, shape.is_counter());
             let answer = store.ask(&key, Some(name), &question, shape).await;
             self.table.look(client, |held| {
                 if let Some(asking) = held.asking.take() {
                     asking.cancel();
                 }
                 match answer {
-                    Ok(Answer::Taken(grant)) => held.lease.hear(&question, &grant, at, shape),
+                    Ok(Answer::Taken(grant)) if held.lease.name == name => {
+                        held.lease.hear(&question, &grant, at, shape);
+                    }
                     // What was not heard is said with the next question.
                     _ => self.look_later_at(held, client, &meter, at),
                 }
@@ -567,13 +592,14 @@ struct Flight {
 impl Flight {
     async fn run(self, store: &Arc<Store>, meter: &Meter, cost: u64, now: Moment) {
         let (leases, client) = (&self.leases, self.client);
-        let (key, shape) = (leases.key(client), meter.shape());
+        let shape = meter.shape();
+        let key = leases.key(client, shape.is_counter());
         let mut now = now;
         // Once more if the calendar there is at another page.
         for _ in 0..2 {
             let at = ticks(now.instant);
             let window = meter.window(store.unix(now));
-            let (name, question) = leases.change(client, |held| {
+            let (name, question) = leases.change(client, shape, at, |held| {
                 if held.lease.name == 0 {
                     held.lease.name = store.name();
                 }
@@ -587,7 +613,9 @@ impl Flight {
                 Ok(Answer::Elsewhen { .. }) => now = Moment::now(),
                 Ok(Answer::Taken(grant)) => {
                     leases.table.look(client, |held| {
-                        held.lease.hear(&question, &grant, at, shape);
+                        if held.lease.name == name {
+                            held.lease.hear(&question, &grant, at, shape);
+                        }
                         held.is_sharing = false;
                         held.unanswered_until = Ticks(0);
                         leases.look_later_at(held, client, meter, at);
@@ -636,16 +664,19 @@ impl Asking {
 impl Exact {
     async fn ask(self) -> Result<bool, Away> {
         let (leases, client) = (&self.leases, self.client);
-        let (key, shape) = (leases.key(client), self.meter.shape());
+        let shape = self.meter.shape();
+        let key = leases.key(client, shape.is_counter());
         let mut outcome = Err(Away::Unexpected);
         for _ in 0..2 {
             let now = Moment::now();
             let at = ticks(now.instant);
             let window = self.meter.window(self.store.unix(now));
-            let question = leases.change(client, |held| held.lease.exact(self.cost, window, at));
+            let question = leases.change(client, shape, at, |held| {
+                held.lease.exact(self.cost, window, at)
+            });
             match self.store.ask(&key, None, &question, shape).await {
                 Ok(Answer::Taken(grant)) => {
-                    leases.change(client, |held| {
+                    leases.change(client, shape, at, |held| {
                         held.lease.learn(&grant, at, window.1);
                         held.is_sharing = false;
                     });
@@ -654,7 +685,7 @@ impl Exact {
                 Ok(_) => {}
                 Err(away) => {
                     outcome = Err(away);
-                    leases.change(client, |held| {
+                    leases.change(client, shape, at, |held| {
                         held.lease.unheard(&question);
                         let until = later(at, UNANSWERED);
                         held.unanswered_until = until;

@@ -11,6 +11,8 @@ use crate::limit::bucket::Ticks;
 pub struct Lease {
     /// Names it in Redis; 0 before the first question.
     pub name: u64,
+    /// What the bucket is like by the plan that its client had last.
+    shape: Option<Shape>,
     /// Tokens that may be spent before `until`.
     left: u64,
     until: Ticks,
@@ -72,6 +74,44 @@ const FORGIVEN: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 
 impl Lease {
+    /// The bucket is like this from now on. Tokens that were given when it was like another go back, and what was used
+    /// of it stays used; by a quota of another kind nothing is. Whether that is new.
+    pub fn fit(&mut self, shape: Shape, now: Ticks) -> bool {
+        if self.is_like(shape) {
+            return false;
+        }
+        let is_other_kind = self.is_other_kind(shape);
+        let Some(before) = self.shape.replace(shape) else {
+            return true;
+        };
+        self.lay_down(now);
+        self.ask_after = Ticks(0);
+        self.short = 0;
+        if is_other_kind {
+            *self = Self {
+                shape: Some(shape),
+                number: self.number,
+                demand: self.demand,
+                used_at: self.used_at,
+                ..Self::default()
+            };
+        } else if let Some(known) = &mut self.known {
+            known.level += shape.burst as f64 - before.burst as f64;
+        }
+        true
+    }
+
+    /// Whether that is another kind of quota, of which nothing is known here.
+    pub fn is_other_kind(&self, shape: Shape) -> bool {
+        self.shape
+            .is_some_and(|one| one.is_counter() != shape.is_counter())
+    }
+
+    /// Whether the bucket was like this when it was used last.
+    pub fn is_like(&self, shape: Shape) -> bool {
+        self.shape == Some(shape)
+    }
+
     /// Takes note that somebody asks for so many tokens.
     pub fn note(&mut self, cost: u64, now: Ticks) {
         self.used_at = now;
@@ -98,8 +138,11 @@ impl Lease {
         now >= self.ask_after
     }
 
-    /// What was taken and not used can be used again: by this gateway, if Redis has not heard of it.
-    pub fn give_back(&mut self, cost: u64, now: Ticks) {
+    /// What was taken of such a quota and not used can be used again: by this gateway, if Redis has not heard of it.
+    pub fn give_back(&mut self, cost: u64, shape: Shape, now: Ticks) {
+        if self.is_other_kind(shape) {
+            return;
+        }
         self.end(now);
         let here = cost.min(self.spent);
         self.spent -= here;
@@ -156,9 +199,7 @@ impl Lease {
         if !self.has_something(now) {
             return None;
         }
-        self.end(now);
-        self.balance -= self.left as i64;
-        self.left = 0;
+        self.lay_down(now);
         Some(self.ask(0, 0, window, now))
     }
 
@@ -198,6 +239,11 @@ impl Lease {
         }
         self.left += grant.tokens;
         self.until = later(asked, grant.lasts);
+        if !self.is_like(shape) {
+            // Its client has another plan since.
+            self.lay_down(asked);
+            return;
+        }
         let before = self.known.map(|known| known.at);
         self.learn(grant, asked, question.window.1);
         if question.want == 0 {
@@ -251,9 +297,9 @@ impl Lease {
             return shape.burst;
         };
         let since = Ticks(now.0.saturating_sub(known.at.0)).duration();
-        let flowed = match shape.interval > 0.0 {
-            true => since.as_secs_f64() * 1e6 / shape.interval,
-            false => 0.0,
+        let flowed = match shape.is_counter() {
+            true => 0.0,
+            false => since.as_secs_f64() * 1e6 / shape.interval,
         };
         (known.level + flowed).clamp(0.0, shape.burst as f64) as u64
     }
@@ -291,6 +337,14 @@ impl Lease {
         if self.until > now { self.left } else { 0 }
     }
 
+    /// What is left goes back when Redis is asked next.
+    fn lay_down(&mut self, now: Ticks) {
+        self.end(now);
+        self.balance -= self.left as i64;
+        self.left = 0;
+        self.spent = 0;
+    }
+
     /// Tokens of a lease that has ended are nobody's.
     fn end(&mut self, now: Ticks) {
         if self.until <= now {
@@ -302,9 +356,9 @@ impl Lease {
     /// What it should hold by what is asked for.
     fn wanted(&self, shape: Shape) -> u64 {
         let rate = u64::from(self.demand.rate());
-        let ahead = match shape.interval > 0.0 {
-            true => (shape.burst as f64 * shape.interval / 3e6).min(AHEAD),
-            false => AHEAD,
+        let ahead = match shape.is_counter() {
+            true => AHEAD,
+            false => (shape.burst as f64 * shape.interval / 3e6).min(AHEAD),
         };
         let ahead = if rate > 1 {
             (rate as f64 * ahead) as u64
@@ -320,7 +374,7 @@ impl Lease {
     fn spacing(&self, shape: Shape, free: u64) -> Duration {
         let rate = self.demand.rate().max(1);
         let by_demand = (Duration::from_secs(1) * REQUESTS / rate).min(LONGEST_PAUSE);
-        if shape.interval == 0.0 {
+        if shape.is_counter() {
             return by_demand;
         }
         let token = shape.interval.max(1e6 / f64::from(rate));

@@ -9,6 +9,8 @@ use super::script::{Answer, Grant, LIFE, Question, Shape};
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     bucket: Option<Bucket>,
+    /// At most in a bucket that is not there.
+    pub fresh: Option<f64>,
     pub leases: BTreeMap<String, Set>,
 }
 
@@ -43,7 +45,8 @@ impl Model {
         {
             return Answer::Late;
         }
-        let is_over = |bucket: &Bucket| ends > 0 && bucket.ends <= now;
+        let is_over =
+            |bucket: &Bucket| (ends > 0 && bucket.ends <= now) || (ends > 0) != (bucket.ends > 0);
         let is_over = self.bucket.as_ref().is_some_and(is_over);
         let own = own.filter(|_| !is_over);
         if is_over {
@@ -59,9 +62,9 @@ impl Model {
             .retain(|name, set| name == lease || set.until > now);
 
         let burst = shape.burst as f64;
-        let flowed = |passed: f64| match shape.interval > 0.0 {
-            true => passed / shape.interval,
-            false => 0.0,
+        let flowed = |passed: f64| match shape.is_counter() {
+            true => 0.0,
+            false => passed / shape.interval,
         };
         let believes = question
             .known
@@ -75,8 +78,10 @@ impl Model {
                 };
                 bucket.level + burst - bucket.burst as f64 + flowed(passed)
             }
-            (None, Some(believes)) => believes,
-            (None, None) => burst,
+            (None, believes) => {
+                let level = believes.unwrap_or(burst);
+                self.fresh.map_or(level, |fresh| level.min(fresh))
+            }
         };
         let held = own.as_ref().map_or(0, |own| own.held);
         let kept = own.as_ref().map_or(0, |_| question.kept);
@@ -93,7 +98,10 @@ impl Model {
                 level -= if lease.is_empty() { owed } else { owed.max(0) } as f64;
             }
         }
-        level = level.min(burst - (out + kept) as f64).max(-burst);
+        let depth = self.bucket.as_ref().map_or(burst, |one| one.burst as f64);
+        level = level
+            .min(burst - (out + kept) as f64)
+            .max(-burst.max(depth));
 
         let gives = question.want > 0 && level >= question.need as f64;
         let tokens = match gives {
@@ -125,10 +133,10 @@ impl Model {
             self.leases.remove(lease);
         }
         let lacks = tokens == 0 && level < question.need as f64;
-        let wait = match (lacks, shape.interval > 0.0) {
+        let wait = match (lacks, shape.is_counter()) {
             (false, _) => 0,
-            (true, true) => ((question.need as f64 - level) * shape.interval).ceil() as u64,
-            (true, false) => (ends - now) as u64,
+            (true, true) => (ends - now) as u64,
+            (true, false) => ((question.need as f64 - level) * shape.interval).ceil() as u64,
         };
         Answer::Taken(Grant {
             tokens,

@@ -18,7 +18,8 @@ use redis::{Script, ScriptInvocation};
 /// KEYS the bucket; ARGV the lease ("" is none: what is given is spent), the number of the question, its balance, the
 /// balance that the last answer left; what it keeps, what it believes to hold; what it needs at least, what it wants;
 /// burst, interval of a token (0: a counter), begin and end of the counter (0, 0: a bucket), life of a lease; the level
-/// at the last answer and the time since that question ("", "": not known). Returns a word, what is given, the level,
+/// at the last answer and the time since that question ("", "": not known); what lies at most in a bucket of which
+/// nothing stands here ("": the burst). Returns a word, what is given, the level,
 /// the time until what is needed is there, now, how long the lease lasts, 1 if the bucket was full, and how much may flow
 /// in before it is. The words: `taken`; `anew`, nothing was
 /// known of this lease and what it kept is void; `elsewhen`, the counter is of another time; `late`, it has asked since.
@@ -36,7 +37,7 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         local need, want = tonumber(ARGV[7]), tonumber(ARGV[8])
         local burst, interval = tonumber(ARGV[9]), tonumber(ARGV[10])
         local begins, ends, life = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-        local known, since = tonumber(ARGV[14]), tonumber(ARGV[15])
+        local known, since, fresh = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
         if ends > 0 and (now < begins or now >= ends) then
             return { 'elsewhen', 0, '0', 0, now, 0, 0, 0 }
         end
@@ -79,6 +80,7 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         if level and ends > 0 and window <= now then
             redis.call('DEL', KEYS[1])
             level, own, out, ended, over = nil, nil, 0, 0, {}
+            depth = burst
         end
 
         if level then
@@ -88,10 +90,14 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
                 passed = math.min(passed, since)
             end
             level = level + burst - depth + flowed(passed)
-        elseif known then
-            level = known + flowed(since)
         else
             level = burst
+            if known then
+                level = known + flowed(since)
+            end
+            if fresh then
+                level = math.min(level, fresh)
+            end
         end
         local held, word = 0, 'taken'
         if own then
@@ -118,7 +124,8 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
             end
             level = level - owed
         end
-        level = math.max(-burst, math.min(level, burst - out - kept))
+        -- A larger quota that is back again finds what was used of it.
+        level = math.max(-math.max(burst, depth), math.min(level, burst - out - kept))
 
         local grant = 0
         if want > 0 and level >= need then
@@ -185,10 +192,11 @@ pub static FILL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Says that a gateway lives, and agrees on a secret.
+/// Says that a gateway lives, agrees on a secret, and finds out whether buckets may have been lost.
 ///
-/// KEYS the gateways, the secret; ARGV who it is, how long the others may have been silent, and the secret it proposes
-/// ("" is none). Returns now, how many gateways there are, and the secret.
+/// KEYS the gateways, the secret, the memory; ARGV who it is, how long the others may have been silent, the secret it
+/// proposes ("" is none), and the name of the memory it knows ("" is none). Returns now, how many gateways there are, the
+/// secret, the name of the memory, and when another one was lost (0: none was).
 pub static LIVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -204,7 +212,18 @@ pub static LIVE: LazyLock<Script> = LazyLock::new(|| {
             redis.call('SET', KEYS[2], secret, 'NX')
             secret = redis.call('GET', KEYS[2])
         end
-        return { now, redis.call('ZCARD', KEYS[1]), secret }
+        -- What was known here and is gone took the buckets with it, or some of them.
+        local memory = redis.call('HMGET', KEYS[3], 'name', 'lost')
+        local name, lost = memory[1], tonumber(memory[2] or 0)
+        local is_lost = ARGV[4] ~= '' and ARGV[4] ~= name and lost == 0
+        if is_lost then
+            lost = now
+        end
+        if is_lost or not name then
+            name = name or ARGV[1]
+            redis.call('HSET', KEYS[3], 'name', name, 'lost', string.format('%.0f', lost))
+        end
+        return { now, redis.call('ZCARD', KEYS[1]), secret, name, lost }
         ",
     )
 });
@@ -216,6 +235,13 @@ pub struct Shape {
     pub burst: u64,
     /// Microseconds from one token to the next; 0 for a counter of the calendar.
     pub interval: f64,
+}
+
+impl Shape {
+    /// Of the calendar; what flows in flows in at its end.
+    pub fn is_counter(self) -> bool {
+        self.interval == 0.0
+    }
 }
 
 /// One question about one bucket.
@@ -279,8 +305,15 @@ pub const LIFE: Duration = Duration::from_secs(10);
 pub type Told = (String, u64, f64, u64, i64, u64, u8, u64);
 
 impl Question {
-    /// The call for the bucket `key`; `lease` is empty where what is given is spent at once.
-    pub fn call(&self, key: &str, lease: &str, shape: Shape) -> ScriptInvocation<'static> {
+    /// The call for the bucket `key`; `lease` is empty where what is given is spent at once, `fresh` is at most in a bucket
+    /// that Redis knows nothing of.
+    pub fn call(
+        &self,
+        key: &str,
+        lease: &str,
+        shape: Shape,
+        fresh: Option<f64>,
+    ) -> ScriptInvocation<'static> {
         let mut call = TAKE.prepare_invoke();
         call.key(key).arg(lease);
         call.arg(self.number).arg(self.balance).arg(self.told);
@@ -292,6 +325,10 @@ impl Question {
         match self.known {
             Some((level, since)) => call.arg(level).arg(since),
             None => call.arg("").arg(""),
+        };
+        match fresh {
+            Some(level) => call.arg(level),
+            None => call.arg(""),
         };
         call
     }

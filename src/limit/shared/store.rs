@@ -45,6 +45,7 @@ pub struct Store {
     /// The clock of Redis at tick 0, in microseconds; 0: not known.
     clock: AtomicI64,
     gateways: Mutex<Gateways>,
+    memory: Mutex<Memory>,
     questions: AtomicU64,
     names: AtomicU64,
 }
@@ -54,6 +55,14 @@ pub struct Store {
 struct Gateways {
     count: u64,
     at: Ticks,
+}
+
+/// What Redis remembers by, and since when that is so.
+#[derive(Default)]
+struct Memory {
+    name: String,
+    /// When another one was lost, in microseconds of the clock there; 0: none was.
+    lost: i64,
 }
 
 impl Store {
@@ -74,6 +83,7 @@ impl Store {
                 count: 1,
                 at: Ticks(0),
             }),
+            memory: Mutex::default(),
             questions: AtomicU64::new(0),
             names: AtomicU64::new(0),
         })
@@ -161,7 +171,8 @@ impl Store {
         let redis = self.redis.get().ok_or(Away::Connecting)?;
         self.questions.fetch_add(1, Ordering::Relaxed);
         let lease = lease.map_or(String::new(), |name| format!("{}.{name}", self.gateway));
-        let call = question.call(&redis.key(key), &lease, shape);
+        let fresh = self.fresh(shape, question.window);
+        let call = question.call(&redis.key(key), &lease, shape, fresh);
         let asked = Instant::now();
         let told: Result<Told, Away> = redis.run(Lane::Limits, redis.deadline(), &call).await;
         let answer = told.and_then(|told| Answer::of(told).ok_or(Away::Unexpected));
@@ -175,6 +186,23 @@ impl Store {
             Err(away) => self.missed(away),
         }
         answer
+    }
+
+    /// What lies at most in a bucket that Redis knows nothing of. Where it has lost what it knew, those who have used
+    /// theirs up may be among the unknown: it is this gateway's share, and what has flowed in since.
+    fn fresh(&self, shape: Shape, (begin, _): (i64, i64)) -> Option<f64> {
+        let lost = self.memory.lock().lost;
+        let share = (shape.burst / self.gateways()).max(1) as f64;
+        let level = match shape.is_counter() {
+            true => share,
+            false => {
+                let zero = self.clock.load(Ordering::Relaxed);
+                let now = zero + ticks(Instant::now()).duration().as_micros() as i64;
+                share + (now - lost).max(0) as f64 / shape.interval
+            }
+        };
+        let is_past = lost == 0 || level >= shape.burst as f64 || lost < begin;
+        (!is_past).then_some(level)
     }
 
     /// Fills a bucket up to what lies in leases.
@@ -221,16 +249,19 @@ impl Store {
         let mut call = LIVE.prepare_invoke();
         call.key(redis.key("{limit}:gateways"));
         call.key(redis.key("{limit}:secret"));
+        call.key(redis.key("{limit}:memory"));
         call.arg(&self.gateway).arg(SILENT.as_micros() as u64);
         let known = self.secret.get().or(self.proposed.as_ref());
         let proposed = known.filter(|_| self.proposed.is_some());
         call.arg(proposed.map_or(String::new(), Secret::text));
+        call.arg(&self.memory.lock().name);
         let asked = Instant::now();
-        let told: Result<(i64, u64, String), Away> =
+        let told: Result<(i64, u64, String, String, i64), Away> =
             redis.run(Lane::Limits, redis.deadline(), &call).await;
         match told {
-            Ok((now, gateways, secret)) => {
+            Ok((now, gateways, secret, name, lost)) => {
                 self.set_clock(now, asked);
+                self.remember(name, lost);
                 self.count(gateways);
                 if self.secret.get().is_none() {
                     match Secret::parse(&secret) {
@@ -243,6 +274,16 @@ impl Store {
             }
             Err(away) => self.missed(away),
         }
+    }
+
+    fn remember(&self, name: String, lost: i64) {
+        let mut memory = self.memory.lock();
+        if !memory.name.is_empty() && memory.name != name {
+            tracing::warn!(
+                "Redis has lost what clients have used of shared limits: unknown ones get a part of their quota"
+            );
+        }
+        *memory = Memory { name, lost };
     }
 
     fn count(&self, count: u64) {

@@ -10,7 +10,8 @@ use super::script::{Answer, Question, Shape};
 use super::{Asks, Held, Step};
 use crate::limit::bucket::Ticks;
 
-const NO_WINDOW: (i64, i64) = (0, 0);
+/// Of a counter, in microseconds.
+const STRETCH: i64 = 20_000_000;
 
 fn ticks(micros: u64) -> Ticks {
     Ticks::of(Duration::from_micros(micros))
@@ -20,6 +21,13 @@ fn shape(burst: u64, per_second: f64) -> Shape {
     Shape {
         burst,
         interval: 1e6 / per_second,
+    }
+}
+
+fn counter(amount: u64) -> Shape {
+    Shape {
+        burst: amount,
+        interval: 0.0,
     }
 }
 
@@ -39,6 +47,13 @@ enum Happens {
     Return(usize),
     GiveBack(usize),
     Die(usize),
+    /// The client gets another plan.
+    Change(Shape),
+}
+
+fn plan() -> impl Strategy<Value = Happens> {
+    let rate = (1..80u64, 1..100u32).prop_map(|(burst, rate)| shape(burst, f64::from(rate)));
+    prop_oneof![9 => rate, 1 => (1..80u64).prop_map(counter)].prop_map(Happens::Change)
 }
 
 fn happens(gateways: usize) -> impl Strategy<Value = Happens> {
@@ -61,29 +76,41 @@ fn happens(gateways: usize) -> impl Strategy<Value = Happens> {
 
 struct Gateway {
     lease: Lease,
-    name: String,
     /// Its clock began so much earlier than that of the others, in microseconds.
     skew: u64,
-    asking: Option<u64>,
+    /// The lease and the number of the question.
+    asking: Option<(u64, u64)>,
 }
 
 struct Flying {
     gateway: usize,
-    lease: String,
+    lease: u64,
     question: Question,
+    shape: Shape,
     asked: Ticks,
     answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy)]
+struct Admitted {
+    at: u64,
+    by: usize,
+    cost: u64,
+    plan: usize,
+    shape: Shape,
 }
 
 struct World {
     shape: Shape,
     now: u64,
-    redis: Model,
+    /// Buckets and counters are not the same place there.
+    redis: [Model; 2],
     redis_ahead: i64,
     gateways: Vec<Gateway>,
     flying: Vec<Flying>,
-    /// When, by whom, how many.
-    admitted: Vec<(u64, usize, u64)>,
+    admitted: Vec<Admitted>,
+    /// How many plans the client has had.
+    plans: usize,
     names: u64,
 }
 
@@ -92,25 +119,24 @@ impl World {
         let mut world = Self {
             shape,
             now: 0,
-            redis: Model::default(),
+            redis: Default::default(),
             redis_ahead: 1_700_000_000_000_000,
             gateways: Vec::new(),
             flying: Vec::new(),
             admitted: Vec::new(),
+            plans: 0,
             names: 0,
         };
         for number in 0..gateways {
-            let gateway = world.gateway(number as u64 * 300_000_000);
+            let gateway = Self::gateway(number as u64 * 300_000_000);
             world.gateways.push(gateway);
         }
         world
     }
 
-    fn gateway(&mut self, skew: u64) -> Gateway {
-        self.names += 1;
+    fn gateway(skew: u64) -> Gateway {
         Gateway {
             lease: Lease::default(),
-            name: format!("{}.1", self.names),
             skew,
             asking: None,
         }
@@ -120,13 +146,33 @@ impl World {
         ticks(self.now + self.gateways[gateway].skew)
     }
 
+    /// By the clock of Redis.
+    fn window(&self) -> (i64, i64) {
+        if !self.shape.is_counter() {
+            return (0, 0);
+        }
+        let begin = self.stretch(self.now) * STRETCH;
+        (begin, begin + STRETCH)
+    }
+
+    fn stretch(&self, at: u64) -> i64 {
+        (self.redis_ahead + at as i64).div_euclid(STRETCH)
+    }
+
     fn take(&mut self, number: usize, cost: u64) -> bool {
-        let at = self.at(number);
+        let (at, shape) = (self.at(number), self.shape);
         let lease = &mut self.gateways[number].lease;
+        lease.fit(shape, at);
         lease.note(cost, at);
         let is_taken = lease.take(cost, at);
         if is_taken {
-            self.admitted.push((self.now, number, cost));
+            self.admitted.push(Admitted {
+                at: self.now,
+                by: number,
+                cost,
+                plan: self.plans,
+                shape,
+            });
         }
         is_taken
     }
@@ -134,21 +180,27 @@ impl World {
     fn send(&mut self, number: usize, question: Question) {
         let asked = self.at(number);
         let gateway = &mut self.gateways[number];
-        gateway.asking = Some(question.number);
+        if gateway.lease.name == 0 {
+            self.names += 1;
+            gateway.lease.name = self.names;
+        }
+        gateway.asking = Some((gateway.lease.name, question.number));
         self.flying.push(Flying {
             gateway: number,
-            lease: gateway.name.clone(),
+            lease: gateway.lease.name,
             question,
+            shape: self.shape,
             asked,
             answer: None,
         });
     }
 
     fn ask(&mut self, number: usize, cost: u64) {
-        let (at, shape) = (self.at(number), self.shape);
+        let (at, shape, window) = (self.at(number), self.shape, self.window());
         if self.gateways[number].asking.is_none() {
             let lease = &mut self.gateways[number].lease;
-            let question = lease.question(cost, shape, NO_WINDOW, at);
+            lease.fit(shape, at);
+            let question = lease.question(cost, shape, window, at);
             self.send(number, question);
         }
     }
@@ -157,9 +209,13 @@ impl World {
         let now = self.redis_ahead + self.now as i64;
         if let Some(flying) = self.flying.get_mut(flying) {
             let Flying {
-                lease, question, ..
+                lease,
+                question,
+                shape,
+                ..
             } = flying;
-            let answer = self.redis.ask(lease, question, self.shape, now);
+            let redis = &mut self.redis[usize::from(shape.is_counter())];
+            let answer = redis.ask(&lease.to_string(), question, *shape, now);
             flying.answer.get_or_insert(answer);
         }
     }
@@ -171,15 +227,16 @@ impl World {
         }
         let flying = self.flying.remove(flying);
         let gateway = &mut self.gateways[flying.gateway];
-        let is_awaited =
-            gateway.name == flying.lease && gateway.asking == Some(flying.question.number);
-        if !is_awaited {
+        if gateway.asking != Some((flying.lease, flying.question.number)) {
             return;
         }
         gateway.asking = None;
+        if gateway.lease.name != flying.lease {
+            return;
+        }
         if let Some(Answer::Taken(grant)) = flying.answer {
             let lease = &mut gateway.lease;
-            lease.hear(&flying.question, &grant, flying.asked, self.shape);
+            lease.hear(&flying.question, &grant, flying.asked, flying.shape);
         }
     }
 
@@ -200,45 +257,65 @@ impl World {
             }
             Happens::GiveUp(one) => self.gateways[one].asking = None,
             Happens::Return(one) => {
-                let at = self.at(one);
-                if self.gateways[one].asking.is_none()
-                    && let Some(question) = self.gateways[one].lease.returning(NO_WINDOW, at)
+                let (at, window, shape) = (self.at(one), self.window(), self.shape);
+                let gateway = &mut self.gateways[one];
+                if gateway.asking.is_none()
+                    && gateway.lease.is_like(shape)
+                    && let Some(question) = gateway.lease.returning(window, at)
                 {
                     self.send(one, question);
                 }
             }
             Happens::GiveBack(one) => {
                 let at = self.at(one);
-                let by_it = |(_, number, _): &(u64, usize, u64)| *number == one;
+                let by_it = |admitted: &Admitted| admitted.by == one;
                 if let Some(place) = self.admitted.iter().rposition(by_it) {
-                    let (_, _, cost) = self.admitted.remove(place);
-                    self.gateways[one].lease.give_back(cost, at);
+                    let Admitted {
+                        at: then,
+                        cost,
+                        shape,
+                        ..
+                    } = self.admitted.remove(place);
+                    let of_today =
+                        !shape.is_counter() || self.stretch(then) == self.stretch(self.now);
+                    if of_today {
+                        self.gateways[one].lease.give_back(cost, shape, at);
+                    }
                 }
             }
             Happens::Die(one) => {
                 let skew = self.gateways[one].skew;
-                self.gateways[one] = self.gateway(skew);
+                self.gateways[one] = Self::gateway(skew);
                 // What it took can nobody give back any more.
-                for (_, by, _) in &mut self.admitted {
-                    if *by == one {
-                        *by = usize::MAX;
+                for admitted in &mut self.admitted {
+                    if admitted.by == one {
+                        admitted.by = usize::MAX;
                     }
                 }
+            }
+            Happens::Change(shape) => {
+                self.shape = shape;
+                self.plans += 1;
             }
         }
     }
 
-    /// The first window that holds more than it may, with how much it holds.
+    /// The first window of the last plan that holds more than it may, with how much it holds.
     fn overfull(&self) -> Option<(u64, u64, u64)> {
-        let mut all: Vec<_> = self.admitted.clone();
-        all.sort();
-        for (place, (from, ..)) in all.iter().enumerate() {
+        let of_plan = |admitted: &&Admitted| admitted.plan == self.plans;
+        let mut all: Vec<_> = self.admitted.iter().filter(of_plan).copied().collect();
+        all.sort_by_key(|admitted| admitted.at);
+        for (place, first) in all.iter().enumerate() {
             let mut sum = 0;
-            for (to, _, cost) in &all[place..] {
-                sum += cost;
-                let flowed = (to - from) as f64 / self.shape.interval;
+            for last in &all[place..] {
+                let flowed = match self.shape.is_counter() {
+                    false => (last.at - first.at) as f64 / self.shape.interval,
+                    true if self.stretch(last.at) == self.stretch(first.at) => 0.0,
+                    true => break,
+                };
+                sum += last.cost;
                 if sum as f64 > self.shape.burst as f64 + flowed + 1e-3 {
-                    return Some((*from, *to, sum));
+                    return Some((first.at, last.at, sum));
                 }
             }
         }
@@ -262,6 +339,29 @@ proptest! {
     }
 
     #[test]
+    fn no_day_of_all_gateways_together_holds_more_than_its_quota(
+        amount in 1..80u64, all in prop::collection::vec(happens(4), 1..250),
+    ) {
+        let mut world = World::new(counter(amount), 4);
+        for one in &all {
+            world.happen(one);
+        }
+        prop_assert_eq!(world.overfull(), None);
+    }
+
+    #[test]
+    fn who_changes_plan_never_gets_more_than_the_new_one_allows(
+        burst in 1..80u64,
+        all in prop::collection::vec(prop_oneof![24 => happens(4), 1 => plan()], 1..250),
+    ) {
+        let mut world = World::new(shape(burst, 10.0), 4);
+        for one in &all {
+            world.happen(one);
+            prop_assert_eq!(world.overfull(), None);
+        }
+    }
+
+    #[test]
     fn a_clock_of_redis_that_jumps_grants_no_fresh_burst_to_who_asks_all_the_time(
         ahead in -1_000_000_000..1_000_000_000i64, burst in 4..80u64,
     ) {
@@ -282,7 +382,7 @@ proptest! {
         let mut world = World::new(shape(burst, 10.0), 1);
         for turn in 0..400 {
             if turn == 200 {
-                world.redis = Model::default();
+                world.redis = Default::default();
             }
             world.happen(&Happens::Trade(0, 1));
             while world.take(0, 1) {}
@@ -290,6 +390,23 @@ proptest! {
         }
         prop_assert_eq!(world.overfull(), None);
     }
+}
+
+#[test]
+fn a_redis_that_forgets_everything_gives_a_share_to_those_whom_nobody_knows() {
+    let mut world = World::new(shape(80, 10.0), 8);
+    world.happen(&Happens::Trade(0, 80));
+    assert!(world.take(0, 80));
+    world.redis = Default::default();
+    world.redis[0].fresh = Some(80.0 / 8.0);
+    for gateway in 1..8 {
+        for _ in 0..80 {
+            world.happen(&Happens::Trade(gateway, 1));
+            world.take(gateway, 1);
+        }
+    }
+    let all: u64 = world.admitted.iter().map(|one| one.cost).sum();
+    assert!((81..=90).contains(&all), "{all}");
 }
 
 #[test]
@@ -350,6 +467,7 @@ impl Traffic {
             is_first,
             is_patient: is_first,
         };
+        self.held[number].lease.fit(self.world.shape, at);
         let cost = match self.held[number].step(1, at, asks) {
             Step::Taken => {
                 self.admitted += 1;
@@ -365,10 +483,10 @@ impl Traffic {
         self.questions += 1;
         let world = &mut self.world;
         let lease = &mut self.held[number].lease;
-        let question = lease.question(cost, world.shape, NO_WINDOW, at);
-        let name = world.gateways[number].name.clone();
+        let question = lease.question(cost, world.shape, (0, 0), at);
+        let name = (number + 1).to_string();
         let now = world.redis_ahead + world.now as i64;
-        let Answer::Taken(grant) = world.redis.ask(&name, &question, world.shape, now) else {
+        let Answer::Taken(grant) = world.redis[0].ask(&name, &question, world.shape, now) else {
             panic!("it is in order");
         };
         lease.hear(&question, &grant, at, world.shape);
