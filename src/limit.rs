@@ -188,6 +188,8 @@ pub struct Charge {
     standing: Standing,
     is_taken: bool,
     source: Source,
+    /// When the day or month begins anew that it was taken of, in Unix seconds.
+    ends: Option<i64>,
     /// Of a rule by which requests wait for their turn.
     turn: Option<Turn>,
 }
@@ -352,8 +354,19 @@ impl Rule {
         }
     }
 
-    /// Gives back what was taken of one quota and not used.
+    /// By the calendar that counts for its buckets, in Unix seconds.
+    fn unix(&self, now: Moment) -> i64 {
+        match &self.sharing {
+            Some(sharing) => sharing.store.unix(now),
+            None => calendar::unix(now.system),
+        }
+    }
+
+    /// Gives back what was taken of one quota and not used; what was of yesterday is gone with it.
     fn give_back(&self, charge: &Charge, cost: u64, now: Moment) {
+        if charge.ends.is_some_and(|ends| self.unix(now) >= ends) {
+            return;
+        }
         let meter = &self.meters[usize::from(charge.meter)].0;
         let (local, client) = (&self.live.local, charge.client);
         let Some(sharing) = self
@@ -568,6 +581,9 @@ impl Taken {
                 is_taken: turn.is_some(),
                 turn: turn.filter(|_| source == Source::Here && !patience.is_zero()),
                 source,
+                ends: meter
+                    .is_calendar()
+                    .then(|| rule.unix(now) + standing.reset.as_secs() as i64),
             });
             if let Some((bound, wait)) = held {
                 let limited = self.not_taken(rule, step.first, (bound, policy, wait), now);

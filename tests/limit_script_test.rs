@@ -66,21 +66,16 @@ fn compare(
     redis: &mut Connection,
     model: &mut Model,
     key: &str,
-    lease: &str,
     question: &Question,
     shape: Shape,
 ) -> Answer {
     let told: Told = question
-        .call(key, lease, shape, model.fresh)
+        .call(key, "gateway", shape, model.fresh)
         .invoke(redis)
         .expect("an answer");
     let now = told.4;
     let answer = Answer::of(told).expect("an answer that is known");
-    assert_eq!(
-        model.ask(lease, question, shape, now),
-        answer,
-        "to {question:?} of {lease:?}"
-    );
+    assert_eq!(model.ask(question, shape, now), answer, "to {question:?}");
     answer
 }
 
@@ -110,11 +105,8 @@ fn redis_answers_as_the_arithmetic_says() {
             model.fresh = asked.fresh.map(f64::from);
             // Now and then one comes that was asked before, or one without a lease.
             numbers[asked.lease] = (numbers[asked.lease] + asked.later_by).max(1);
-            let lease = match asked.lease {
-                0 => String::new(),
-                lease => format!("gateway.{lease}"),
-            };
             let question = Question {
+                lease: asked.lease as u64,
                 number: numbers[asked.lease] as u64,
                 balance: asked.balance,
                 told: asked.told,
@@ -125,7 +117,7 @@ fn redis_answers_as_the_arithmetic_says() {
                 window,
                 known: asked.known.map(|(level, since)| (f64::from(level), since)),
             };
-            compare(redis, &mut model, "bucket", &lease, &question, shape);
+            compare(redis, &mut model, "bucket", &question, shape);
         }
         Ok(())
     });
@@ -147,13 +139,14 @@ fn a_counter_begins_anew_with_its_day_and_knows_no_lease_of_the_day_before() {
     let mut ask = |window, want| {
         number += 1;
         let question = Question {
+            lease: 1,
             number,
             need: 1,
             want,
             window,
             ..Question::default()
         };
-        compare(&mut redis, &mut model, "day", "a.1", &question, shape)
+        compare(&mut redis, &mut model, "day", &question, shape)
     };
     let given = |answer| match answer {
         Answer::Taken(grant) => Some(grant.tokens),

@@ -114,6 +114,10 @@ impl Meter {
         }
     }
 
+    pub fn is_calendar(&self) -> bool {
+        matches!(self.measure, Measure::Calendar(_))
+    }
+
     /// Begin and end of the stretch of the calendar that `unix` lies in, in microseconds; 0 and 0 for a bucket.
     pub fn window(&self, unix: i64) -> (i64, i64) {
         match &self.measure {

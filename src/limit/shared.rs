@@ -453,7 +453,7 @@ impl Leases {
         let at = ticks(now.instant);
         let window = meter.window(store.unix(now));
         let shape = meter.shape();
-        let (name, question) = self.table.look(client, |held| {
+        let question = self.table.look(client, |held| {
             if !held.lease.is_like(shape) {
                 return None;
             }
@@ -466,22 +466,19 @@ impl Leases {
                 self.look_later_at(held, client, &meter, at);
                 return None;
             }
-            let question = held.lease.returning(window, at)?;
+            let question = held.lease.returning(window, at, store.name())?;
             held.asking = Some(CancellationToken::new());
-            if held.lease.name == 0 {
-                held.lease.name = store.name();
-            }
-            Some((held.lease.name, question))
+            Some(question)
         })??;
         Some(async move {
             let key = self.key(client, shape.is_counter());
-            let answer = store.ask(&key, Some(name), &question, shape).await;
+            let answer = store.ask(&key, &question, shape).await;
             self.table.look(client, |held| {
                 if let Some(asking) = held.asking.take() {
                     asking.cancel();
                 }
                 match answer {
-                    Ok(Answer::Taken(grant)) if held.lease.name == name => {
+                    Ok(Answer::Taken(grant)) => {
                         held.lease.hear(&question, &grant, at, shape);
                     }
                     // What was not heard is said with the next question.
@@ -599,23 +596,15 @@ impl Flight {
         for _ in 0..2 {
             let at = ticks(now.instant);
             let window = meter.window(store.unix(now));
-            let (name, question) = leases.change(client, shape, at, |held| {
-                if held.lease.name == 0 {
-                    held.lease.name = store.name();
-                }
-                (
-                    held.lease.name,
-                    held.lease.question(cost, shape, window, at),
-                )
+            let question = leases.change(client, shape, at, |held| {
+                held.lease.question(cost, shape, window, at, store.name())
             });
-            let answer = store.ask(&key, Some(name), &question, shape).await;
+            let answer = store.ask(&key, &question, shape).await;
             match answer {
                 Ok(Answer::Elsewhen { .. }) => now = Moment::now(),
                 Ok(Answer::Taken(grant)) => {
                     leases.table.look(client, |held| {
-                        if held.lease.name == name {
-                            held.lease.hear(&question, &grant, at, shape);
-                        }
+                        held.lease.hear(&question, &grant, at, shape);
                         held.is_sharing = false;
                         held.unanswered_until = Ticks(0);
                         leases.look_later_at(held, client, meter, at);
@@ -674,7 +663,7 @@ impl Exact {
             let question = leases.change(client, shape, at, |held| {
                 held.lease.exact(self.cost, window, at)
             });
-            match self.store.ask(&key, None, &question, shape).await {
+            match self.store.ask(&key, &question, shape).await {
                 Ok(Answer::Taken(grant)) => {
                     leases.change(client, shape, at, |held| {
                         held.lease.learn(&grant, at, window.1);

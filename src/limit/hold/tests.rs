@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
-use crate::limit::{Concurrency, Cost, Exempt, Fields, Live, Phase};
+use crate::limit::{Concurrency, Cost, Exempt, Fields, Live, Phase, Spent};
 
 const BOUNDS: Bounds = Bounds {
     longest: Duration::from_secs(1),
@@ -285,4 +285,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_turns_out_to_be_unused_of_yesterday_is_not_there_today() {
+    let mut of_day = rule(&["5 per day"], "client-ip", None, Mode::Enforce);
+    let cost = &mut Arc::get_mut(&mut of_day).unwrap().cost;
+    (cost.each, cost.said_in) = (5, Some("x-cost".parse().unwrap()));
+    let rules = [of_day];
+    let since_midnight = crate::limit::calendar::unix(zero().system) as u64 % 86_400;
+    let midnight = (86_400 - since_midnight) * 1000;
+    let (asked, before) = ask(&rules, 1, at(midnight - 2_000));
+    asked.unwrap();
+    let (asked, after) = ask(&rules, 1, at(midnight + 1_000));
+    asked.unwrap();
+    before.settle(&rules, Spent::Said(1), at(midnight + 2_000));
+    assert!(ask(&rules, 1, at(midnight + 3_000)).0.is_err());
+    after.settle(&rules, Spent::Said(0), at(midnight + 4_000));
+    assert!(ask(&rules, 1, at(midnight + 5_000)).0.is_ok());
 }

@@ -9,8 +9,9 @@ use crate::limit::bucket::Ticks;
 /// Of one client and one quota.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
-    /// Names it in Redis; 0 before the first question.
-    pub name: u64,
+    /// Names it in Redis; 0: it has none yet. What has ended or was returned is not called so again: a question that was
+    /// late, and about that, is about nothing else.
+    name: u64,
     /// What the bucket is like by the plan that its client had last.
     shape: Option<Shape>,
     /// Tokens that may be spent before `until`.
@@ -90,7 +91,8 @@ impl Lease {
         if is_other_kind {
             *self = Self {
                 shape: Some(shape),
-                number: self.number,
+                // An answer that is under way is to none of its questions.
+                number: self.number + 1,
                 demand: self.demand,
                 used_at: self.used_at,
                 ..Self::default()
@@ -167,15 +169,20 @@ impl Lease {
         self.balance -= cost as i64;
     }
 
-    /// To be asked for a request that needs so many tokens; or, with 0, because it is low.
+    /// To be asked for a request that needs so many tokens; or, with 0, because it is low. `name` is for a lease that
+    /// begins with it.
     pub fn question(
         &mut self,
         cost: u64,
         shape: Shape,
         window: (i64, i64),
         now: Ticks,
+        name: u64,
     ) -> Question {
         self.end(now);
+        if self.name == 0 {
+            self.name = name;
+        }
         let need = cost.saturating_sub(self.left).max(1);
         let wanted = self.wanted(shape).saturating_sub(self.left);
         self.ask(need, wanted.max(need), window, now)
@@ -187,6 +194,7 @@ impl Lease {
         // Others may be asked at the same time: what goes with this one goes with no other.
         self.told = self.balance;
         Question {
+            lease: 0,
             balance: question.balance - question.told,
             told: 0,
             believed: false,
@@ -195,12 +203,17 @@ impl Lease {
     }
 
     /// Gives everything back, and says what is owed; `None` if there is nothing of either.
-    pub fn returning(&mut self, window: (i64, i64), now: Ticks) -> Option<Question> {
+    pub fn returning(&mut self, window: (i64, i64), now: Ticks, name: u64) -> Option<Question> {
         if !self.has_something(now) {
             return None;
         }
         self.lay_down(now);
-        Some(self.ask(0, 0, window, now))
+        if self.name == 0 {
+            self.name = name;
+        }
+        let question = self.ask(0, 0, window, now);
+        self.name = 0;
+        Some(question)
     }
 
     fn ask(&mut self, need: u64, want: u64, window: (i64, i64), now: Ticks) -> Question {
@@ -213,6 +226,7 @@ impl Lease {
         self.spent = 0;
         self.number += 1;
         Question {
+            lease: self.name,
             number: self.number,
             balance: self.balance,
             told: self.told,
@@ -229,8 +243,11 @@ impl Lease {
         }
     }
 
-    /// Takes in what Redis gave to a question that was asked then.
+    /// Takes in what Redis gave to a question that was asked then. The answer to another one than the last is past.
     pub fn hear(&mut self, question: &Question, grant: &Grant, asked: Ticks, shape: Shape) {
+        if question.number != self.number {
+            return;
+        }
         self.told = question.balance + grant.tokens as i64;
         self.balance += grant.tokens as i64;
         if grant.is_anew {
@@ -347,9 +364,11 @@ impl Lease {
 
     /// Tokens of a lease that has ended are nobody's.
     fn end(&mut self, now: Ticks) {
-        if self.until <= now {
+        if self.until > Ticks(0) && self.until <= now {
             self.left = 0;
             self.spent = 0;
+            self.until = Ticks(0);
+            self.name = 0;
         }
     }
 

@@ -11,7 +11,7 @@ pub struct Model {
     bucket: Option<Bucket>,
     /// At most in a bucket that is not there.
     pub fresh: Option<f64>,
-    pub leases: BTreeMap<String, Set>,
+    pub leases: BTreeMap<u64, Set>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,12 +33,13 @@ pub struct Set {
 
 impl Model {
     /// `now`: the clock of Redis, in microseconds.
-    pub fn ask(&mut self, lease: &str, question: &Question, shape: Shape, now: i64) -> Answer {
+    pub fn ask(&mut self, question: &Question, shape: Shape, now: i64) -> Answer {
+        let lease = question.lease;
         let (begins, ends) = question.window;
         if ends > 0 && !(begins..ends).contains(&now) {
             return Answer::Elsewhen { now };
         }
-        let own = self.leases.get(lease).cloned();
+        let own = self.leases.get(&lease).cloned();
         if own
             .as_ref()
             .is_some_and(|own| question.number <= own.number)
@@ -53,13 +54,13 @@ impl Model {
             self.bucket = None;
             self.leases.clear();
         }
-        let others = self.leases.iter().filter(|(name, _)| *name != lease);
+        let others = self.leases.iter().filter(|(name, _)| **name != lease);
         let (out, ended) = others.fold((0, 0), |(out, ended), (_, set)| match set.until > now {
             true => (out + set.held, ended),
             false => (out, ended + set.held),
         });
         self.leases
-            .retain(|name, set| name == lease || set.until > now);
+            .retain(|name, set| *name == lease || set.until > now);
 
         let burst = shape.burst as f64;
         let flowed = |passed: f64| match shape.is_counter() {
@@ -95,7 +96,7 @@ impl Model {
                     level = level.min(believes);
                 }
                 let owed = question.balance - question.told;
-                level -= if lease.is_empty() { owed } else { owed.max(0) } as f64;
+                level -= if lease == 0 { owed } else { owed.max(0) } as f64;
             }
         }
         let depth = self.bucket.as_ref().map_or(burst, |one| one.burst as f64);
@@ -126,11 +127,11 @@ impl Model {
                 number: question.number,
                 account: question.balance + tokens as i64,
             };
-            if !lease.is_empty() {
-                self.leases.insert(lease.to_owned(), set);
+            if lease != 0 {
+                self.leases.insert(lease, set);
             }
         } else {
-            self.leases.remove(lease);
+            self.leases.remove(&lease);
         }
         let lacks = tokens == 0 && level < question.need as f64;
         let wait = match (lacks, shape.is_counter()) {

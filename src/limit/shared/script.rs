@@ -247,6 +247,8 @@ impl Shape {
 /// One question about one bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
+    /// The lease of this gateway; 0: what is given is spent at once.
+    pub lease: u64,
     /// Grows with each question of the lease.
     pub number: u64,
     /// What should have been taken from the level for this lease in all.
@@ -305,15 +307,18 @@ pub const LIFE: Duration = Duration::from_secs(10);
 pub type Told = (String, u64, f64, u64, i64, u64, u8, u64);
 
 impl Question {
-    /// The call for the bucket `key`; `lease` is empty where what is given is spent at once, `fresh` is at most in a bucket
-    /// that Redis knows nothing of.
+    /// The call for the bucket `key` by a gateway; `fresh` is at most in a bucket that Redis knows nothing of.
     pub fn call(
         &self,
         key: &str,
-        lease: &str,
+        gateway: &str,
         shape: Shape,
         fresh: Option<f64>,
     ) -> ScriptInvocation<'static> {
+        let lease = match self.lease {
+            0 => String::new(),
+            name => format!("{gateway}.{name}"),
+        };
         let mut call = TAKE.prepare_invoke();
         call.key(key).arg(lease);
         call.arg(self.number).arg(self.balance).arg(self.told);

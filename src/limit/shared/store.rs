@@ -159,20 +159,12 @@ impl Store {
         later(self.turned_at(), Duration::from_micros(part))
     }
 
-    /// Asks about one bucket, for as long as Redis may be waited for. `lease`: the name of one; `None` where what is given
-    /// is spent at once.
-    pub async fn ask(
-        &self,
-        key: &str,
-        lease: Option<u64>,
-        question: &Question,
-        shape: Shape,
-    ) -> Result<Answer, Away> {
+    /// Asks about one bucket, for as long as Redis may be waited for.
+    pub async fn ask(&self, key: &str, question: &Question, shape: Shape) -> Result<Answer, Away> {
         let redis = self.redis.get().ok_or(Away::Connecting)?;
         self.questions.fetch_add(1, Ordering::Relaxed);
-        let lease = lease.map_or(String::new(), |name| format!("{}.{name}", self.gateway));
         let fresh = self.fresh(shape, question.window);
-        let call = question.call(&redis.key(key), &lease, shape, fresh);
+        let call = question.call(&redis.key(key), &self.gateway, shape, fresh);
         let asked = Instant::now();
         let told: Result<Told, Away> = redis.run(Lane::Limits, redis.deadline(), &call).await;
         let answer = told.and_then(|told| Answer::of(told).ok_or(Away::Unexpected));

@@ -84,7 +84,6 @@ struct Gateway {
 
 struct Flying {
     gateway: usize,
-    lease: u64,
     question: Question,
     shape: Shape,
     asked: Ticks,
@@ -180,14 +179,9 @@ impl World {
     fn send(&mut self, number: usize, question: Question) {
         let asked = self.at(number);
         let gateway = &mut self.gateways[number];
-        if gateway.lease.name == 0 {
-            self.names += 1;
-            gateway.lease.name = self.names;
-        }
-        gateway.asking = Some((gateway.lease.name, question.number));
+        gateway.asking = Some((question.lease, question.number));
         self.flying.push(Flying {
             gateway: number,
-            lease: gateway.lease.name,
             question,
             shape: self.shape,
             asked,
@@ -200,7 +194,8 @@ impl World {
         if self.gateways[number].asking.is_none() {
             let lease = &mut self.gateways[number].lease;
             lease.fit(shape, at);
-            let question = lease.question(cost, shape, window, at);
+            self.names += 1;
+            let question = lease.question(cost, shape, window, at, self.names);
             self.send(number, question);
         }
     }
@@ -209,13 +204,10 @@ impl World {
         let now = self.redis_ahead + self.now as i64;
         if let Some(flying) = self.flying.get_mut(flying) {
             let Flying {
-                lease,
-                question,
-                shape,
-                ..
+                question, shape, ..
             } = flying;
             let redis = &mut self.redis[usize::from(shape.is_counter())];
-            let answer = redis.ask(&lease.to_string(), question, *shape, now);
+            let answer = redis.ask(question, *shape, now);
             flying.answer.get_or_insert(answer);
         }
     }
@@ -227,13 +219,10 @@ impl World {
         }
         let flying = self.flying.remove(flying);
         let gateway = &mut self.gateways[flying.gateway];
-        if gateway.asking != Some((flying.lease, flying.question.number)) {
+        if gateway.asking != Some((flying.question.lease, flying.question.number)) {
             return;
         }
         gateway.asking = None;
-        if gateway.lease.name != flying.lease {
-            return;
-        }
         if let Some(Answer::Taken(grant)) = flying.answer {
             let lease = &mut gateway.lease;
             lease.hear(&flying.question, &grant, flying.asked, flying.shape);
@@ -258,10 +247,11 @@ impl World {
             Happens::GiveUp(one) => self.gateways[one].asking = None,
             Happens::Return(one) => {
                 let (at, window, shape) = (self.at(one), self.window(), self.shape);
+                self.names += 1;
                 let gateway = &mut self.gateways[one];
                 if gateway.asking.is_none()
                     && gateway.lease.is_like(shape)
-                    && let Some(question) = gateway.lease.returning(window, at)
+                    && let Some(question) = gateway.lease.returning(window, at, self.names)
                 {
                     self.send(one, question);
                 }
@@ -483,10 +473,10 @@ impl Traffic {
         self.questions += 1;
         let world = &mut self.world;
         let lease = &mut self.held[number].lease;
-        let question = lease.question(cost, world.shape, (0, 0), at);
-        let name = (number + 1).to_string();
+        world.names += 1;
+        let question = lease.question(cost, world.shape, (0, 0), at, world.names);
         let now = world.redis_ahead + world.now as i64;
-        let Answer::Taken(grant) = world.redis[0].ask(&name, &question, world.shape, now) else {
+        let Answer::Taken(grant) = world.redis[0].ask(&question, world.shape, now) else {
             panic!("it is in order");
         };
         lease.hear(&question, &grant, at, world.shape);
