@@ -32,6 +32,12 @@ struct Asked {
     fresh: Option<u8>,
 }
 
+/// Unix time in microseconds, by which Redis goes too.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_micros() as i64
+}
+
 /// Some hours of a calendar.
 const TODAY: (i64, i64) = (1, 8_000_000_000_000_000);
 
@@ -92,8 +98,11 @@ fn redis_answers_as_the_arithmetic_says() {
     let redis = RefCell::new(server.connect());
     let outcome = runner.run(&cases, |(burst, interval, all)| {
         let redis = &mut *redis.borrow_mut();
-        cmd("DEL").arg("bucket").exec(redis).expect("an answer");
-        let (mut model, mut numbers) = (Model::default(), [0i64; 4]);
+        let mut places = [("bucket", Model::default()), ("counter", Model::default())];
+        for (key, _) in &places {
+            cmd("DEL").arg(key).exec(redis).expect("an answer");
+        }
+        let mut numbers = [0i64; 4];
         for asked in all {
             // Burst, interval and kind change as by a reload, or by a plan.
             let (burst, interval, window) = match asked.plan {
@@ -102,6 +111,7 @@ fn redis_answers_as_the_arithmetic_says() {
                 _ => (burst * 2, 0.0, TODAY),
             };
             let shape = Shape { burst, interval };
+            let (key, model) = &mut places[usize::from(shape.is_counter())];
             model.fresh = asked.fresh.map(f64::from);
             // Now and then one comes that was asked before, or one without a lease.
             numbers[asked.lease] = (numbers[asked.lease] + asked.later_by).max(1);
@@ -116,8 +126,15 @@ fn redis_answers_as_the_arithmetic_says() {
                 want: asked.want,
                 window,
                 known: asked.known.map(|(level, since)| (f64::from(level), since)),
+                // Some so long ago that it is too late.
+                asked: now()
+                    - if asked.plan == 1 {
+                        asked.balance * 600_000
+                    } else {
+                        0
+                    },
             };
-            compare(redis, &mut model, "bucket", &question, shape);
+            compare(redis, model, key, &question, shape);
         }
         Ok(())
     });
@@ -132,8 +149,7 @@ fn a_counter_begins_anew_with_its_day_and_knows_no_lease_of_the_day_before() {
         burst: 10,
         interval: 0.0,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.expect("after 1970").as_micros() as i64;
+    let now = now();
     let (today, tomorrow) = ((now - 1_000_000, now + 400_000), now + 3_600_000_000);
     let mut number = 0;
     let mut ask = |window, want| {
@@ -144,6 +160,7 @@ fn a_counter_begins_anew_with_its_day_and_knows_no_lease_of_the_day_before() {
             need: 1,
             want,
             window,
+            asked: now,
             ..Question::default()
         };
         compare(&mut redis, &mut model, "day", &question, shape)

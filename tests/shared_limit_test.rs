@@ -1,22 +1,40 @@
 //! Limits that several gateways share through a Redis: never more than the quota in sum, and never the cause of an outage.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::harness::client::Connection;
 use crate::harness::gateway::Gateway;
 use crate::harness::process::Signal;
 use crate::harness::redis::{RedisCluster, RedisServer, Sentinel};
+use crate::harness::response::Response;
 use crate::harness::wait_for;
 
 const TOKEN: &str = "a-token-of-the-test-0123456789abcdef";
 
 /// A gateway that answers by itself, under one limit of all gateways, which has found Redis.
 fn gateway(redis: &str, quota: &str, more: &str) -> Gateway {
-    let gateway = Gateway::start(&format!(
+    gateway_with_env(redis, quota, more, &[])
+}
+
+fn gateway_with_env(redis: &str, quota: &str, more: &str, env: &[(&str, &OsStr)]) -> Gateway {
+    let folder = TempDir::new().expect("a temporary folder");
+    let gateway = Gateway::start_with_env(folder, &config(redis, quota, more), env);
+    // A slow machine starts a gateway before it has an answer from Redis.
+    wait_for("it to know the others", || {
+        (!is_away(&gateway)).then_some(())
+    });
+    gateway
+}
+
+fn config(redis: &str, quota: &str, more: &str) -> String {
+    format!(
         r#"
         [server]
         listen = ["127.0.0.1:0"]
@@ -37,12 +55,7 @@ fn gateway(redis: &str, quota: &str, more: &str) -> Gateway {
         respond = {{ body = "ok" }}
         limit = ["api"]
         "#
-    ));
-    // A slow machine starts a gateway before it has an answer from Redis.
-    wait_for("it to know the others", || {
-        (!is_away(&gateway)).then_some(())
-    });
-    gateway
+    )
 }
 
 fn of(server: &RedisServer) -> String {
@@ -234,6 +247,103 @@ fn a_redis_that_was_restarted_grants_no_fresh_burst() {
 }
 
 #[test]
+fn a_redis_that_lost_everything_gives_a_part_to_those_whom_a_gateway_does_not_know() {
+    let mut redis = RedisServer::start();
+    let gateways = [(); 2].map(|()| gateway(&of(&redis), "20 per hour", ""));
+    let know_each_other = || {
+        let knows = |gateway| metric(gateway, "tollgate_limit_gateways") == 2;
+        gateways.iter().all(knows).then_some(())
+    };
+    wait_for("both to know each other", know_each_other);
+    assert_eq!(admitted(&gateways[0], "one", 30), 20);
+    redis.restart();
+    wait_for("both to be back", || {
+        (!gateways.iter().any(is_away)).then_some(())
+    });
+    gateways[1].wait_for_log("it to be noticed", |line| {
+        line.contains("has lost what clients")
+    });
+    wait_for("both to know each other", know_each_other);
+    assert!((1..=10).contains(&admitted(&gateways[1], "one", 30)));
+    assert_eq!(admitted(&gateways[0], "one", 30), 0);
+}
+
+#[test]
+fn a_gateway_that_starts_without_redis_lets_in_its_share_and_counts_it_when_redis_comes() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let gateway = Gateway::start(&config(&of(&redis), "20 per hour", ""));
+    assert!(is_away(&gateway));
+    assert_eq!(admitted(&gateway, "one", 12), 12);
+    redis.restart();
+    wait_for("it to be back", || (!is_away(&gateway)).then_some(()));
+    assert_eq!(admitted(&gateway, "one", 30), 8);
+}
+
+#[test]
+fn a_change_of_plan_keeps_what_was_used_at_all_gateways() {
+    let redis = RedisServer::start();
+    redis.command::<i64>(&["HSET", "tollgate:plans", "one", "gold"]);
+    let config = format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        [admin]
+        listen = "127.0.0.1:0"
+        token = "{TOKEN}"
+        [redis]
+        {}
+        deadline = "200ms"
+        [plan.free]
+        quota = "20 per hour"
+        [plan.gold]
+        quota = ["60 per hour", "100 per day"]
+        [limit.api]
+        key = "header:x-api-key | client-ip"
+        plans = {{ keys = "redis:plans", default = "free" }}
+        costs = [{{ path = "/plan", cost = 0 }}]
+        share = "all-gateways"
+        [[route]]
+        respond = {{ body = "ok" }}
+        limit = ["api"]
+        "#,
+        of(&redis)
+    );
+    let gateways = [(); 2].map(|()| Gateway::start(&config));
+    for gateway in &gateways {
+        wait_for("it to know the others", || {
+            (!is_away(gateway)).then_some(())
+        });
+    }
+    // 50 of 60, at both.
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 25)).sum();
+    assert_eq!(all, 50);
+    let change = |plan: &str| {
+        redis.command::<i64>(&["HSET", "tollgate:plans", "one", plan]);
+        for gateway in &gateways {
+            wait_for("it to be the plan", || {
+                let response = asked(gateway, "/plan");
+                let policy = response.field("ratelimit-policy").expect("it is told");
+                policy.contains(plan).then_some(())
+            });
+        }
+    };
+    change("free");
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 25)).sum();
+    assert_eq!(all, 0, "more than twenty were used");
+    change("gold");
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 25)).sum();
+    assert!((8..=10).contains(&all), "{all}");
+}
+
+fn asked(gateway: &Gateway, path: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: one\r\n\r\n");
+    let mut client = gateway.connect();
+    client.send(request.as_bytes()).expect("it is taken");
+    client.response().expect("an answer")
+}
+
+#[test]
 fn while_redis_is_away_each_limit_does_what_was_said() {
     let mut redis = RedisServer::start();
     let policy = |word: &str| {
@@ -346,11 +456,36 @@ fn behind_a_sentinel_the_new_master_counts_on() {
 const RATE: u64 = 400;
 const BURST: u64 = 800;
 
+/// Gives a process another time, by `setup.sh`.
+static FAKETIME: LazyLock<String> = LazyLock::new(|| {
+    let kinds = std::fs::read_dir("/usr/lib").expect("a system with libraries");
+    let paths = kinds.map(|kind| kind.expect("it is read").path());
+    let mut places = paths.map(|path| path.join("faketime/libfaketimeMT.so.1"));
+    let found = places.find(|place| place.exists()).expect("libfaketime");
+    found.to_str().expect("it is a text").to_owned()
+});
+
 #[test]
 fn eight_gateways_let_in_the_quota_and_no_more_whoever_is_killed() {
     let mut redis = RedisServer::start();
     let quota = format!("{RATE} per second, burst {BURST}");
-    let mut gateways: Vec<_> = (0..8).map(|_| gateway(&of(&redis), &quota, "")).collect();
+    // Their clocks are up to ten and a half minutes off.
+    let mut gateways: Vec<_> = (0..8_i32)
+        .map(|number| {
+            let off = format!("{:+}", (number - 4) * 157);
+            let env = [
+                ("LD_PRELOAD", OsStr::new(&*FAKETIME)),
+                ("FAKETIME", OsStr::new(&off)),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", OsStr::new("1")),
+            ];
+            gateway_with_env(&of(&redis), &quota, "", &env)
+        })
+        .collect();
+    let times = [&gateways[0], &gateways[7]].map(|gateway| {
+        let response = asked(gateway, "/");
+        httpdate::parse_http_date(response.field("date").expect("a time")).expect("a time")
+    });
+    assert!(times[1].duration_since(times[0]).expect("it is ahead") > Duration::from_secs(900));
     wait_for("all to know each other", || {
         (metric(&gateways[0], "tollgate_limit_gateways") == 8).then_some(())
     });

@@ -240,6 +240,7 @@ impl Lease {
                 // Rounded up: more is never denied to have passed than has.
                 (known.level, since.as_micros() as u64 + 1)
             }),
+            asked: 0,
         }
     }
 

@@ -39,6 +39,9 @@ impl Model {
         if ends > 0 && !(begins..ends).contains(&now) {
             return Answer::Elsewhen { now };
         }
+        if now - question.asked > LIFE.as_micros() as i64 {
+            return Answer::Late;
+        }
         let own = self.leases.get(&lease).cloned();
         if own
             .as_ref()
@@ -120,18 +123,14 @@ impl Model {
             burst: shape.burst,
             ends,
         });
-        if question.want > 0 || kept > 0 {
+        if lease != 0 {
             let set = Set {
                 held: kept + tokens,
                 until: now + lasts,
                 number: question.number,
                 account: question.balance + tokens as i64,
             };
-            if lease != 0 {
-                self.leases.insert(lease, set);
-            }
-        } else {
-            self.leases.remove(&lease);
+            self.leases.insert(lease, set);
         }
         let lacks = tokens == 0 && level < question.need as f64;
         let wait = match (lacks, shape.is_counter()) {

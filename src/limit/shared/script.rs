@@ -19,10 +19,11 @@ use redis::{Script, ScriptInvocation};
 /// balance that the last answer left; what it keeps, what it believes to hold; what it needs at least, what it wants;
 /// burst, interval of a token (0: a counter), begin and end of the counter (0, 0: a bucket), life of a lease; the level
 /// at the last answer and the time since that question ("", "": not known); what lies at most in a bucket of which
-/// nothing stands here ("": the burst). Returns a word, what is given, the level,
+/// nothing stands here ("": the burst); when that was asked. Returns a word, what is given, the level,
 /// the time until what is needed is there, now, how long the lease lasts, 1 if the bucket was full, and how much may flow
 /// in before it is. The words: `taken`; `anew`, nothing was
-/// known of this lease and what it kept is void; `elsewhen`, the counter is of another time; `late`, it has asked since.
+/// known of this lease and what it kept is void; `elsewhen`, the counter is of another time; `late`, it has asked since,
+/// or so long ago that nobody remembers.
 pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -31,7 +32,7 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         end
         local time = redis.call('TIME')
         local now = time[1] * 1000000 + time[2]
-        local id = ARGV[1]
+        local id, asked = ARGV[1], tonumber(ARGV[17])
         local number, balance, told = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
         local kept, believed = tonumber(ARGV[5]), tonumber(ARGV[6])
         local need, want = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -40,6 +41,10 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         local known, since, fresh = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
         if ends > 0 and (now < begins or now >= ends) then
             return { 'elsewhen', 0, '0', 0, now, 0, 0, 0 }
+        end
+
+        if now - asked > life then
+            return { 'late', 0, '0', 0, now, 0, 0, 0 }
         end
 
         local function flowed(passed)
@@ -138,13 +143,10 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         end
         redis.call('HSET', KEYS[1], 'level', text(level), 'at', text(now), 'burst', text(burst), 'ends', text(ends))
         if id ~= '' then
-            if want > 0 or kept > 0 then
-                redis.call('HSET', KEYS[1], id, table.concat({
-                    text(kept + grant), text(now + lasts), text(number), text(balance + grant)
-                }, ' '))
-            else
-                over[#over + 1] = id
-            end
+            -- Also of one that was returned: a question before that may be on its way.
+            redis.call('HSET', KEYS[1], id, table.concat({
+                text(kept + grant), text(now + lasts), text(number), text(balance + grant)
+            }, ' '))
         end
         if #over > 0 then
             redis.call('HDEL', KEYS[1], unpack(over))
@@ -245,7 +247,7 @@ impl Shape {
 }
 
 /// One question about one bucket.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Question {
     /// The lease of this gateway; 0: what is given is spent at once.
     pub lease: u64,
@@ -267,6 +269,8 @@ pub struct Question {
     pub window: (i64, i64),
     /// The level at the last answer, and the microseconds since that question.
     pub known: Option<(f64, u64)>,
+    /// The time of Redis when it is asked, in microseconds.
+    pub asked: i64,
 }
 
 /// What Redis says to it.
@@ -277,7 +281,7 @@ pub enum Answer {
     Elsewhen {
         now: i64,
     },
-    /// A later question of this lease was answered already.
+    /// A later question of this lease was answered already, or it is too old.
     Late,
 }
 
@@ -335,6 +339,7 @@ impl Question {
             Some(level) => call.arg(level),
             None => call.arg(""),
         };
+        call.arg(self.asked);
         call
     }
 }

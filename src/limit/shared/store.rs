@@ -144,7 +144,7 @@ impl Store {
     pub fn unix(&self, now: Moment) -> i64 {
         match self.clock.load(Ordering::Relaxed) {
             0 => calendar::unix(now.system),
-            zero => (zero + ticks(now.instant).duration().as_micros() as i64).div_euclid(1_000_000),
+            _ => self.time(now.instant).div_euclid(1_000_000),
         }
     }
 
@@ -164,8 +164,12 @@ impl Store {
         let redis = self.redis.get().ok_or(Away::Connecting)?;
         self.questions.fetch_add(1, Ordering::Relaxed);
         let fresh = self.fresh(shape, question.window);
-        let call = question.call(&redis.key(key), &self.gateway, shape, fresh);
         let asked = Instant::now();
+        let question = Question {
+            asked: self.time(asked),
+            ..*question
+        };
+        let call = question.call(&redis.key(key), &self.gateway, shape, fresh);
         let told: Result<Told, Away> = redis.run(Lane::Limits, redis.deadline(), &call).await;
         let answer = told.and_then(|told| Answer::of(told).ok_or(Away::Unexpected));
         match answer {
@@ -188,9 +192,8 @@ impl Store {
         let level = match shape.is_counter() {
             true => share,
             false => {
-                let zero = self.clock.load(Ordering::Relaxed);
-                let now = zero + ticks(Instant::now()).duration().as_micros() as i64;
-                share + (now - lost).max(0) as f64 / shape.interval
+                let since = (self.time(Instant::now()) - lost).max(0);
+                share + since as f64 / shape.interval
             }
         };
         let is_past = lost == 0 || level >= shape.burst as f64 || lost < begin;
@@ -284,6 +287,12 @@ impl Store {
         if count >= gateways.count || later(gateways.at, SILENT) <= now {
             *gateways = Gateways { count, at: now };
         }
+    }
+
+    /// The time there, in microseconds.
+    fn time(&self, now: Instant) -> i64 {
+        let zero = self.clock.load(Ordering::Relaxed);
+        zero + ticks(now).duration().as_micros() as i64
     }
 
     fn set_clock(&self, now: i64, asked: Instant) {

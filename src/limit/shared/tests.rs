@@ -176,7 +176,8 @@ impl World {
         is_taken
     }
 
-    fn send(&mut self, number: usize, question: Question) {
+    fn send(&mut self, number: usize, mut question: Question) {
+        question.asked = self.redis_ahead + self.now as i64;
         let asked = self.at(number);
         let gateway = &mut self.gateways[number];
         gateway.asking = Some((question.lease, question.number));
@@ -476,6 +477,10 @@ impl Traffic {
         world.names += 1;
         let question = lease.question(cost, world.shape, (0, 0), at, world.names);
         let now = world.redis_ahead + world.now as i64;
+        let question = Question {
+            asked: now,
+            ..question
+        };
         let Answer::Taken(grant) = world.redis[0].ask(&question, world.shape, now) else {
             panic!("it is in order");
         };
