@@ -92,6 +92,7 @@ impl Model {
         let room = burst - (out + held + ended) as f64;
         let was_full = level >= room;
         let mut level = level.min(room);
+        let least = level.min(-burst);
         match &own {
             Some(own) => level -= (question.balance - own.account) as f64,
             None => {
@@ -102,10 +103,7 @@ impl Model {
                 level -= if lease == 0 { owed } else { owed.max(0) } as f64;
             }
         }
-        let depth = self.bucket.as_ref().map_or(burst, |one| one.burst as f64);
-        level = level
-            .min(burst - (out + kept) as f64)
-            .max(-burst.max(depth));
+        level = level.min(burst - (out + kept) as f64).max(least);
 
         let gives = question.want > 0 && level >= question.need as f64;
         let tokens = match gives {

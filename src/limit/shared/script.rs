@@ -85,7 +85,6 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         if level and ends > 0 and window <= now then
             redis.call('DEL', KEYS[1])
             level, own, out, ended, over = nil, nil, 0, 0, {}
-            depth = burst
         end
 
         if level then
@@ -117,6 +116,8 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
         if level >= room then
             level, runs_over = room, 1
         end
+        -- More is not owed than a burst; what was used of a larger one before is.
+        local least = math.min(-burst, level)
         if own then
             level = level - (balance - own.account)
         else
@@ -129,8 +130,7 @@ pub static TAKE: LazyLock<Script> = LazyLock::new(|| {
             end
             level = level - owed
         end
-        -- A larger quota that is back again finds what was used of it.
-        level = math.max(-math.max(burst, depth), math.min(level, burst - out - kept))
+        level = math.max(least, math.min(level, burst - out - kept))
 
         local grant = 0
         if want > 0 and level >= need then
