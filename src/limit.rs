@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 
 use self::bucket::Turn;
 use self::heavy::{Heavy, Known};
+use self::hold::Met;
 pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
@@ -174,7 +175,8 @@ pub struct Limited {
     /// What it is called towards clients.
     pub policy: Box<str>,
     pub status: StatusCode,
-    /// Until it is worth coming back; not less than what is told of the quota.
+    /// Until all rules that the request has met or would meet next allow it; not less than what is told of quotas that
+    /// do not. Nobody knows that of what is under way.
     pub retry_after: Duration,
 }
 
@@ -337,7 +339,7 @@ impl Taken {
             let cost = rule.cost_of(method, asker.path, phase);
             let client = rule.client(asker, now);
             let digest = client.digest;
-            let taken = match self.enter(rule, place, digest, now) {
+            let taken = match self.enter(rule, place, digest) {
                 Ok(()) => self.take_of(rule, place, digest, cost, now),
                 Err(limited) => Err(limited),
             };
@@ -345,20 +347,28 @@ impl Taken {
             match taken {
                 Ok(Duration::ZERO) => rule.live.tally.admit(),
                 Ok(_) => rule.live.tally.delay(),
-                Err(limited) => self.hold(rules, rule, digest, limited, now)?,
+                Err(limited) => {
+                    if let Err(limited) = self.hold(rules, rule, digest, limited, now) {
+                        let met = Met {
+                            place,
+                            client: digest,
+                            cost,
+                        };
+                        let all = self.until_all_allow(rules, met, asker, method, phase, now);
+                        let wait = limited.retry_after.max(all);
+                        return Err(Limited {
+                            retry_after: jittered(wait, digest, now),
+                            ..limited
+                        });
+                    }
+                }
             }
         }
         Ok(())
     }
 
     /// Counts the request as one of its client's that are under way.
-    fn enter(
-        &mut self,
-        rule: &Rule,
-        place: usize,
-        client: Digest,
-        now: Moment,
-    ) -> Result<(), Limited> {
+    fn enter(&mut self, rule: &Rule, place: usize, client: Digest) -> Result<(), Limited> {
         let Some(bound) = &rule.in_flight else {
             return Ok(());
         };
@@ -376,7 +386,7 @@ impl Taken {
                 bound: Bound::InFlight,
                 policy: bound.policy.clone(),
                 status: rule.status,
-                retry_after: jittered(AFTER_OTHERS, client, now),
+                retry_after: AFTER_OTHERS,
             }),
         }
     }
@@ -402,18 +412,14 @@ impl Taken {
         let mut longest = (Duration::ZERO, 0);
         for (number, (meter, policy)) in rule.meters.iter().enumerate() {
             let bucket = rule.secret.with(client, number);
-            let cost = match meter.quota.unit {
-                Unit::Requests => cost.min(meter.most()),
-                // Bytes are known when they have been sent: until then that there are some is enough.
-                Unit::Bytes => u64::from(cost > 0),
-            };
+            let cost = cost_by(meter, cost);
             let taken = rule
                 .live
                 .local
                 .take_turn(bucket, meter, cost, patience, now);
             let (standing, turn) = match taken {
                 Ok((standing, turn)) => (standing, Some(turn)),
-                Err(Exceeded { standing, .. }) => (standing, None),
+                Err(exceeded) => (exceeded.told(), None),
             };
             let wait = turn.map_or(Duration::ZERO, |turn| turn.wait);
             longest = longest.max((wait, number));
@@ -450,12 +456,11 @@ impl Taken {
         charges
             .iter_mut()
             .for_each(|charge| charge.give_back(rule, now));
-        let last = charges.last().expect("a quota has held it back");
         Limited {
             bound: Bound::Quota,
             policy: policy.into(),
             status: rule.status,
-            retry_after: jittered(wait, last.client, now),
+            retry_after: wait,
         }
     }
 
@@ -544,6 +549,15 @@ pub struct Stood<'a> {
     pub quota: Quota,
     pub policy: &'a str,
     pub standing: Standing,
+}
+
+/// What a request that costs so much takes of a quota when it comes.
+fn cost_by(meter: &Meter, cost: u64) -> u64 {
+    match meter.quota.unit {
+        Unit::Requests => cost.min(meter.most()),
+        // Bytes are known when they have been sent: until then that there are some is enough.
+        Unit::Bytes => u64::from(cost > 0),
+    }
 }
 
 impl Charge {
