@@ -32,6 +32,7 @@ mod http2_backend_test;
 mod http2_limit_test;
 mod ingress_test;
 mod lanes_test;
+mod limit_client_test;
 mod limit_modes_test;
 mod limit_test;
 mod listener_test;
