@@ -55,6 +55,8 @@ choice! {
 #[derive(Debug)]
 pub struct Rule {
     pub name: Box<str>,
+    /// The plan whose quotas these are, where the plans of its clients decide.
+    pub plan: Option<Box<str>>,
     pub key: Key,
     pub prefixes: Prefixes,
     /// From 1 on; what each is called towards clients.

@@ -26,6 +26,7 @@ fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<R
     });
     Arc::new(Rule {
         name: "test".into(),
+        plan: None,
         key: key.parse().unwrap(),
         prefixes: Prefixes::default(),
         meters: meters.collect(),
