@@ -40,6 +40,7 @@ mod log_test;
 mod memory_test;
 mod pace_test;
 mod path_test;
+mod plan_effects_test;
 mod plans_test;
 mod policy_test;
 mod purge_test;
