@@ -29,6 +29,7 @@ use smallvec::SmallVec;
 
 use self::bucket::Turn;
 use self::heavy::{Heavy, Known};
+use self::hold::Met;
 pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
@@ -56,6 +57,8 @@ choice! {
 #[derive(Debug)]
 pub struct Rule {
     pub name: Box<str>,
+    /// The plan whose quotas these are, where the plans of its clients decide.
+    pub plan: Option<Box<str>>,
     pub key: Key,
     pub prefixes: Prefixes,
     /// From 1 on; what each is called towards clients.
@@ -212,7 +215,8 @@ pub struct Limited {
     /// What it is called towards clients.
     pub policy: Box<str>,
     pub status: StatusCode,
-    /// Until it is worth coming back; not less than what is told of the quota.
+    /// Until all rules that the request has met or would meet next allow it; not less than what is told of quotas that
+    /// do not. Nobody knows that of what is under way.
     pub retry_after: Duration,
 }
 
@@ -347,6 +351,23 @@ impl Rule {
         leases.take(sharing, &self.live.local, meter, client, cost, now, waits)
     }
 
+    /// As [`Rule::take`], by what is known here. Nothing changes by it.
+    fn look(
+        &self,
+        meter: &Meter,
+        client: Digest,
+        cost: u64,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
+        match &self.sharing {
+            Some(sharing) => self.live.leases.look(sharing, client, meter, cost, now),
+            None => {
+                let patience = self.mode.patience();
+                self.live.local.look(client, meter, cost, patience, now)
+            }
+        }
+    }
+
     /// Gives back what nobody has used lately of what this gateway holds; at the `end`, everything.
     pub async fn return_leases(&self, end: bool) {
         if let Some(sharing) = &self.sharing {
@@ -474,8 +495,8 @@ impl Taken {
                     waits: 0,
                 },
             };
-            let client = step.client;
-            let taken = match self.enter(rule, &step, now) {
+            let (client, cost) = (step.client, step.cost);
+            let taken = match self.enter(rule, &step) {
                 Ok(()) => self.take_of(rule, step, now),
                 Err(limited) => Err(Held::Back(limited)),
             };
@@ -489,8 +510,19 @@ impl Taken {
                 Ok(Duration::ZERO) => rule.live.tally.admit(),
                 Ok(_) => rule.live.tally.delay(),
                 Err(limited) => {
-                    let held = self.hold(rules, rule, client.digest, limited, now);
-                    held.map_err(Held::Back)?;
+                    if let Err(limited) = self.hold(rules, rule, client.digest, limited, now) {
+                        let met = Met {
+                            place,
+                            client: client.digest,
+                            cost,
+                        };
+                        let all = self.until_all_allow(rules, met, asker, method, phase, now);
+                        let wait = limited.retry_after.max(all);
+                        return Err(Held::Back(Limited {
+                            retry_after: jittered(wait, client.digest, now),
+                            ..limited
+                        }));
+                    }
                 }
             }
         }
@@ -511,7 +543,7 @@ impl Taken {
     }
 
     /// Counts the request as one of its client's that are under way, once.
-    fn enter(&mut self, rule: &Rule, step: &Step, now: Moment) -> Result<(), Limited> {
+    fn enter(&mut self, rule: &Rule, step: &Step) -> Result<(), Limited> {
         let Some(bound) = rule.in_flight.as_ref().filter(|_| !step.has_entered) else {
             return Ok(());
         };
@@ -529,7 +561,7 @@ impl Taken {
                 bound: Bound::InFlight,
                 policy: bound.policy.clone(),
                 status: rule.status,
-                retry_after: jittered(AFTER_OTHERS, step.client.digest, now),
+                retry_after: AFTER_OTHERS,
             }),
         }
     }
@@ -547,16 +579,13 @@ impl Taken {
         let mut longest = (Duration::ZERO, 0);
         for (number, (meter, policy)) in rule.meters.iter().enumerate().skip(step.meter) {
             let bucket = rule.secret().with(step.client.digest, number);
-            let cost = match meter.quota.unit {
-                Unit::Requests => step.cost.min(meter.most()),
-                // Bytes are known when they have been sent: until then that there are some is enough.
-                Unit::Bytes => u64::from(step.cost > 0),
-            };
+            let cost = cost_by(meter, step.cost);
             let outcome = rule.take(number, &step, bucket, cost, now);
             let (standing, source, turn, held) = match outcome {
                 Outcome::Taken(standing, source, turn) => (standing, source, Some(turn), None),
-                Outcome::Exceeded(Exceeded { wait, standing }) => {
-                    (standing, Source::Here, None, Some((Bound::Quota, wait)))
+                Outcome::Exceeded(exceeded) => {
+                    let held = (Bound::Quota, exceeded.wait);
+                    (exceeded.told(), Source::Here, None, Some(held))
                 }
                 Outcome::Closed => {
                     let held = (Bound::StoreAway, CLOSED_FOR);
@@ -611,12 +640,11 @@ impl Taken {
         charges
             .iter_mut()
             .for_each(|charge| charge.give_back(rule, now));
-        let last = charges.last().expect("a quota has held it back");
         Limited {
             bound,
             policy: policy.into(),
             status: rule.status,
-            retry_after: jittered(wait, last.client, now),
+            retry_after: wait,
         }
     }
 
@@ -704,6 +732,15 @@ pub struct Stood<'a> {
     pub quota: Quota,
     pub policy: &'a str,
     pub standing: Standing,
+}
+
+/// What a request that costs so much takes of a quota when it comes.
+fn cost_by(meter: &Meter, cost: u64) -> u64 {
+    match meter.quota.unit {
+        Unit::Requests => cost.min(meter.most()),
+        // Bytes are known when they have been sent: until then that there are some is enough.
+        Unit::Bytes => u64::from(cost > 0),
+    }
 }
 
 impl Charge {

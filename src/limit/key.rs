@@ -293,6 +293,14 @@ impl Part {
         name.filter(|name| !name.is_empty())
     }
 
+    /// As operators write it, whoever vouches for it.
+    fn unvouched(&self) -> &Self {
+        match self {
+            Self::Vouched(part) => part.unvouched(),
+            part => part,
+        }
+    }
+
     fn may_be_absent(&self) -> bool {
         match self {
             Self::Vouched(part) => part.may_be_absent(),

@@ -56,6 +56,16 @@ pub struct Exceeded {
     pub standing: Standing,
 }
 
+impl Exceeded {
+    /// How the client is told to stand: it can use no more than is left until what it asked for is there.
+    pub fn told(self) -> Standing {
+        Standing {
+            reset: self.wait,
+            ..self.standing
+        }
+    }
+}
+
 /// What is remembered of one client and one quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Used {
@@ -209,11 +219,25 @@ impl Local {
 
     /// How a client stands. Nothing changes by it.
     pub fn standing(&self, client: Digest, meter: &Meter, now: Moment) -> Standing {
+        self.seen(client, meter).standing(meter, self.at(now))
+    }
+
+    /// How a client stands, or by what [`Local::take_turn`] would hold it back. Nothing changes by it.
+    pub fn look(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        patience: Duration,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
         let at = self.at(now);
-        let seen = self.table.look(client, |used| *used);
-        let mut used = seen.unwrap_or_default();
-        used.fit(meter);
-        used.standing(meter, at)
+        let mut used = self.seen(client, meter);
+        let standing = used.standing(meter, at);
+        match used.take(meter, cost, patience, at) {
+            Ok(_) => Ok(standing),
+            Err(wait) => Err(Exceeded { wait, standing }),
+        }
     }
 
     /// Whether anything is remembered of a client.
@@ -253,6 +277,13 @@ impl Local {
             used.fit(meter);
             change(used, at)
         })
+    }
+
+    /// What is remembered of a client, as this quota counts.
+    fn seen(&self, client: Digest, meter: &Meter) -> Used {
+        let mut used = self.table.look(client, |used| *used).unwrap_or_default();
+        used.fit(meter);
+        used
     }
 
     fn at(&self, now: Moment) -> At {

@@ -248,6 +248,30 @@ impl Leases {
         standing(shape, window, left.unwrap_or(shape.burst), unix)
     }
 
+    /// How a client stands, or when what it asks for is there, as far as this gateway knows. Nothing changes by it.
+    pub fn look(
+        &self,
+        sharing: &Sharing,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
+        let standing = self.standing(sharing, client, meter, now);
+        if standing.left >= cost {
+            return Ok(standing);
+        }
+        let shape = meter.shape();
+        let wait = match shape.is_counter() {
+            true => standing.reset,
+            false => {
+                let missing = (cost - standing.left) as f64;
+                Duration::from_micros((missing * shape.interval) as u64)
+            }
+        };
+        Err(Exceeded { wait, standing })
+    }
+
     /// Forgets what a client has used, here and in Redis; whether there was something here.
     pub fn reset(&self, sharing: &Sharing, local: &Local, client: Digest) -> bool {
         let store = sharing.store.clone();

@@ -72,40 +72,36 @@ pub(super) fn rules(
     let (mut rules, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (name, spec) in &config.limit_rules {
         let before = running.and_then(|running| running.rules.get(&**name));
-        let make = |policy: &str, spec: &LimitSpec, before: Option<&Arc<Rule>>| {
-            Arc::new(rule(
-                (name, policy),
-                spec,
-                &config.limits,
-                (secret, store),
-                before,
-            ))
+        let make = |plan: Option<&str>, spec: &LimitSpec, before: Option<&Arc<Rule>>| {
+            let stores = (secret, store);
+            Arc::new(rule((name, plan), spec, &config.limits, stores, before))
         };
         let name: Box<str> = name.as_str().into();
         let rule = match (&spec.plans, keys.get(&name)) {
             (Some(plans), Some(keys)) => {
-                let of_plans = plans::planned(config, spec, plans, keys, |policy, spec, other| {
-                    make(policy, spec, other.or(before))
+                let of_plans = plans::planned(config, spec, plans, keys, |plan, spec, other| {
+                    make(Some(plan), spec, other.or(before))
                 });
                 let rule = of_plans.default.rule.clone();
                 planned.insert(name.clone(), Arc::new(of_plans));
                 rule
             }
-            _ => make(&name, spec, before),
+            _ => make(None, spec, before),
         };
         rules.insert(name, rule);
     }
     (rules, planned)
 }
 
-/// `policy` is what it is called towards clients.
+/// Of a plan, it is called like that towards clients.
 fn rule(
-    (name, policy): (&str, &str),
+    (name, plan): (&str, Option<&str>),
     spec: &LimitSpec,
     shared: &LimitsSpec,
     (secret, store): (Secret, &Arc<Store>),
     before: Option<&Arc<Rule>>,
 ) -> Rule {
+    let policy = plan.unwrap_or(name);
     let quotas = spec.quota.iter().flat_map(|quotas| &quotas.0);
     let meters: Box<[_]> = quotas
         .enumerate()
@@ -128,6 +124,7 @@ fn rule(
     };
     Rule {
         name: name.into(),
+        plan: plan.map(Into::into),
         key: spec.key.clone(),
         prefixes: Prefixes {
             v4: shared.ipv4_prefix as u8,

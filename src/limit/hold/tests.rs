@@ -26,6 +26,7 @@ fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<R
     });
     Arc::new(Rule {
         name: "test".into(),
+        plan: None,
         key: key.parse().unwrap(),
         prefixes: Prefixes::default(),
         meters: meters.collect(),
@@ -126,6 +127,60 @@ fn one_too_many(rules: &[Arc<Rule>], trace: &[(u64, u8, u64)]) -> Vec<bool> {
         held(rules) > before
     });
     all.collect()
+}
+
+#[test]
+fn who_comes_back_when_it_was_told_is_not_refused_by_another_quota() {
+    let rules = [
+        rule(
+            &["20 per second, burst 5", "60 per minute"],
+            "client-ip",
+            None,
+            Mode::Enforce,
+        ),
+        rule(
+            &["90 per 2m, burst 70"],
+            "client-ip",
+            None,
+            Mode::Tarpit(BOUNDS),
+        ),
+    ];
+    let mut now = Duration::ZERO;
+    let mut refused = [0, 0];
+    for (since, ..) in trace(1, 2_000) {
+        now = now.max(Duration::from_millis(since));
+        let moment = Moment {
+            instant: zero().instant + now,
+            system: zero().system + now,
+        };
+        let Err(limited) = ask(&rules, 1, moment).0 else {
+            continue;
+        };
+        refused[usize::from(limited.retry_after > Duration::from_secs(1))] += 1;
+        now += limited.retry_after;
+        let again = Moment {
+            instant: zero().instant + now,
+            system: zero().system + now,
+        };
+        assert_eq!(ask(&rules, 1, again).0, Ok(()), "{limited:?}");
+    }
+    assert!(refused.iter().all(|count| *count > 20), "{refused:?}");
+}
+
+#[test]
+fn a_refusal_takes_nothing_of_the_quotas_that_it_looks_at() {
+    let quotas = ["1 per minute", "3 per hour"];
+    let rules = [rule(&quotas, "client-ip", None, Mode::Enforce)];
+    assert_eq!(ask(&rules, 1, at(0)).0, Ok(()));
+    for _ in 0..5 {
+        let (took, taken) = ask(&rules, 1, at(0));
+        assert!(took.is_err());
+        let left: Vec<_> = taken
+            .standings(&rules)
+            .map(|one| one.standing.left)
+            .collect();
+        assert_eq!(left, [0, 2]);
+    }
 }
 
 #[test]
