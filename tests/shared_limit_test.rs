@@ -188,6 +188,21 @@ fn what_was_used_at_one_gateway_is_used_at_all() {
 }
 
 #[test]
+fn the_user_that_the_documentation_recommends_may_do_all_of_it() {
+    let redis = RedisServer::start();
+    let docs = include_str!("../docs/redis.md");
+    let line = docs.lines().find_map(|line| line.strip_prefix("ACL SETUSER "));
+    let mut user = vec!["ACL", "SETUSER"];
+    user.extend(line.expect("it is there").split_whitespace());
+    redis.command::<()>(&user);
+    let address = redis.url().replace("redis://", "redis://gateway:PASSWORD@");
+    let nodes = format!("nodes = [{address:?}]");
+    let gateways = [(); 2].map(|()| gateway(&nodes, "30 per hour", ""));
+    let all: usize = gateways.iter().map(|one| admitted(one, "one", 30)).sum();
+    assert!((28..=30).contains(&all), "{all}");
+}
+
+#[test]
 fn an_exact_limit_lets_in_exactly_its_quota() {
     let redis = RedisServer::start();
     let gateways = [(); 3].map(|()| gateway(&of(&redis), "30 per hour", "exact = true"));
