@@ -8,7 +8,6 @@ use http::HeaderMap;
 use super::Exchange;
 use super::limiting::asker;
 use crate::limit::jwt::Claims;
-use crate::limit::key::Asker;
 use crate::plan::Planned;
 use crate::redis::Redis;
 
@@ -25,24 +24,17 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
     let mut rules = route.limits.clone();
     let mut priority = None;
     for (place, planned) in &route.planned {
-        let key: Option<Box<[u8]>> = match &exchange.asked {
-            Some(asked) => {
-                let claims = &exchange.limiting.claims;
-                let asker = asker(asked, exchange.client, fields, claims, &route.name);
-                name(planned, &asker)
-            }
-            None => None,
-        };
+        let asker = exchange.asked.as_ref().map(|asked| {
+            let claims = &exchange.limiting.claims;
+            asker(asked, exchange.client, fields, claims, &route.name)
+        });
+        let key = asker.and_then(|asker| planned.key.first_name(&asker));
         let choice = planned.of(key.as_deref(), redis.map(Arc::as_ref)).await;
         rules[*place] = choice.rule.clone();
         priority = priority.or(choice.priority);
     }
     exchange.limiting.rules = Some(rules);
     exchange.priority = priority.unwrap_or(exchange.priority);
-}
-
-fn name(planned: &Planned, asker: &Asker<'_>) -> Option<Box<[u8]>> {
-    planned.key.first_name(asker).map(Into::into)
 }
 
 /// What the token of the request says, where a limit of its route asks for that.
