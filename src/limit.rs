@@ -424,6 +424,11 @@ impl Rule {
     }
 }
 
+/// A time as clients are told it: rounded up, so that who comes back then is not early.
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 /// How many new names an address may bring.
 fn new_names() -> &'static Meter {
     static METER: std::sync::LazyLock<Meter> = std::sync::LazyLock::new(|| {
