@@ -113,24 +113,13 @@ pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
 }
 
 /// Takes what the application says in the head of its answer that the request has cost: `said` reads that of a field.
-pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
-    let Some(route) = exchange
-        .route
+pub fn learn(exchange: &Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
+    let is_hit = exchange
+        .cache
         .as_ref()
-        .filter(|_| !exchange.limiting.taken.is_empty())
-    else {
-        return;
-    };
-    let is_hit = |told: &crate::headers::cache::Told| told.outcome == Outcome::Hit;
-    if exchange.cache.as_ref().is_some_and(is_hit) {
-        return;
-    }
-    let rules = exchange.limiting.rules(route).iter();
-    let mut fields = rules.filter_map(|rule| rule.cost.said_in.as_ref());
-    if let Some(said) = fields.find_map(said) {
-        let Limiting { taken, .. } = &exchange.limiting;
-        let rules = exchange.limiting.rules(route);
-        taken.settle(rules, Spent::Said(said), Moment::now());
+        .is_some_and(|told| told.outcome == Outcome::Hit);
+    if !is_hit {
+        settle_by(exchange, Spent::Said(&said));
     }
 }
 
@@ -141,6 +130,10 @@ pub fn cost(value: &[u8]) -> Option<u64> {
 
 /// Takes, when all is over, what is known only then: the `bytes` of bodies.
 pub fn settle(exchange: &Exchange, bytes: u64) {
+    settle_by(exchange, Spent::Bytes(bytes));
+}
+
+fn settle_by(exchange: &Exchange, spent: Spent<'_>) {
     let Exchange {
         route: Some(route),
         limiting,
@@ -150,9 +143,8 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
         return;
     };
     if !limiting.taken.is_empty() {
-        limiting
-            .taken
-            .settle(limiting.rules(route), Spent::Bytes(bytes), Moment::now());
+        let rules = limiting.rules(route);
+        limiting.taken.settle(rules, spent, Moment::now());
     }
 }
 
