@@ -165,6 +165,7 @@ pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Optio
     let peer = downstream.peer_ip();
     let trusted = exchange.plan.trusted.contains(peer);
     exchange.client = peer;
+    exchange.limiting.is_free = downstream.is_own;
     exchange.https = downstream.tls.is_some();
     let Some(fields) = request.filter(|_| trusted) else {
         return;

@@ -21,6 +21,8 @@ use crate::target::Host;
 #[derive(Debug, Default)]
 pub struct Limiting {
     pub taken: Taken,
+    /// It is the gateway that asks: nothing is taken, nobody is counted.
+    pub is_free: bool,
     /// What is verified of the client.
     pub claims: Claims,
     /// In place of those of the route, where the client's plan decides.
@@ -63,13 +65,12 @@ fn try_take(
         asked: Some(asked),
         limiting,
         client,
-        is_own: false,
         ..
     } = exchange
     else {
         return Ok(None);
     };
-    if route.limits.is_empty() {
+    if limiting.is_free || route.limits.is_empty() {
         return Ok(None);
     }
     if matches!(phase, Phase::Hit | Phase::Origin)

@@ -7,17 +7,20 @@ use http::HeaderMap;
 
 use super::Exchange;
 use super::limiting::asker;
-use crate::limit::jwt::Claims;
-use crate::plan::Planned;
 use crate::redis::Redis;
 
 /// Finds out under which rules the request is counted and how urgent it is. Waits only where the plan of a key stands in
 /// Redis and is not known.
 pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&Arc<Redis>>) {
-    let Some(route) = exchange.route.clone().filter(|_| !exchange.is_own) else {
+    let Some(route) = exchange.route.clone() else {
         return;
     };
-    exchange.limiting.claims = claims(exchange, fields);
+    if exchange.limiting.is_free {
+        return;
+    }
+    if let Some(jwt) = exchange.plan.jwt.as_ref().filter(|_| route.reads_claims) {
+        exchange.limiting.claims = jwt.claims(fields, SystemTime::now());
+    }
     if route.planned.is_empty() {
         return;
     }
@@ -35,21 +38,4 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
     }
     exchange.limiting.rules = Some(rules);
     exchange.priority = priority.unwrap_or(exchange.priority);
-}
-
-/// What the token of the request says, where a limit of its route asks for that.
-fn claims(exchange: &Exchange, fields: &HeaderMap) -> Claims {
-    let (Some(jwt), Some(route)) = (&exchange.plan.jwt, &exchange.route) else {
-        return Claims::default();
-    };
-    let reads = |planned: &Planned| planned.key.claims().next().is_some();
-    let is_asked = route
-        .limits
-        .iter()
-        .any(|rule| rule.key.claims().next().is_some())
-        || route.planned.iter().any(|(_, planned)| reads(planned));
-    match is_asked {
-        true => jwt.claims(fields, SystemTime::now()),
-        false => Claims::default(),
-    }
 }
