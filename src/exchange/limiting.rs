@@ -23,12 +23,20 @@ pub struct Limiting {
     pub taken: Taken,
     /// It is the gateway that asks: nothing is taken, nobody is counted.
     pub is_free: bool,
-    /// What is verified of the client.
-    pub claims: Claims,
+    pub client: Verified,
     /// In place of those of the route, where the client's plan decides.
     pub rules: Option<Box<[Arc<Rule>]>>,
     /// The rules that wait for the cache have been asked.
     asked_late: bool,
+}
+
+/// What is verified of a client.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// By its token.
+    pub claims: Claims,
+    /// The subject of its certificate.
+    pub certificate: Option<Arc<str>>,
 }
 
 impl Limiting {
@@ -81,12 +89,12 @@ fn try_take(
     }
     let Limiting {
         taken,
-        claims,
+        client: verified,
         rules,
         ..
     } = limiting;
     let rules = rules.as_deref().unwrap_or(&route.limits);
-    let asker = asker(asked, *client, fields, claims, &route.name);
+    let asker = asker(asked, (*client, verified), fields, &route.name);
     match taken.take(rules, &asker, method, phase, Moment::now()) {
         Ok(()) => Ok(None),
         Err(Held::Until(asking)) => Ok(Some(asking)),
@@ -152,15 +160,15 @@ fn settle_by(exchange: &Exchange, spent: Spent<'_>) {
 /// A request as limits see it.
 pub(super) fn asker<'a>(
     asked: &'a Asked,
-    client: IpAddr,
+    (client, verified): (IpAddr, &'a Verified),
     fields: &'a HeaderMap,
-    claims: &'a Claims,
     route: &'a str,
 ) -> Asker<'a> {
     Asker {
         client,
         fields,
-        claims,
+        claims: &verified.claims,
+        certificate: verified.certificate.as_deref(),
         host: asked.host.as_ref().map_or("", Host::name),
         path: &asked.path,
         query: asked.query.as_deref(),

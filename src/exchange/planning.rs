@@ -19,7 +19,7 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
         return;
     }
     if let Some(jwt) = exchange.plan.jwt.as_ref().filter(|_| route.reads_claims) {
-        exchange.limiting.claims = jwt.claims(fields, SystemTime::now());
+        exchange.limiting.client.claims = jwt.claims(fields, SystemTime::now());
     }
     if route.planned.is_empty() {
         return;
@@ -28,8 +28,8 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
     let mut priority = None;
     for (place, planned) in &route.planned {
         let asker = exchange.asked.as_ref().map(|asked| {
-            let claims = &exchange.limiting.claims;
-            asker(asked, exchange.client, fields, claims, &route.name)
+            let client = (exchange.client, &exchange.limiting.client);
+            asker(asked, client, fields, &route.name)
         });
         let key = asker.and_then(|asker| planned.key.first_name(&asker));
         let choice = planned.of(key.as_deref(), redis.map(Arc::as_ref)).await;

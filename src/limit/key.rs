@@ -27,6 +27,8 @@ pub struct Asker<'a> {
     pub fields: &'a HeaderMap,
     /// Verified.
     pub claims: &'a Claims,
+    /// The subject of its certificate, verified.
+    pub certificate: Option<&'a str>,
     /// Canonical; empty where there is none.
     pub host: &'a str,
     /// Canonical.
@@ -53,6 +55,8 @@ enum Part {
     Query(Box<str>),
     /// Of a token whose signature was verified.
     Claim(Box<str>),
+    /// The subject of the certificate by which the connection was opened.
+    ClientCertificate,
     /// A name that somebody else vouches for: it is no invention of the client.
     Vouched(Box<Part>),
     Route,
@@ -70,7 +74,7 @@ pub enum BadKey {
 }
 
 /// What a key looks like.
-pub const FORM: &str = r#"client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME or claim:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
+pub const FORM: &str = r#"client-ip, client-certificate, route, host, path, header:NAME, cookie:NAME, query:NAME or claim:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
 
 /// How many bits of an address make one client: who has one IPv6 address has a network of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,7 @@ impl FromStr for Part {
         Ok(match text.split_once(':') {
             None => match text {
                 "client-ip" => Self::ClientIp,
+                "client-certificate" => Self::ClientCertificate,
                 "route" => Self::Route,
                 "host" => Self::Host,
                 "path" => Self::Path,
@@ -173,6 +178,7 @@ impl fmt::Display for Part {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientIp => write!(out, "client-ip"),
+            Self::ClientCertificate => write!(out, "client-certificate"),
             Self::Header(name) => write!(out, "header:{name}"),
             Self::Cookie(name) => write!(out, "cookie:{name}"),
             Self::Query(name) => write!(out, "query:{name}"),
@@ -214,6 +220,12 @@ impl Key {
             Part::Claim(name) => Some(&**name),
             _ => None,
         })
+    }
+
+    /// Whether it goes by the certificates of clients.
+    pub fn reads_certificate(&self) -> bool {
+        let mut parts = self.0.iter().flat_map(|combination| &combination.0);
+        parts.any(|part| *part == Part::ClientCertificate)
     }
 
     /// What its first part is called in this request, if that part is a name and is there.
@@ -273,9 +285,11 @@ impl Part {
             Self::Route => framed(asker.route.as_bytes()),
             Self::Host => framed(asker.host.as_bytes()),
             Self::Path => framed(asker.path.as_bytes()),
-            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Claim(_) => {
-                self.name(asker).is_some_and(|name| framed(&name))
-            }
+            Self::Header(_)
+            | Self::Cookie(_)
+            | Self::Query(_)
+            | Self::Claim(_)
+            | Self::ClientCertificate => self.name(asker).is_some_and(|name| framed(&name)),
             Self::Vouched(part) => part.hash(asker, prefixes, hasher),
         }
     }
@@ -291,6 +305,7 @@ impl Part {
             Self::Cookie(name) => the_one(cookies(asker.fields, name)).map(plain),
             Self::Query(name) => the_one(parameters(asker.query.unwrap_or_default(), name)),
             Self::Claim(name) => asker.claims.get(name).map(str::as_bytes).map(plain),
+            Self::ClientCertificate => asker.certificate.map(str::as_bytes).map(plain),
             Self::Vouched(part) => part.name(asker),
             Self::ClientIp | Self::Route | Self::Host | Self::Path => None,
         };
@@ -308,7 +323,7 @@ impl Part {
     fn may_be_absent(&self) -> bool {
         match self {
             Self::Vouched(part) => part.may_be_absent(),
-            Self::Claim(_) => true,
+            Self::Claim(_) | Self::ClientCertificate => true,
             _ => self.is_claimed(),
         }
     }
@@ -463,6 +478,7 @@ mod tests {
             client: request.client.parse().unwrap(),
             fields: &fields,
             claims: &claims,
+            certificate: None,
             host: "shop.example",
             path: request.path,
             query: request.query,
@@ -479,6 +495,7 @@ mod tests {
             "client-ip + path",
             "cookie:Session + host | query:key | route",
             "claim:sub + path | client-ip",
+            "client-certificate | client-ip",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
         }

@@ -68,6 +68,7 @@ fn ask(rules: &[Arc<Rule>], client: u8, now: Moment) -> (Result<(), Limited>, Ta
     let (fields, claims) = (HeaderMap::new(), Claims::default());
     let asker = Asker {
         claims: &claims,
+        certificate: None,
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, client)),
         fields: &fields,
         host: "a.example",
