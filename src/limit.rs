@@ -197,6 +197,10 @@ pub const CLEANED_EVERY: Duration = Duration::from_secs(30);
 /// How many new names an address may bring, if clients choose their names by themselves.
 const NEW_NAMES: &str = "100 per minute";
 
+/// Of so many clients one address is remembered that has brought new names: it has all of its budget again within a
+/// minute, and where there is no room the one goes that has brought the fewest.
+const NAMED: usize = 4;
+
 /// When it is worth coming back while requests are under way: nobody knows when they end.
 const AFTER_OTHERS: Duration = Duration::from_secs(1);
 
@@ -205,7 +209,7 @@ impl Live {
     pub fn new(clients: usize, quotas: usize, zero: Instant) -> Self {
         Self {
             local: Local::new(clients.saturating_mul(quotas.max(1)), zero),
-            names: Local::new(clients, zero),
+            names: Local::new(clients.div_ceil(NAMED), zero),
             in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
@@ -214,7 +218,8 @@ impl Live {
         }
     }
 
-    /// Forgets what need not be remembered of a `share` of the clients, `turn` by turn another one.
+    /// Forgets what need not be remembered of a share of the clients, `turn` by `turn` another one. Nobody waits for more of it
+    /// than one piece of a table.
     pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
         for table in [&self.local, &self.names] {
             let each = table.pieces().div_ceil(turns);
@@ -566,3 +571,6 @@ fn jittered(wait: Duration, client: Digest, now: Moment) -> Duration {
     let parts = (client.0[0] ^ nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56;
     wait + wait / 10 * parts as u32 / 255
 }
+
+#[cfg(test)]
+mod tests;

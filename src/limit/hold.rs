@@ -136,4 +136,4 @@ impl Taken {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
