@@ -282,6 +282,7 @@ fn rule(key: &str) -> Rule {
     let meter = Meter::new(quota, &jiff::tz::TimeZone::UTC);
     Rule {
         name: "bench".into(),
+        plan: None,
         key: key.parse().expect("it is a key"),
         prefixes: Prefixes::default(),
         meters: [(meter, "bench".into())].into(),
@@ -297,7 +298,8 @@ fn rule(key: &str) -> Rule {
         fields: Fields::Draft11,
         exempt: Exempt::default(),
         secret: Secret::new([7; 16]),
-        live: Arc::new(Live::new(CLIENTS as usize, 1, Instant::now())),
+        sharing: None,
+        live: Arc::new(Live::new("bench", CLIENTS as usize, 1, Instant::now())),
     }
 }
 

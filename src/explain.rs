@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -49,7 +50,7 @@ pub fn explain(
         refused(&mut text, &Refusal::Denied);
         return Ok(text);
     }
-    let imagined = match Imagined::read(plan, method.clone(), &url, fields) {
+    let mut imagined = match Imagined::read(plan, method.clone(), &url, fields) {
         Ok(imagined) => imagined,
         Err(malformed) => {
             refused(&mut text, &Refusal::Malformed(malformed));
@@ -72,8 +73,10 @@ pub fn explain(
     }
     match imagined.route() {
         Ok(route) => {
-            describe(&mut text, &route, asked);
-            limits::describe(&mut text, &route, &imagined, client);
+            let chosen = imagined.choose(&route, client, None).now_or_never();
+            chosen.expect("without Redis it waits for nobody");
+            describe(&mut text, &route, &imagined);
+            limits::describe(&mut text, &route, &imagined);
             if let Some(caching) = &route.cache {
                 describe_cache(&mut text, caching, &imagined.described());
             }
@@ -126,7 +129,8 @@ fn describe_client(text: &mut String, plan: &Plan, client: IpAddr) -> bool {
     false
 }
 
-fn describe(text: &mut String, route: &Route, asked: &Asked) {
+fn describe(text: &mut String, route: &Route, imagined: &Imagined) {
+    let asked = imagined.asked();
     line(text, "route", &route.name);
     match &route.action {
         Action::Forward(forward) => describe_forward(text, forward, asked),
@@ -153,7 +157,7 @@ fn describe(text: &mut String, route: &Route, asked: &Asked) {
         line(text, "compresses", &rule);
     }
     if matches!(route.action, Action::Forward(_)) {
-        line(text, "priority", route.priority.as_str());
+        line(text, "priority", imagined.priority().as_str());
     }
     if route.max_body < u64::MAX {
         line(text, "max body", &format!("{} bytes", route.max_body));

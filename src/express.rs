@@ -295,7 +295,7 @@ impl<'a> Lane<'a> {
     /// Takes what the request costs of the limits of its route, and waits for its turn.
     async fn take(&mut self, phase: Phase) -> Result<(), Unanswered> {
         let Request { method, fields, .. } = &self.request;
-        let taken = limiting::take(&mut self.exchange, method, fields, phase);
+        let taken = limiting::take(&mut self.exchange, method, fields, phase).await;
         if let Some(wait) = limiting::wait(&mut self.exchange) {
             let waited = watched(&mut self.client, Box::pin(wait)).await;
             self.present(waited)?;

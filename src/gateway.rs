@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
+use futures::future::join_all;
 use http::{HeaderMap, HeaderValue, Method, header};
+use tokio::time::MissedTickBehavior;
 
 use crate::cache::counters;
 use crate::cache::fill::Fills;
@@ -22,6 +24,9 @@ use crate::plan::Plan;
 use crate::redis::{Patience, Redis};
 use crate::refusal::{After, Answer, Asked, Refusal};
 use crate::telemetry::Log;
+
+/// How often is looked for what is to be given back.
+const LEASES_EVERY: Duration = Duration::from_millis(250);
 
 /// In how many turns all clients of limits are looked at.
 const CLEANING_TURNS: u32 = 300;
@@ -157,6 +162,28 @@ impl Gateway {
             })
             .await;
         }
+    }
+
+    /// Gives back, all the time, what nobody has used lately of the limits of all gateways.
+    pub async fn return_leases(self: Arc<Self>) {
+        let mut every = tokio::time::interval(LEASES_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.return_some(false).await;
+        }
+    }
+
+    /// This gateway uses nothing more of the limits of all gateways: what it holds of them goes back.
+    pub async fn leave_limits(&self) {
+        self.return_some(true).await;
+        self.plan().limit_store.leave().await;
+    }
+
+    async fn return_some(&self, end: bool) {
+        let plan = self.plan();
+        let rules = plan.rules.values().filter(|rule| rule.sharing.is_some());
+        join_all(rules.map(|rule| rule.return_leases(end))).await;
     }
 
     /// The bytes to answer a message with that is no request: no lane sees it. It is recorded like

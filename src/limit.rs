@@ -15,6 +15,7 @@ pub mod key;
 pub mod local;
 pub mod plans;
 pub mod quota;
+pub mod shared;
 pub mod stands;
 pub mod table;
 pub mod tally;
@@ -28,11 +29,13 @@ use smallvec::SmallVec;
 
 use self::bucket::Turn;
 use self::heavy::{Heavy, Known};
+use self::hold::Met;
 pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
 use self::local::{Exceeded, Local, Meter, Moment, Standing};
 use self::quota::{Quota, Unit};
+use self::shared::{Asking, CLOSED_FOR, Heard, Leases, MOST_WAITS, Outcome, Sharing, Source};
 use self::tally::Tally;
 use self::waiting::{Wait, Waiting};
 use crate::client::Networks;
@@ -54,6 +57,8 @@ choice! {
 #[derive(Debug)]
 pub struct Rule {
     pub name: Box<str>,
+    /// The plan whose quotas these are, where the plans of its clients decide.
+    pub plan: Option<Box<str>>,
     pub key: Key,
     pub prefixes: Prefixes,
     /// From 1 on; what each is called towards clients.
@@ -67,6 +72,8 @@ pub struct Rule {
     pub fields: Fields,
     pub exempt: Exempt,
     pub secret: Secret,
+    /// `None`: each gateway counts by itself.
+    pub sharing: Option<Sharing>,
     pub live: Arc<Live>,
 }
 
@@ -81,6 +88,8 @@ pub struct Concurrency {
 /// What of a rule lives on from plan to plan: what has been used.
 pub struct Live {
     local: Local,
+    /// What is held of the buckets of all gateways.
+    pub leases: Arc<Leases>,
     /// New names that each address may still bring.
     names: Local,
     pub in_flight: Arc<InFlight>,
@@ -128,10 +137,37 @@ pub struct Exempt {
 pub struct Taken {
     charges: SmallVec<[Charge; 2]>,
     entries: SmallVec<[Entered; 1]>,
+    /// Where it goes on when it has heard what it waits for.
+    halted: Option<Box<Step>>,
     /// What is to be waited for, whether it goes on then or is refused.
     wait: Option<Box<Wait>>,
     /// A rule in shadow would have refused it: the further ones would not have been asked.
     is_shadowed: bool,
+}
+
+/// How far a request has come with one rule.
+#[derive(Debug)]
+struct Step {
+    /// The place of the rule among those of the route.
+    place: usize,
+    /// The quota that is next.
+    meter: usize,
+    client: Known,
+    cost: u64,
+    /// The first charge of this rule.
+    first: usize,
+    /// It counts among those under way.
+    has_entered: bool,
+    heard: Option<Heard>,
+    waits: u8,
+}
+
+/// Why a request does not go on.
+pub enum Held {
+    /// It is one too many.
+    Back(Limited),
+    /// It waits for an answer; [`Taken::hear`] it and take again.
+    Until(Asking),
 }
 
 /// Of one bound of what is under way. `rule` is a place in the rules of the route.
@@ -154,6 +190,9 @@ pub struct Charge {
     /// After it; `None` if nothing was there to be taken, and nobody minds.
     standing: Standing,
     is_taken: bool,
+    source: Source,
+    /// When the day or month begins anew that it was taken of, in Unix seconds.
+    ends: Option<i64>,
     /// Of a rule by which requests wait for their turn.
     turn: Option<Turn>,
 }
@@ -165,6 +204,8 @@ pub enum Bound {
     Quota,
     /// As many requests of this client are under way as there may be.
     InFlight,
+    /// A quota of which it is not known how much is used, and then nobody is let in.
+    StoreAway,
 }
 
 /// What a rule holds a request back by.
@@ -174,7 +215,8 @@ pub struct Limited {
     /// What it is called towards clients.
     pub policy: Box<str>,
     pub status: StatusCode,
-    /// Until it is worth coming back; not less than what is told of the quota.
+    /// Until all rules that the request has met or would meet next allow it; not less than what is told of quotas that
+    /// do not. Nobody knows that of what is under way.
     pub retry_after: Duration,
 }
 
@@ -205,10 +247,12 @@ const NAMED: usize = 4;
 const AFTER_OTHERS: Duration = Duration::from_secs(1);
 
 impl Live {
-    /// For `clients` of a rule with so many `quotas`.
-    pub fn new(clients: usize, quotas: usize, zero: Instant) -> Self {
+    /// For `clients` of the rule of this name with so many `quotas`.
+    pub fn new(rule: &str, clients: usize, quotas: usize, zero: Instant) -> Self {
+        let buckets = clients.saturating_mul(quotas.max(1));
         Self {
-            local: Local::new(clients.saturating_mul(quotas.max(1)), zero),
+            local: Local::new(buckets, zero),
+            leases: Leases::new(rule, buckets),
             names: Local::new(clients.div_ceil(NAMED), zero),
             in_flight: Arc::default(),
             clients,
@@ -221,6 +265,11 @@ impl Live {
     /// Forgets what need not be remembered of a share of the clients, `turn` by `turn` another one. Nobody waits for more of it
     /// than one piece of a table.
     pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
+        let each = self.leases.pieces().div_ceil(turns);
+        for piece in 0..each {
+            self.leases
+                .clean(turn.wrapping_mul(each).wrapping_add(piece), now);
+        }
         for table in [&self.local, &self.names] {
             let each = table.pieces().div_ceil(turns);
             for piece in 0..each {
@@ -229,9 +278,9 @@ impl Live {
         }
     }
 
-    /// Buckets that are remembered.
+    /// Buckets that are remembered, of this gateway and of all.
     pub fn buckets(&self) -> usize {
-        self.local.buckets()
+        self.local.buckets() + self.leases.buckets()
     }
 }
 
@@ -268,17 +317,115 @@ impl Rule {
     /// A name that clients choose by themselves is theirs as long as their address has not brought too many new ones;
     /// then the address counts: nobody gets a fresh bucket for the asking, nor fills the memory of others.
     fn client(&self, asker: &Asker<'_>, now: Moment) -> Known {
-        let counted = self.key.of(asker, self.prefixes, &self.secret);
-        if !counted.is_claimed || self.live.local.knows(counted.digest) {
+        let secret = self.secret();
+        let counted = self.key.of(asker, self.prefixes, secret);
+        let knows = |digest| match &self.sharing {
+            Some(_) => self.live.leases.knows(digest),
+            None => self.live.local.knows(digest),
+        };
+        if !counted.is_claimed || knows(counted.digest) {
             return self.known(counted, asker);
         }
-        let address = key::client_ip().of(asker, self.prefixes, &self.secret);
+        let address = key::client_ip().of(asker, self.prefixes, secret);
         let budget = new_names();
         let counted = match self.live.names.take(address.digest, budget, 1, now) {
             Ok(_) => counted,
             Err(_) => address,
         };
         self.known(counted, asker)
+    }
+
+    /// By what clients are told apart; of a shared rule, at all gateways the same.
+    fn secret(&self) -> &Secret {
+        let shared = self.sharing.as_ref().and_then(|one| one.store.secret());
+        shared.unwrap_or(&self.secret)
+    }
+
+    /// Takes `cost` of one quota.
+    fn take(&self, number: usize, step: &Step, client: Digest, cost: u64, now: Moment) -> Outcome {
+        let meter = &self.meters[number].0;
+        let Some(sharing) = &self.sharing else {
+            let (local, patience) = (&self.live.local, self.mode.patience());
+            return match local.take_turn(client, meter, cost, patience, now) {
+                Ok((standing, turn)) => Outcome::Taken(standing, Source::Here, turn),
+                Err(exceeded) => Outcome::Exceeded(exceeded),
+            };
+        };
+        let waits = (step.heard, step.waits < MOST_WAITS);
+        let leases = &self.live.leases;
+        leases.take(sharing, &self.live.local, meter, client, cost, now, waits)
+    }
+
+    /// As [`Rule::take`], by what is known here. Nothing changes by it.
+    fn look(
+        &self,
+        meter: &Meter,
+        client: Digest,
+        cost: u64,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
+        match &self.sharing {
+            Some(sharing) => self.live.leases.look(sharing, client, meter, cost, now),
+            None => {
+                let patience = self.mode.patience();
+                self.live.local.look(client, meter, cost, patience, now)
+            }
+        }
+    }
+
+    /// Gives back what nobody has used lately of what this gateway holds; at the `end`, everything.
+    pub async fn return_leases(&self, end: bool) {
+        if let Some(sharing) = &self.sharing {
+            self.live.leases.return_idle(&sharing.store, end).await;
+        }
+    }
+
+    /// By the calendar that counts for its buckets, in Unix seconds.
+    fn unix(&self, now: Moment) -> i64 {
+        match &self.sharing {
+            Some(sharing) => sharing.store.unix(now),
+            None => calendar::unix(now.system),
+        }
+    }
+
+    /// Gives back what was taken of one quota and not used; what was of yesterday is gone with it.
+    fn give_back(&self, charge: &Charge, cost: u64, now: Moment) {
+        if charge.ends.is_some_and(|ends| self.unix(now) >= ends) {
+            return;
+        }
+        let meter = &self.meters[usize::from(charge.meter)].0;
+        let (local, client) = (&self.live.local, charge.client);
+        let Some(sharing) = self
+            .sharing
+            .as_ref()
+            .filter(|_| charge.source != Source::Here)
+        else {
+            return match charge.turn {
+                Some(turn) => local.give_turn_back(client, meter, cost, turn, now),
+                None => local.give_back(client, meter, cost, now),
+            };
+        };
+        let back = (cost, charge.source);
+        let leases = &self.live.leases;
+        leases.give_back(sharing, local, meter, client, back, now);
+    }
+
+    /// Takes of one quota what was used already.
+    fn debit(&self, charge: &Charge, cost: u64, now: Moment) {
+        let meter = &self.meters[usize::from(charge.meter)].0;
+        let (local, client) = (&self.live.local, charge.client);
+        let Some(sharing) = self
+            .sharing
+            .as_ref()
+            .filter(|_| charge.source != Source::Here)
+        else {
+            local.debit(client, meter, cost, now);
+            return;
+        };
+        let used = (cost, charge.source);
+        self.live
+            .leases
+            .debit(sharing, local, meter, client, used, now);
     }
 }
 
@@ -322,7 +469,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 
 impl Taken {
     /// Takes what a request costs of all `rules` that are asked at this `phase`; or of none, and then it was one too
-    /// many for the one that is told. What it had taken at an earlier phase it gives back then too.
+    /// many for the one that is told. What it had taken at an earlier phase it gives back then too. Where a rule has to
+    /// ask first, it is called again when that is answered.
     pub fn take(
         &mut self,
         rules: &[Arc<Rule>],
@@ -330,48 +478,85 @@ impl Taken {
         method: &Method,
         phase: Phase,
         now: Moment,
-    ) -> Result<(), Limited> {
-        for (place, rule) in rules.iter().enumerate() {
-            if !rule.is_asked(phase) || self.is_past(rule) {
-                continue;
-            }
-            if rule.exempt.has(asker) {
-                rule.live.tally.exempt();
-                continue;
-            }
-            let cost = rule.cost_of(method, asker.path, phase);
-            let client = rule.client(asker, now);
-            let digest = client.digest;
-            let taken = match self.enter(rule, place, digest, now) {
-                Ok(()) => self.take_of(rule, place, digest, cost, now),
-                Err(limited) => Err(limited),
+    ) -> Result<(), Held> {
+        let mut halted = self.halted.take();
+        let first = halted.as_ref().map_or(0, |step| step.place);
+        for (place, rule) in rules.iter().enumerate().skip(first) {
+            let step = match halted.take() {
+                Some(step) => *step,
+                None if !rule.is_asked(phase) || self.is_past(rule) => continue,
+                None if rule.exempt.has(asker) => {
+                    rule.live.tally.exempt();
+                    continue;
+                }
+                None => Step {
+                    place,
+                    meter: 0,
+                    client: rule.client(asker, now),
+                    cost: rule.cost_of(method, asker.path, phase),
+                    first: self.charges.len(),
+                    has_entered: false,
+                    heard: None,
+                    waits: 0,
+                },
+            };
+            let (client, cost) = (step.client, step.cost);
+            let taken = match self.enter(rule, &step) {
+                Ok(()) => self.take_of(rule, step, now),
+                Err(limited) => Err(Held::Back(limited)),
+            };
+            let taken = match taken {
+                Ok(wait) => Ok(wait),
+                Err(Held::Back(limited)) => Err(limited),
+                Err(until) => return Err(until),
             };
             rule.live.heavy.count(client, taken.is_err(), now.instant);
             match taken {
                 Ok(Duration::ZERO) => rule.live.tally.admit(),
                 Ok(_) => rule.live.tally.delay(),
-                Err(limited) => self.hold(rules, rule, digest, limited, now)?,
+                Err(limited) => {
+                    if let Err(limited) = self.hold(rules, rule, client.digest, limited, now) {
+                        let met = Met {
+                            place,
+                            client: client.digest,
+                            cost,
+                        };
+                        let all = self.until_all_allow(rules, met, asker, method, phase, now);
+                        let wait = limited.retry_after.max(all);
+                        return Err(Held::Back(Limited {
+                            retry_after: jittered(wait, client.digest, now),
+                            ..limited
+                        }));
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Counts the request as one of its client's that are under way.
-    fn enter(
-        &mut self,
-        rule: &Rule,
-        place: usize,
-        client: Digest,
-        now: Moment,
-    ) -> Result<(), Limited> {
-        let Some(bound) = &rule.in_flight else {
+    /// Whether it waits for an answer.
+    pub fn is_halted(&self) -> bool {
+        self.halted.is_some()
+    }
+
+    /// Takes in what it has waited for.
+    pub fn hear(&mut self, heard: Heard) {
+        if let Some(step) = &mut self.halted {
+            step.heard = Some(heard);
+            step.waits += 1;
+        }
+    }
+
+    /// Counts the request as one of its client's that are under way, once.
+    fn enter(&mut self, rule: &Rule, step: &Step) -> Result<(), Limited> {
+        let Some(bound) = rule.in_flight.as_ref().filter(|_| !step.has_entered) else {
             return Ok(());
         };
-        let entered = rule.live.in_flight.enter(client, bound.most);
+        let entered = rule.live.in_flight.enter(step.client.digest, bound.most);
         let number = entered.as_ref().map_or(bound.most, |place| place.number);
         let is_in = entered.is_some();
         self.entries.push(Entered {
-            rule: place as u16,
+            rule: step.place as u16,
             left: bound.most.saturating_sub(number),
             place: entered,
         });
@@ -381,7 +566,7 @@ impl Taken {
                 bound: Bound::InFlight,
                 policy: bound.policy.clone(),
                 status: rule.status,
-                retry_after: jittered(AFTER_OTHERS, client, now),
+                retry_after: AFTER_OTHERS,
             }),
         }
     }
@@ -393,54 +578,59 @@ impl Taken {
         }
     }
 
-    /// Takes `cost` of every quota of a rule, or of none of them. Returns how long its turn is away.
-    fn take_of(
-        &mut self,
-        rule: &Rule,
-        place: usize,
-        client: Digest,
-        cost: u64,
-        now: Moment,
-    ) -> Result<Duration, Limited> {
-        let before = self.charges.len();
+    /// Takes the cost of every quota of a rule, or of none of them. Returns how long its turn is away.
+    fn take_of(&mut self, rule: &Rule, mut step: Step, now: Moment) -> Result<Duration, Held> {
         let patience = rule.mode.patience();
         let mut longest = (Duration::ZERO, 0);
-        for (number, (meter, policy)) in rule.meters.iter().enumerate() {
-            let bucket = rule.secret.with(client, number);
-            let cost = match meter.quota.unit {
-                Unit::Requests => cost.min(meter.most()),
-                // Bytes are known when they have been sent: until then that there are some is enough.
-                Unit::Bytes => u64::from(cost > 0),
+        for (number, (meter, policy)) in rule.meters.iter().enumerate().skip(step.meter) {
+            let bucket = rule.secret().with(step.client.digest, number);
+            let cost = cost_by(meter, step.cost);
+            let outcome = rule.take(number, &step, bucket, cost, now);
+            let (standing, source, turn, held) = match outcome {
+                Outcome::Taken(standing, source, turn) => (standing, source, Some(turn), None),
+                Outcome::Exceeded(exceeded) => {
+                    let held = (Bound::Quota, exceeded.wait);
+                    (exceeded.told(), Source::Here, None, Some(held))
+                }
+                Outcome::Closed => {
+                    let held = (Bound::StoreAway, CLOSED_FOR);
+                    (Standing::default(), Source::Here, None, Some(held))
+                }
+                Outcome::Asking(asking) => {
+                    step.meter = number;
+                    step.has_entered = true;
+                    self.halted = Some(Box::new(step));
+                    return Err(Held::Until(asking));
+                }
             };
-            let taken = rule
-                .live
-                .local
-                .take_turn(bucket, meter, cost, patience, now);
-            let (standing, turn) = match taken {
-                Ok((standing, turn)) => (standing, Some(turn)),
-                Err(Exceeded { standing, .. }) => (standing, None),
-            };
+            (step.heard, step.waits) = (None, 0);
             let wait = turn.map_or(Duration::ZERO, |turn| turn.wait);
             longest = longest.max((wait, number));
             self.charges.push(Charge {
-                rule: place as u16,
+                rule: step.place as u16,
                 meter: number as u16,
                 client: bucket,
                 cost,
                 standing,
                 is_taken: turn.is_some(),
-                turn: turn.filter(|_| !patience.is_zero()),
+                turn: turn.filter(|_| source == Source::Here && !patience.is_zero()),
+                source,
+                ends: meter
+                    .is_calendar()
+                    .then(|| rule.unix(now) + standing.reset.as_secs() as i64),
             });
-            if let Err(Exceeded { wait, .. }) = taken {
-                return Err(self.not_taken(rule, before, (policy, wait), now));
+            if let Some((bound, wait)) = held {
+                let limited = self.not_taken(rule, step.first, (bound, policy, wait), now);
+                return Err(Held::Back(limited));
             }
         }
         let (wait, number) = longest;
-        if self.has_place_for(rule, client, wait) {
+        if self.has_place_for(rule, step.client.digest, wait) {
             return Ok(wait);
         }
         let (_, policy) = &rule.meters[number];
-        Err(self.not_taken(rule, before, (policy, wait), now))
+        let held = (Bound::Quota, &**policy, wait);
+        Err(Held::Back(self.not_taken(rule, step.first, held, now)))
     }
 
     /// Gives back the charges from the place `from` on: the rule holds the request back.
@@ -448,19 +638,18 @@ impl Taken {
         &mut self,
         rule: &Rule,
         from: usize,
-        (policy, wait): (&str, Duration),
+        (bound, policy, wait): (Bound, &str, Duration),
         now: Moment,
     ) -> Limited {
         let charges = &mut self.charges[from..];
         charges
             .iter_mut()
             .for_each(|charge| charge.give_back(rule, now));
-        let last = charges.last().expect("a quota has held it back");
         Limited {
-            bound: Bound::Quota,
+            bound,
             policy: policy.into(),
             status: rule.status,
-            retry_after: jittered(wait, last.client, now),
+            retry_after: wait,
         }
     }
 
@@ -474,11 +663,10 @@ impl Taken {
                 (Unit::Requests, Spent::Said(said)) if rule.cost.said_in.is_some() => said,
                 _ => continue,
             };
-            let local = &rule.live.local;
             if cost > charge.cost {
-                local.debit(charge.client, meter, cost - charge.cost, now);
+                rule.debit(charge, cost - charge.cost, now);
             } else if cost < charge.cost {
-                local.give_back(charge.client, meter, charge.cost - cost, now);
+                rule.give_back(charge, charge.cost - cost, now);
             }
         }
     }
@@ -551,15 +739,19 @@ pub struct Stood<'a> {
     pub standing: Standing,
 }
 
+/// What a request that costs so much takes of a quota when it comes.
+fn cost_by(meter: &Meter, cost: u64) -> u64 {
+    match meter.quota.unit {
+        Unit::Requests => cost.min(meter.most()),
+        // Bytes are known when they have been sent: until then that there are some is enough.
+        Unit::Bytes => u64::from(cost > 0),
+    }
+}
+
 impl Charge {
     fn give_back(&mut self, rule: &Rule, now: Moment) {
         if std::mem::take(&mut self.is_taken) {
-            let (meter, _) = &rule.meters[usize::from(self.meter)];
-            let local = &rule.live.local;
-            match self.turn {
-                Some(turn) => local.give_turn_back(self.client, meter, self.cost, turn, now),
-                None => local.give_back(self.client, meter, self.cost, now),
-            }
+            rule.give_back(self, self.cost, now);
         }
     }
 }

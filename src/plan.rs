@@ -38,6 +38,7 @@ use crate::limit::Rule;
 use crate::limit::ban::Bans;
 use crate::limit::jwt::Verifier;
 use crate::limit::key::Secret;
+use crate::limit::shared::store::Store;
 use crate::refusal::Pages;
 use crate::route::Routes;
 use crate::route::rewrite::{self, Template};
@@ -87,6 +88,8 @@ pub struct Plan {
     pub jwt: Option<Arc<Verifier>>,
     /// What the names of their clients are hashed with.
     pub limit_secret: Secret,
+    /// Where those are counted that all gateways share.
+    pub limit_store: Arc<Store>,
     /// What is asked for before visitors come.
     pub warm: Option<Arc<WarmUp>>,
     /// Who is asked for the names of backends.

@@ -109,7 +109,8 @@ impl ProxyHttp for FullLane {
         if entered.is_ok() && !matches!(entered, Ok(Entry::Purge(_))) {
             let request = session.req_header();
             planning::choose(exchange, &request.headers, self.0.redis()).await;
-            let taken = limiting::take(exchange, &request.method, &request.headers, Phase::Whole);
+            let (method, fields) = (&request.method, &request.headers);
+            let taken = limiting::take(exchange, method, fields, Phase::Whole).await;
             if let Some(wait) = limiting::wait(exchange) {
                 attempt::watched(session, wait).await?;
             }

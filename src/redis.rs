@@ -55,6 +55,8 @@ pub const LONGEST_PIPELINE: usize = 100;
 const TRIAL_LIFE_MS: u64 = 1000;
 /// Between the trials of a Redis that takes no writes: doubled up to the health interval.
 const FIRST_TRIAL: Duration = Duration::from_millis(500);
+/// Between trials of a connection for limits: they are to be exact again within a second.
+const LONGEST_TRIAL_OF_LIMITS: Duration = Duration::from_millis(250);
 
 /// What a question is about. Answers come in the order of their questions, so a large one delays those behind it:
 /// each lane has connections of its own.
@@ -64,6 +66,8 @@ pub enum Lane {
     Bodies,
     /// Locks, purges, marks: small, and waited for.
     Control,
+    /// Tokens of shared limits: small, waited for, and asked for again soon after an outage.
+    Limits,
 }
 
 /// One Redis, or one cluster of them, as all requests share it.
@@ -75,6 +79,7 @@ pub struct Redis {
     health: Arc<Health>,
     bodies: Vec<Arc<Link>>,
     control: Vec<Arc<Link>>,
+    limits: Vec<Arc<Link>>,
     tally: Tally,
     tasks: Vec<AbortHandle>,
 }
@@ -85,12 +90,18 @@ impl Redis {
         let settings = Arc::new(settings);
         let connector = Arc::new(Connector::new(settings.clone()));
         let health = Arc::new(Health::new(settings.kind.to_string()));
-        let link = |_| Link::new(settings.clone(), connector.clone(), health.clone());
-        let bodies: Vec<_> = (0..settings.connections).map(link).collect();
-        let control = vec![link(0)];
+        let link = |longest| {
+            let (settings, connector) = (settings.clone(), connector.clone());
+            Link::new(settings, connector, health.clone(), longest)
+        };
+        let longest = settings.health_interval;
+        let bodies: Vec<_> = (0..settings.connections).map(|_| link(longest)).collect();
+        let control = vec![link(longest)];
+        let limits = vec![link(LONGEST_TRIAL_OF_LIMITS.min(longest))];
         let mut tasks: Vec<_> = bodies
             .iter()
             .chain(&control)
+            .chain(&limits)
             .map(|link| tokio::spawn(link.clone().keep()).abort_handle())
             .collect();
         let mending = mend(settings.clone(), health.clone(), control[0].clone());
@@ -101,6 +112,7 @@ impl Redis {
             health,
             bodies,
             control,
+            limits,
             tally: Tally::default(),
             tasks,
         })
@@ -270,6 +282,7 @@ impl Redis {
         let links = match lane {
             Lane::Bodies => &self.bodies,
             Lane::Control => &self.control,
+            Lane::Limits => &self.limits,
         };
         links
             .iter()
@@ -278,7 +291,8 @@ impl Redis {
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
-        self.bodies.iter().chain(&self.control).map(Arc::as_ref)
+        let links = self.bodies.iter().chain(&self.control);
+        links.chain(&self.limits).map(Arc::as_ref)
     }
 }
 

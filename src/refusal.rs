@@ -123,20 +123,27 @@ impl Refusal {
                 "too_many_connections",
                 "too many connections from this address",
             ),
-            Self::Limited(limited) if limited.bound == Bound::InFlight => {
-                let detail = format!(
-                    "as many requests are under way as {:?} allows; come back when one has ended",
-                    limited.policy
-                );
-                return (limited.status, "too_many_in_flight", detail.into());
-            }
             Self::Limited(limited) => {
-                let detail = format!(
-                    "the quota {:?} is used up; come back in {} s",
-                    limited.policy,
-                    whole_seconds(limited.retry_after)
-                );
-                return (limited.status, "too_many_requests", detail.into());
+                let (policy, after) = (&limited.policy, whole_seconds(limited.retry_after));
+                let (reason, detail) = match limited.bound {
+                    Bound::Quota => (
+                        "too_many_requests",
+                        format!("the quota {policy:?} is used up; come back in {after} s"),
+                    ),
+                    Bound::InFlight => (
+                        "too_many_in_flight",
+                        format!(
+                            "as many requests are under way as {policy:?} allows; come back when one has ended"
+                        ),
+                    ),
+                    Bound::StoreAway => (
+                        "too_many_requests",
+                        format!(
+                            "what is left of the quota {policy:?} is not known at the moment; come back in {after} s"
+                        ),
+                    ),
+                };
+                return (limited.status, reason, detail.into());
             }
             Self::UpstreamConnect => (
                 S::BAD_GATEWAY,

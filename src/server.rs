@@ -203,6 +203,7 @@ async fn serve(
     plan.looked_up(FIRST_LOOKUP).await;
     if let Some(redis) = &redis {
         redis.settled(FIRST_ANSWER).await;
+        plan.limit_store.open(redis.clone(), FIRST_ANSWER).await;
     }
     if let Some(redis) = &redis {
         sharing::open(redis.clone(), plan.bans.standing().clone());
@@ -234,6 +235,7 @@ async fn serve(
     tokio::spawn(gateway.clone().sample_counters());
     tokio::spawn(gateway.clone().tidy_bans());
     tokio::spawn(gateway.clone().clean_limits());
+    tokio::spawn(gateway.clone().return_leases());
     // Before anybody can purge through us.
     let warmer = Warmer::new(gateway.clone(), listeners[0].clone());
     let proxy = proxy::build(gateway.clone(), Connector);
@@ -369,6 +371,8 @@ async fn serve(
     if tokio::time::timeout(LAST_WRITES, remembered).await.is_err() {
         tracing::warn!("the most-hit pages are not remembered: Redis is too slow");
     }
+    // Whatever is not given back in time ends by itself.
+    let _ = tokio::time::timeout(LAST_WRITES, gateway.leave_limits()).await;
     gateway.purger().leave().await;
     tracing::info!("ended");
     Ok(())

@@ -70,7 +70,7 @@ fn admin(gateway: &Gateway, method: &str, path: &str, body: &Value) -> Response 
 }
 
 /// What a command says that this gateway is asked by.
-fn told(gateway: &Gateway, arguments: &[&str]) -> String {
+pub fn told(gateway: &Gateway, arguments: &[&str]) -> String {
     let config = gateway.config_path();
     let config = config.to_str().expect("a path of text");
     let arguments = [&["limit"], arguments, &["--config", config]].concat();

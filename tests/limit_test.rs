@@ -254,6 +254,44 @@ fn the_first_quota_that_is_used_up_refuses_and_the_others_are_not_charged() {
 }
 
 #[test]
+fn a_refusal_tells_of_every_quota_and_when_the_last_of_them_lets_the_request_through() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let config = r#"
+        [limit.api]
+        quota = ["2 per minute", "2 per hour"]
+        [limit.site]
+        quota = "100 per hour"
+        key = "host"
+        [[route]]
+        upstream = "app"
+        limit = ["api", "site"]
+    "#;
+    let gateway = gateway(&origin, config);
+    let admitted = asked(&gateway, "/", "");
+    let policies = r#""api";q=2;w=60, "api-2";q=2;w=3600, "site";q=100;w=3600"#;
+    assert_eq!(admitted.field("ratelimit-policy"), Some(policies));
+    assert_eq!(statuses(&gateway, "/", "", 1), [200]);
+
+    let refused = asked(&gateway, "/", "");
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.field("ratelimit-policy"), Some(policies));
+    // Not after half a minute, when the first would allow it: the second refuses it then.
+    let told = |name| refused.field(name).expect("it is told");
+    let after: u64 = told("retry-after").parse().expect("seconds");
+    assert!((1790..=1980).contains(&after), "{after}");
+    let [first, second, site] = [
+        r#""api";r=0;t="#,
+        r#""api-2";r=0;t="#,
+        r#""site";r=98;t=72"#,
+    ];
+    let limits = told("ratelimit");
+    assert!(
+        limits.starts_with(first) && limits.contains(second) && limits.contains(site),
+        "{limits}"
+    );
+}
+
+#[test]
 fn posts_and_http_2_and_redirects_are_counted_like_any_request() {
     let origin = Origin::always(Reply::ok("ok"));
     let config = r#"

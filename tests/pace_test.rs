@@ -58,7 +58,7 @@ fn queued(class: &str) -> String {
     format!("tollgate_upstream_queued{{upstream=\"app\",priority=\"{class}\"}}")
 }
 
-fn wait_for_queued(gateway: &Gateway, class: &str, count: f64) {
+pub fn wait_for_queued(gateway: &Gateway, class: &str, count: f64) {
     wait_for("requests in the queue", || {
         (metric(gateway, &queued(class)) == count).then_some(())
     });
@@ -389,7 +389,7 @@ fn an_application_without_a_pace_may_refuse_one_client_and_serve_the_others() {
 }
 
 /// A backend that answers when the test says so.
-fn gated() -> (Origin, mpsc::Sender<()>) {
+pub fn gated() -> (Origin, mpsc::Sender<()>) {
     let (release, gate) = mpsc::channel();
     let gate = Mutex::new(gate);
     let origin = Origin::with(move |request| {

@@ -3,6 +3,7 @@
 //!
 //! Names of clients are neither logged nor told again: an address in clear, another name by its digest.
 
+mod client;
 mod text;
 
 use std::net::IpAddr;
@@ -13,11 +14,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub(super) use self::client::ClientOrder;
+use self::client::clients;
 use super::ban::ToldBan;
 use super::{Admin, Reply};
 use crate::limit::Rule;
 use crate::limit::heavy::{Heaviness, Known};
-use crate::limit::key::name::{Name, Short};
+use crate::limit::key::name::Short;
 use crate::limit::local::Moment;
 use crate::limit::stands::{QuotaStands, Stands};
 use crate::plan::Plan;
@@ -26,17 +29,6 @@ use crate::plan::Plan;
 const MOST_LISTED: usize = 20;
 /// The stretches of time that a list of the heaviest is of, in minutes.
 const WINDOWS: [u64; 3] = [1, 5, 60];
-
-/// Which client is meant.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClientOrder {
-    /// As operators write it.
-    pub key: String,
-    /// Of this limit only.
-    #[serde(default)]
-    pub limit: Option<String>,
-}
 
 /// How a client stands with every limit that counts such. Displays in lines.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +42,8 @@ pub struct ToldClient {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ToldStanding {
     limit: String,
+    /// Whose quotas these are, where plans decide.
+    plan: Option<String>,
     /// `enforce`, `shadow`, `delay` or `tarpit`.
     mode: String,
     client: String,
@@ -149,7 +143,7 @@ struct ToldRefused {
 
 pub(super) async fn show(admin: &Admin, body: Bytes) -> Reply {
     let plan = admin.gateway.plan();
-    let (found, name) = match clients(&plan, &body) {
+    let (found, name) = match clients(admin, &plan, &body).await {
         Ok(found) => found,
         Err(reply) => return reply,
     };
@@ -166,14 +160,21 @@ pub(super) async fn show(admin: &Admin, body: Bytes) -> Reply {
 
 pub(super) async fn reset(admin: &Admin, body: Bytes) -> Reply {
     let plan = admin.gateway.plan();
-    let found = match clients(&plan, &body) {
+    let mut found = match clients(admin, &plan, &body).await {
         Ok((found, _)) => found,
         Err(reply) => return reply,
     };
+    // The plans of a limit have the same buckets.
+    found.dedup_by(|(one, client), (other, same)| {
+        (&one.name, client.digest) == (&other.name, same.digest)
+    });
     let limits = found.iter().map(|(rule, client)| ResetLimit {
         limit: rule.name.to_string(),
         client: told(client),
-        quotas: rule.reset(client.digest),
+        quotas: match plan.planned.get(&rule.name) {
+            Some(planned) => planned.widest.reset(client.digest),
+            None => rule.reset(client.digest),
+        },
     });
     let reset = Reset {
         limits: limits.collect(),
@@ -220,55 +221,6 @@ pub(super) async fn report(admin: &Admin) -> Reply {
     Reply::json(StatusCode::OK, json!(report))
 }
 
-/// A client as a rule counts it.
-type Found<'p> = (&'p Rule, Known);
-
-/// The client that is meant, as each rule counts it that does, and its name.
-fn clients<'p>(plan: &'p Plan, body: &[u8]) -> Result<(Vec<Found<'p>>, Name), Reply> {
-    let bad = |why: String| Reply::error(StatusCode::BAD_REQUEST, why);
-    let order: ClientOrder =
-        serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
-    let name: Name = order
-        .key
-        .parse()
-        .map_err(|error| bad(format!("key: {error}")))?;
-    let rules: Vec<&Rule> = match &order.limit {
-        None => plan.rules.values().map(|rule| &**rule).collect(),
-        Some(limit) => match plan.rules.get(&**limit) {
-            Some(rule) => vec![rule],
-            None => {
-                let defined: Vec<_> = plan.rules.keys().map(|name| &**name).collect();
-                let why = format!(
-                    "there is no limit {limit:?}; defined: {}",
-                    defined.join(", ")
-                );
-                return Err(Reply::error(StatusCode::NOT_FOUND, why));
-            }
-        },
-    };
-    let counted = rules
-        .iter()
-        .filter_map(|rule| Some((*rule, rule.named(&name)?)));
-    let found: Vec<_> = counted.collect();
-    if found.is_empty() {
-        let why = match name {
-            Name::Said(_) => {
-                let keys = rules
-                    .iter()
-                    .map(|rule| format!("{} by {}", rule.name, rule.key));
-                let keys: Vec<_> = keys.collect();
-                format!(
-                    "no limit counts by such a key; there are: {}",
-                    keys.join("; ")
-                )
-            }
-            Name::Short(short) => format!("{short} is none of the heaviest of the last hour"),
-        };
-        return Err(Reply::error(StatusCode::NOT_FOUND, why));
-    }
-    Ok((found, name))
-}
-
 fn ban(plan: &Plan, address: IpAddr, now: Instant) -> Option<ToldBan> {
     let standing = plan.bans.standing();
     let client = standing.client(address);
@@ -293,6 +245,7 @@ impl ToldStanding {
         } = rule.stands(client.digest, now);
         Self {
             limit: rule.name.to_string(),
+            plan: rule.plan.as_deref().map(str::to_owned),
             mode: rule.mode.to_string(),
             client: told(&client),
             quotas: quotas.iter().map(ToldQuota::of).collect(),

@@ -4,7 +4,7 @@
 mod text;
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -141,7 +141,7 @@ pub(super) async fn look(admin: &Admin, body: Bytes) -> Reply {
         .client
         .map(|peer| explain::client_of(&plan, peer, &fields));
     let looked = match Imagined::read(&plan, method, &url, fields) {
-        Ok(imagined) => looked(&admin.gateway, &imagined, client).await,
+        Ok(mut imagined) => looked(&admin.gateway, &mut imagined, client).await,
         Err(malformed) => refused(&Refusal::Malformed(malformed)),
     };
     Reply::json(StatusCode::OK, json!(looked))
@@ -155,15 +155,16 @@ fn refused(refusal: &Refusal) -> Looked {
     }
 }
 
-async fn looked(gateway: &Gateway, imagined: &Imagined, client: Option<IpAddr>) -> Looked {
+async fn looked(gateway: &Gateway, imagined: &mut Imagined, client: Option<IpAddr>) -> Looked {
     let route = match imagined.route() {
         Ok(route) => route,
         Err(refusal) => return refused(&refusal),
     };
+    imagined.choose(&route, client, gateway.redis()).await;
     Looked {
         refused: None,
         route: Some(route.name.to_string()),
-        limits: limits(imagined, &route, client),
+        limits: limits(imagined, &route, client.is_some()),
         cache: match &route.cache {
             Some(caching) => Some(standing(gateway, imagined, caching).await),
             None => None,
@@ -171,14 +172,13 @@ async fn looked(gateway: &Gateway, imagined: &Imagined, client: Option<IpAddr>) 
     }
 }
 
-fn limits(imagined: &Imagined, route: &Route, client: Option<IpAddr>) -> Vec<ToldStanding> {
-    let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let asker = imagined.asker(client.unwrap_or(anybody), route);
+fn limits(imagined: &Imagined, route: &Route, has_address: bool) -> Vec<ToldStanding> {
+    let asker = imagined.asker(route);
     let counts = |rule: &&Arc<Rule>| {
         let by = rule.key.alternative(&asker);
-        !rule.is_exempt(&asker) && (client.is_some() || !by.is_some_and(Combination::has_address))
+        !rule.is_exempt(&asker) && (has_address || !by.is_some_and(Combination::has_address))
     };
-    let rules = route.limits.iter().filter(counts);
+    let rules = imagined.rules(route).iter().filter(counts);
     rules
         .map(|rule| ToldStanding::of(rule, rule.counted(&asker), Moment::now()))
         .collect()

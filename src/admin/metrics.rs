@@ -197,6 +197,17 @@ fn limits(page: &mut Page, plan: &Plan) {
             rule.live.buckets(),
         );
     }
+    let store = &plan.limit_store;
+    if store.is_used() {
+        page.gauge("tollgate_limit_store_away", u8::from(store.is_away()));
+        page.gauge("tollgate_limit_gateways", store.gateways());
+        page.family("tollgate_limit_store_questions_total", "counter");
+        page.sample(
+            "tollgate_limit_store_questions_total",
+            &[],
+            store.questions(),
+        );
+    }
 }
 
 fn asked(page: &mut Page, redis: &Redis) {

@@ -2,19 +2,21 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::caching::Described;
 use super::ingress::{self, Parsed};
-use super::{Asked, Exchange, entry, limiting};
+use super::{Asked, Exchange, entry, limiting, planning};
 use crate::http1::Malformed;
+use crate::limit::Rule;
 use crate::limit::key::Asker;
 use crate::plan::{Plan, Route};
+use crate::redis::Redis;
 use crate::refusal::Refusal;
 use crate::target::Url;
+use crate::upstream::Priority;
 
 /// A request that would be let in, of a client whom nobody trusts.
 pub struct Imagined {
@@ -47,9 +49,6 @@ impl Imagined {
         let mut exchange = Exchange::new(plan.clone());
         exchange.https = url.https;
         exchange.asked = Some(asked);
-        if let Some(jwt) = &plan.jwt {
-            exchange.limiting.claims = jwt.claims(&fields, SystemTime::now());
-        }
         Ok(Self {
             exchange,
             method,
@@ -70,14 +69,38 @@ impl Imagined {
         &self.method
     }
 
-    /// In the words of limits.
-    pub fn asker<'a>(&'a self, client: IpAddr, route: &'a Route) -> Asker<'a> {
-        let claims = &self.exchange.limiting.claims;
+    /// In the words of limits, as far as [`Imagined::choose`] has found who asks.
+    pub fn asker<'a>(&'a self, route: &'a Route) -> Asker<'a> {
+        let (client, claims) = (self.exchange.client, &self.exchange.limiting.claims);
         limiting::asker(self.asked(), client, &self.fields, claims, &route.name)
     }
 
     pub fn route(&self) -> Result<Arc<Route>, Refusal> {
         entry::find(&self.exchange.plan, self.asked(), &self.method)
+    }
+
+    /// Finds out under which rules `client`, who may be unknown, would be counted on this route, and how urgent it would
+    /// be. Without Redis it waits for nobody, and what stands there is not known.
+    pub async fn choose(
+        &mut self,
+        route: &Arc<Route>,
+        client: Option<IpAddr>,
+        redis: Option<&Arc<Redis>>,
+    ) {
+        self.exchange.route = Some(route.clone());
+        self.exchange.client = client.unwrap_or(self.exchange.client);
+        self.exchange.priority = route.priority;
+        planning::choose(&mut self.exchange, &self.fields, redis).await;
+    }
+
+    /// As [`Imagined::choose`] has found.
+    pub fn rules<'a>(&'a self, route: &'a Route) -> &'a [Arc<Rule>] {
+        self.exchange.limiting.rules(route)
+    }
+
+    /// As [`Imagined::choose`] has found.
+    pub fn priority(&self) -> Priority {
+        self.exchange.priority
     }
 
     /// In the words of the cache.

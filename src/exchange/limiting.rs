@@ -10,8 +10,9 @@ use crate::cache::status::Outcome;
 use crate::limit::jwt::Claims;
 use crate::limit::key::Asker;
 use crate::limit::local::Moment;
+use crate::limit::shared::Asking;
 use crate::limit::waiting::Wait;
-use crate::limit::{Phase, Rule, Spent, Taken};
+use crate::limit::{Held, Phase, Rule, Spent, Taken};
 use crate::plan::Route;
 use crate::refusal::Refusal;
 use crate::target::Host;
@@ -36,13 +37,27 @@ impl Limiting {
 }
 
 /// Takes what a request costs at this phase; or refuses it, and then it has taken nothing. What we ask by ourselves
-/// spends nobody's quota.
-pub fn take(
+/// spends nobody's quota. Waits only for limits that are shared, and only where this gateway holds nothing of them.
+pub async fn take(
     exchange: &mut Exchange,
     method: &Method,
     fields: &HeaderMap,
     phase: Phase,
 ) -> Result<(), Refusal> {
+    while let Some(asking) = try_take(exchange, method, fields, phase)? {
+        let heard = Box::pin(asking.heard()).await;
+        exchange.limiting.taken.hear(heard);
+    }
+    Ok(())
+}
+
+/// As [`take`], up to a question that has to be waited for.
+fn try_take(
+    exchange: &mut Exchange,
+    method: &Method,
+    fields: &HeaderMap,
+    phase: Phase,
+) -> Result<Option<Asking>, Refusal> {
     let Exchange {
         route: Some(route),
         asked: Some(asked),
@@ -52,15 +67,16 @@ pub fn take(
         ..
     } = exchange
     else {
-        return Ok(());
+        return Ok(None);
     };
     if route.limits.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     if matches!(phase, Phase::Hit | Phase::Origin)
         && std::mem::replace(&mut limiting.asked_late, true)
+        && !limiting.taken.is_halted()
     {
-        return Ok(());
+        return Ok(None);
     }
     let Limiting {
         taken,
@@ -70,8 +86,11 @@ pub fn take(
     } = limiting;
     let rules = rules.as_deref().unwrap_or(&route.limits);
     let asker = asker(asked, *client, fields, claims, &route.name);
-    let taken = taken.take(rules, &asker, method, phase, Moment::now());
-    taken.map_err(Refusal::Limited)
+    match taken.take(rules, &asker, method, phase, Moment::now()) {
+        Ok(()) => Ok(None),
+        Err(Held::Until(asking)) => Ok(Some(asking)),
+        Err(Held::Back(limited)) => Err(Refusal::Limited(limited)),
+    }
 }
 
 /// What is to be waited for before what [`take`] has come to is done. The wait gives its place away when it is over,

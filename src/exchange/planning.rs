@@ -33,13 +33,7 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
             }
             None => None,
         };
-        let choice = match key {
-            None => &planned.none,
-            Some(key) => {
-                let plan = planned.keys.plan_of(&key, redis.map(Arc::as_ref)).await;
-                planned.named(plan.as_deref())
-            }
-        };
+        let choice = planned.of(key.as_deref(), redis.map(Arc::as_ref)).await;
         rules[*place] = choice.rule.clone();
         priority = priority.or(choice.priority);
     }

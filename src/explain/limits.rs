@@ -1,24 +1,27 @@
 //! The limits that a request would meet, and by what it would be counted.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use super::line;
 use crate::exchange::imagined::Imagined;
+use crate::limit::plans::Keys;
 use crate::limit::waiting::Bounds;
 use crate::limit::{Mode, Rule};
 use crate::plan::Route;
 
-/// Of a client that may be unknown.
-pub(super) fn describe(
-    text: &mut String,
-    route: &Route,
-    imagined: &Imagined,
-    client: Option<IpAddr>,
-) {
-    let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let asker = imagined.asker(client.unwrap_or(anybody), route);
-    for rule in &route.limits {
+pub(super) fn describe(text: &mut String, route: &Route, imagined: &Imagined) {
+    let asker = imagined.asker(route);
+    for (place, rule) in imagined.rules(route).iter().enumerate() {
         line(text, "limit", &bounds(rule));
+        let mut planned = route.planned.iter().filter(|(of, _)| *of == place);
+        let is_unknown = planned.any(|(_, planned)| {
+            matches!(planned.keys, Keys::Redis(_)) && planned.key.first_name(&asker).is_some()
+        });
+        if is_unknown {
+            line(
+                text,
+                "",
+                "unless its key has another plan in Redis; --running asks there",
+            );
+        }
         if let Some(mode) = mode(rule) {
             line(text, "", &mode);
         }
@@ -35,12 +38,15 @@ pub(super) fn describe(
     }
 }
 
-/// `api: 10 per second, 5000 per day, 20 at once, by client-ip`
+/// `api: plan gold, 10 per second, 5000 per day, 20 at once, by client-ip`
 fn bounds(rule: &Rule) -> String {
+    let plan = rule.plan.iter().map(|plan| format!("plan {plan}"));
     let quotas = rule.meters.iter().map(|(meter, _)| meter.quota.to_string());
     let at_once = rule.in_flight.as_ref();
     let at_once = at_once.map(|bound| format!("{} at once", bound.most));
-    let all: Vec<_> = quotas.chain(at_once).collect();
+    let is_free = rule.meters.is_empty() && rule.in_flight.is_none();
+    let free = is_free.then(|| "any number".to_owned());
+    let all: Vec<_> = plan.chain(quotas).chain(at_once).chain(free).collect();
     format!("{}: {}, by {}", rule.name, all.join(", "), rule.key)
 }
 

@@ -528,7 +528,6 @@ impl Lane<'_> {
         }
     }
 
-    /// Takes what the rules take that waited for what the cache would say.
     /// Sets what is told of this answer; a key that may be told stays.
     fn tell(&mut self, caching: &Caching, told: Told) {
         let key = self.exchange.cache.take().and_then(|told| told.key);

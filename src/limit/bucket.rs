@@ -84,6 +84,11 @@ impl Rate {
         Ticks(self.interval).duration()
     }
 
+    /// The same in microseconds, exactly.
+    pub fn interval_micros(&self) -> f64 {
+        self.interval as f64 / (PER_NANO * 1000) as f64
+    }
+
     /// From nothing to full, in ticks.
     pub(super) fn depth(&self) -> u64 {
         self.interval * self.burst

@@ -36,14 +36,18 @@ impl Calendar {
 
     /// When the stretch that `now` lies in ends, in Unix seconds.
     pub fn end(&self, now: i64) -> i64 {
+        self.stretch(now).1
+    }
+
+    /// Begin and end of the stretch that `now` lies in, in Unix seconds.
+    pub fn stretch(&self, now: i64) -> (i64, i64) {
         let mut last = self.last.lock();
         let (begin, end) = *last;
-        if (begin..end).contains(&now) {
-            return end;
+        if !(begin..end).contains(&now) {
+            // A day without midnight begins with its first moment; a clock beyond the calendar has but a long day.
+            *last = self.around(now).unwrap_or((now, now + 86_400));
         }
-        // A day without midnight begins with its first moment; a clock beyond the calendar has but a long day.
-        *last = self.around(now).unwrap_or((now, now + 86_400));
-        last.1
+        *last
     }
 
     fn around(&self, now: i64) -> Result<(i64, i64), jiff::Error> {

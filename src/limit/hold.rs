@@ -5,11 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+
 use super::heavy::Known;
 use super::key::{Asker, Counted, Digest, network};
 use super::local::Moment;
+use super::shared::Source;
+
 use super::waiting::{Bounds, Wait};
-use super::{Limited, Rule, Taken};
+use super::{Charge, Limited, Phase, Rule, Taken, cost_by};
 
 /// What is done with a request that a quota does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,15 @@ impl fmt::Display for Mode {
             Self::Tarpit(_) => "tarpit",
         })
     }
+}
+
+/// A rule as a request meets it.
+#[derive(Clone, Copy)]
+pub(super) struct Met {
+    /// Among the rules of the route.
+    pub place: usize,
+    pub client: Digest,
+    pub cost: u64,
 }
 
 impl Mode {
@@ -111,6 +124,61 @@ impl Taken {
             _ => tally.refuse(),
         }
         Err(limited)
+    }
+
+    /// How long it takes until all further quotas of the rule that refuses the request, and those behind it, allow it:
+    /// who comes back must not be refused by the next one. How the client stands with them is remembered; nothing is
+    /// taken.
+    pub(super) fn until_all_allow(
+        &mut self,
+        rules: &[Arc<Rule>],
+        refused_by: Met,
+        asker: &Asker<'_>,
+        method: &Method,
+        phase: Phase,
+        now: Moment,
+    ) -> Duration {
+        let first = refused_by.place;
+        let mut longest = self.look(&rules[first], refused_by, now);
+        for (place, rule) in rules.iter().enumerate().skip(first + 1) {
+            if rule.is_asked(phase) && rule.mode.is_felt() && !rule.exempt.has(asker) {
+                let further = Met {
+                    place,
+                    client: rule.counted(asker).digest,
+                    cost: rule.cost_of(method, asker.path, phase),
+                };
+                longest = longest.max(self.look(rule, further, now));
+            }
+        }
+        longest
+    }
+
+    /// The same of one rule.
+    fn look(&mut self, rule: &Rule, met: Met, now: Moment) -> Duration {
+        let of_rule = |charge: &&Charge| usize::from(charge.rule) == met.place;
+        let charged = self.charges.iter().filter(of_rule).count();
+        let mut longest = Duration::ZERO;
+        for (number, (meter, _)) in rule.meters.iter().enumerate().skip(charged) {
+            let bucket = rule.secret().with(met.client, number);
+            let cost = cost_by(meter, met.cost);
+            let seen = rule.look(meter, bucket, cost, now);
+            let standing = seen.unwrap_or_else(|exceeded| {
+                longest = longest.max(exceeded.wait);
+                exceeded.told()
+            });
+            self.charges.push(Charge {
+                rule: met.place as u16,
+                meter: number as u16,
+                client: bucket,
+                cost,
+                standing,
+                is_taken: false,
+                source: Source::Here,
+                ends: None,
+                turn: None,
+            });
+        }
+        longest
     }
 
     fn waits(&mut self, rule: &Rule, client: Digest, length: Duration, bounds: &Bounds) -> bool {

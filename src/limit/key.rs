@@ -304,6 +304,14 @@ impl Part {
         name.filter(|name| !name.is_empty())
     }
 
+    /// As operators write it, whoever vouches for it.
+    fn unvouched(&self) -> &Self {
+        match self {
+            Self::Vouched(part) => part.unvouched(),
+            part => part,
+        }
+    }
+
     fn may_be_absent(&self) -> bool {
         match self {
             Self::Vouched(part) => part.may_be_absent(),
@@ -371,6 +379,19 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 impl Secret {
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// As it is kept for all gateways.
+    pub fn text(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// What [`Secret::text`] says; `None` if it says nothing of that.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = u128::from_str_radix(text, 16).ok();
+        number
+            .filter(|_| text.len() == 32)
+            .map(|number| Self(number.to_be_bytes()))
     }
 
     fn hasher(&self) -> SipHasher24 {

@@ -7,6 +7,7 @@ use super::bucket::{Bucket, Empty, Rate, Ticks, Turn};
 use super::calendar::{self, Calendar, Count};
 use super::key::Digest;
 use super::quota::{Per, Quota};
+use super::shared::script::Shape;
 use super::table::Table;
 
 /// A moment by both clocks: one that only runs on, and that of the calendar.
@@ -39,7 +40,7 @@ enum Measure {
 }
 
 /// How a client stands with one quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Requests or bytes.
     pub left: u64,
@@ -53,6 +54,16 @@ pub struct Exceeded {
     /// Until what was asked for is there.
     pub wait: Duration,
     pub standing: Standing,
+}
+
+impl Exceeded {
+    /// How the client is told to stand: it can use no more than is left until what it asked for is there.
+    pub fn told(self) -> Standing {
+        Standing {
+            reset: self.wait,
+            ..self.standing
+        }
+    }
 }
 
 /// What is remembered of one client and one quota; and how much there is in all, as its bucket or counter measures, so
@@ -83,6 +94,51 @@ impl Meter {
             Per::Calendar(span) => Measure::Calendar(Arc::new(Calendar::new(span, zone.clone()))),
         };
         Self { quota, measure }
+    }
+
+    /// What one of so many gateways lets in by itself: at least one request at once.
+    pub fn share(&self, gateways: u64) -> Self {
+        let gateways = gateways.max(1);
+        let mut quota = self.quota;
+        let measure = match (&self.measure, &mut quota.per) {
+            (Measure::Rate(_), Per::Period { period, burst }) => {
+                let amount = quota.amount;
+                *period = period.saturating_mul(u32::try_from(gateways).unwrap_or(u32::MAX));
+                *burst = (*burst / gateways).max(1);
+                Measure::Rate(Rate::new(amount, *period, *burst))
+            }
+            (other, _) => {
+                quota.amount = (quota.amount / gateways).max(1);
+                other.clone()
+            }
+        };
+        Self { quota, measure }
+    }
+
+    /// As all gateways count by it.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            burst: self.most(),
+            interval: match &self.measure {
+                Measure::Rate(rate) => rate.interval_micros(),
+                Measure::Calendar(_) => 0.0,
+            },
+        }
+    }
+
+    pub fn is_calendar(&self) -> bool {
+        matches!(self.measure, Measure::Calendar(_))
+    }
+
+    /// Begin and end of the stretch of the calendar that `unix` lies in, in microseconds; 0 and 0 for a bucket.
+    pub fn window(&self, unix: i64) -> (i64, i64) {
+        match &self.measure {
+            Measure::Rate(_) => (0, 0),
+            Measure::Calendar(calendar) => {
+                let (begin, end) = calendar.stretch(unix);
+                (begin * 1_000_000, end * 1_000_000)
+            }
+        }
     }
 
     /// The most that can be taken at once.
@@ -165,11 +221,25 @@ impl Local {
 
     /// How a client stands. Nothing changes by it.
     pub fn standing(&self, client: Digest, meter: &Meter, now: Moment) -> Standing {
+        self.seen(client, meter).standing(meter, self.at(now))
+    }
+
+    /// How a client stands, or by what [`Local::take_turn`] would hold it back. Nothing changes by it.
+    pub fn look(
+        &self,
+        client: Digest,
+        meter: &Meter,
+        cost: u64,
+        patience: Duration,
+        now: Moment,
+    ) -> Result<Standing, Exceeded> {
         let at = self.at(now);
-        let seen = self.table.look(client, |used| *used);
-        let mut used = seen.unwrap_or_default();
-        used.fit(meter);
-        used.standing(meter, at)
+        let mut used = self.seen(client, meter);
+        let standing = used.standing(meter, at);
+        match used.take(meter, cost, patience, at) {
+            Ok(_) => Ok(standing),
+            Err(wait) => Err(Exceeded { wait, standing }),
+        }
     }
 
     /// Whether anything is remembered of a client.
@@ -210,6 +280,13 @@ impl Local {
             used.fit(meter);
             change(used, at)
         })
+    }
+
+    /// What is remembered of a client, as this quota counts.
+    fn seen(&self, client: Digest, meter: &Meter) -> Used {
+        let mut used = self.table.look(client, |used| *used).unwrap_or_default();
+        used.fit(meter);
+        used
     }
 
     fn at(&self, now: Moment) -> At {

@@ -34,7 +34,7 @@ impl Rule {
     pub fn named(&self, name: &Name) -> Option<Known> {
         match name {
             Name::Said(said) => Some(Known {
-                digest: self.key.named(said, self.prefixes, &self.secret)?,
+                digest: self.key.named(said, self.prefixes, self.secret())?,
                 address: name
                     .address()
                     .map(|address| network(address, self.prefixes)),
@@ -45,7 +45,7 @@ impl Rule {
 
     /// The client that is counted for a request, unless it has brought too many new names.
     pub fn counted(&self, asker: &Asker<'_>) -> Known {
-        let counted = self.key.of(asker, self.prefixes, &self.secret);
+        let counted = self.key.of(asker, self.prefixes, self.secret());
         self.known(counted, asker)
     }
 
@@ -63,8 +63,11 @@ impl Rule {
     pub fn stands(&self, client: Digest, now: Moment) -> Stands<'_> {
         let meters = self.meters.iter().enumerate();
         let quotas = meters.map(|(number, (meter, policy))| {
-            let bucket = self.secret.with(client, number);
-            let standing = self.live.local.standing(bucket, meter, now);
+            let bucket = self.secret().with(client, number);
+            let standing = match &self.sharing {
+                Some(sharing) => self.live.leases.standing(sharing, bucket, meter, now),
+                None => self.live.local.standing(bucket, meter, now),
+            };
             QuotaStands {
                 policy,
                 quota: meter.quota,
@@ -84,9 +87,15 @@ impl Rule {
 
     /// Forgets what a client has used; of how many quotas there was something.
     pub fn reset(&self, client: Digest) -> usize {
-        let buckets = (0..self.meters.len()).map(|number| self.secret.with(client, number));
+        let buckets = (0..self.meters.len()).map(|number| self.secret().with(client, number));
         buckets
-            .filter(|bucket| self.live.local.reset(*bucket))
+            .filter(|bucket| match &self.sharing {
+                Some(sharing) => {
+                    let leases = &self.live.leases;
+                    leases.reset(sharing, &self.live.local, *bucket)
+                }
+                None => self.live.local.reset(*bucket),
+            })
             .count()
     }
 }

@@ -8,7 +8,7 @@ use super::Plan;
 use super::ban::bans;
 use super::clients::Lists;
 use super::compression::compression;
-use super::limits::{rules, secret};
+use super::limits::{rules, secret, store};
 use super::plans;
 use super::routes::route;
 use super::upstreams::{load_tls, lookup, upstreams};
@@ -51,7 +51,8 @@ impl Plan {
         let compression = compression(config);
         let counters = counters(config, running);
         let limit_secret = secret(config, running);
-        let (rules, planned) = rules(config, &keys, limit_secret, running);
+        let limit_store = store(config, limit_secret, running);
+        let (rules, planned) = rules(config, &keys, limit_secret, &limit_store, running);
         let routes: Vec<_> = config
             .routes
             .iter()
@@ -73,6 +74,7 @@ impl Plan {
             planned,
             jwt,
             limit_secret,
+            limit_store,
             warm: config
                 .cache
                 .warm

@@ -15,6 +15,8 @@ use crate::config::word::ModeSpec;
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
 use crate::limit::plans::Keys;
+use crate::limit::shared::store::Store;
+use crate::limit::shared::{Share, Sharing};
 use crate::limit::waiting::Bounds;
 use crate::limit::{Concurrency, Cost, Exempt, Live, Mode, Rule, SpecialCost};
 
@@ -40,6 +42,22 @@ pub(super) fn secret(config: &Config, running: Option<&Plan>) -> Secret {
     Secret::new(bytes)
 }
 
+/// Redis as shared limits see it: that of the running plan, or one that is yet to be opened.
+pub(super) fn store(config: &Config, secret: Secret, running: Option<&Plan>) -> Arc<Store> {
+    let store = match running {
+        Some(running) => running.limit_store.clone(),
+        None => {
+            let said = config.limits.secret.as_ref().map(|_| secret);
+            Store::new(said, secret)
+        }
+    };
+    let mut rules = config.limit_rules.values();
+    if rules.any(|spec| spec.share.value == Share::AllGateways) {
+        store.used();
+    }
+    store
+}
+
 /// By the names that operators gave.
 pub(super) type Named<T> = BTreeMap<Box<str>, Arc<T>>;
 
@@ -48,39 +66,42 @@ pub(super) fn rules(
     config: &Config,
     keys: &BTreeMap<Box<str>, Keys>,
     secret: Secret,
+    store: &Arc<Store>,
     running: Option<&Plan>,
 ) -> (Named<Rule>, Named<Planned>) {
     let (mut rules, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (name, spec) in &config.limit_rules {
         let before = running.and_then(|running| running.rules.get(&**name));
-        let make = |policy: &str, spec: &LimitSpec, before: Option<&Arc<Rule>>| {
-            Arc::new(rule((name, policy), spec, &config.limits, secret, before))
+        let make = |plan: Option<&str>, spec: &LimitSpec, before: Option<&Arc<Rule>>| {
+            let stores = (secret, store);
+            Arc::new(rule((name, plan), spec, &config.limits, stores, before))
         };
         let name: Box<str> = name.as_str().into();
         let rule = match (&spec.plans, keys.get(&name)) {
             (Some(plans), Some(keys)) => {
-                let of_plans = plans::planned(config, spec, plans, keys, |policy, spec, other| {
-                    make(policy, spec, other.or(before))
+                let of_plans = plans::planned(config, spec, plans, keys, |plan, spec, other| {
+                    make(Some(plan), spec, other.or(before))
                 });
                 let rule = of_plans.default.rule.clone();
                 planned.insert(name.clone(), Arc::new(of_plans));
                 rule
             }
-            _ => make(&name, spec, before),
+            _ => make(None, spec, before),
         };
         rules.insert(name, rule);
     }
     (rules, planned)
 }
 
-/// `policy` is what it is called towards clients.
+/// Of a plan, it is called like that towards clients.
 fn rule(
-    (name, policy): (&str, &str),
+    (name, plan): (&str, Option<&str>),
     spec: &LimitSpec,
     shared: &LimitsSpec,
-    secret: Secret,
+    (secret, store): (Secret, &Arc<Store>),
     before: Option<&Arc<Rule>>,
 ) -> Rule {
+    let policy = plan.unwrap_or(name);
     let quotas = spec.quota.iter().flat_map(|quotas| &quotas.0);
     let meters: Box<[_]> = quotas
         .enumerate()
@@ -94,10 +115,16 @@ fn rule(
         .collect();
     let live = match before {
         Some(before) => before.live.clone(),
-        None => Arc::new(Live::new(*spec.max_clients, meters.len(), Instant::now())),
+        None => Arc::new(Live::new(
+            name,
+            *spec.max_clients,
+            meters.len(),
+            Instant::now(),
+        )),
     };
     Rule {
         name: name.into(),
+        plan: plan.map(Into::into),
         key: spec.key.clone(),
         prefixes: Prefixes {
             v4: shared.ipv4_prefix as u8,
@@ -127,6 +154,11 @@ fn rule(
                 .collect(),
         },
         secret,
+        sharing: (spec.share.value == Share::AllGateways).then(|| Sharing {
+            store: store.clone(),
+            exact: spec.exact.value,
+            when_away: spec.when_store_is_away,
+        }),
         live,
     }
 }

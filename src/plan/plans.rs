@@ -12,8 +12,10 @@ use crate::config::spec::{LimitSpec, PlanSpec, PlansSpec};
 use crate::config::word::KeySource;
 use crate::limit::Rule;
 use crate::limit::jwt::{Terms, Verifier};
+use crate::limit::key::name::Name;
 use crate::limit::key::{self, Key};
 use crate::limit::plans::{Directory, Keys};
+use crate::redis::Redis;
 use crate::upstream::Priority;
 
 /// The plans of one limit.
@@ -21,6 +23,8 @@ pub struct Planned {
     /// Its first part is what has a plan.
     pub key: Key,
     pub keys: Keys,
+    /// That of the plan with the most quotas: its buckets are those of all.
+    pub widest: Arc<Rule>,
     named: BTreeMap<Box<str>, Choice>,
     /// Of keys that have no plan.
     pub default: Choice,
@@ -37,10 +41,26 @@ pub struct Choice {
 }
 
 impl Planned {
-    /// What `plan` is; that of unknown keys if there is no such plan.
-    pub fn named(&self, plan: Option<&str>) -> &Choice {
-        plan.and_then(|plan| self.named.get(plan))
+    /// What holds for who has this key, or has none. Waits only where its plan stands in Redis and is not known.
+    pub async fn of(&self, key: Option<&[u8]>, redis: Option<&Redis>) -> &Choice {
+        let Some(key) = key else {
+            return &self.none;
+        };
+        let plan = self.keys.plan_of(key, redis).await;
+        plan.and_then(|plan| self.named.get(&*plan))
             .unwrap_or(&self.default)
+    }
+
+    /// What may hold for a client that an operator names: it is known for a key; an address may be that of who has no key
+    /// and of who has one without a plan; and a digest tells nothing of its plan.
+    pub async fn of_named(&self, name: &Name, redis: Option<&Redis>) -> Vec<&Choice> {
+        match name {
+            Name::Short(_) => self.named.values().collect(),
+            Name::Said(said) => match self.key.first_said(said) {
+                Some(key) => vec![self.of(Some(key), redis).await],
+                None => vec![&self.default, &self.none],
+            },
+        }
     }
 }
 
@@ -121,6 +141,7 @@ pub(super) fn planned(
     Planned {
         key: spec.key.clone(),
         keys: keys.clone(),
+        widest: first.clone(),
         named: config
             .plans
             .keys()

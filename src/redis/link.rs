@@ -25,6 +25,8 @@ pub struct Link {
     phase: watch::Sender<Phase>,
     breaker: Mutex<Breaker>,
     in_flight: AtomicUsize,
+    /// Between two trials.
+    longest_pause: Duration,
     /// Somebody has asked in vain.
     wanted: Notify,
 }
@@ -48,6 +50,7 @@ impl Link {
         settings: Arc<Settings>,
         connector: Arc<Connector>,
         health: Arc<Health>,
+        longest_pause: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
@@ -56,6 +59,7 @@ impl Link {
             phase: watch::Sender::new(Phase::Connecting),
             breaker: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            longest_pause,
             wanted: Notify::new(),
         })
     }
@@ -202,10 +206,7 @@ impl Link {
 
     /// Waits until the next trial is due.
     async fn pause(&self) {
-        let pause = self
-            .breaker
-            .lock()
-            .next_trial(self.settings.health_interval);
+        let pause = self.breaker.lock().next_trial(self.longest_pause);
         let wanted = async {
             sleep(TRIAL_IN_USE).await;
             self.wanted.notified().await;

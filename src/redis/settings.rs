@@ -22,7 +22,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// A connection that stands is checked, and one that is away tried, at least this often.
     pub health_interval: Duration,
-    /// For bodies; there is one more for everything small.
+    /// For bodies; there is one more for everything small, and one for limits.
     pub connections: usize,
     /// Questions in flight on one connection; more are refused at once.
     pub max_in_flight: usize,

@@ -19,7 +19,14 @@ impl fmt::Display for ToldClient {
 /// A line for each quota and bound.
 impl fmt::Display for ToldStanding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, client, .. } = self;
+        let Self { limit, plan, .. } = self;
+        let client = match plan {
+            Some(plan) => format!("{}, plan {plan}", self.client),
+            None => self.client.clone(),
+        };
+        if self.quotas.is_empty() && self.in_flight.is_none() {
+            writeln!(f, "{limit} {client}: any number of requests")?;
+        }
         let mode = match &*self.mode {
             "enforce" => String::new(),
             mode => format!(", {mode}"),

@@ -4,6 +4,7 @@ use crate::config::problem::{Located, Problems};
 use crate::config::spec::{Config, LimitSpec};
 use crate::config::word::{ModeSpec, Quotas};
 use crate::limit::quota::{Per, Quota, Unit};
+use crate::limit::shared::Share;
 use crate::word::unknown;
 
 pub fn references(config: &Config, problems: &mut Problems) {
@@ -35,6 +36,15 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
                 "limit {name:?} has a name that clients could not be told; expected up to 64 letters, digits, \"-\", \"_\" or \".\""
             );
             problems.note(spec, message);
+        }
+        let is_shared = spec.share.value == Share::AllGateways;
+        if is_shared && config.redis.is_none() {
+            let message = "limits of all gateways are counted in Redis, and there is no [redis]; expected one, or \"this-gateway\"";
+            problems.note(&spec.share, message.to_owned());
+        }
+        if spec.exact.value && !is_shared {
+            let message = "what each gateway counts by itself is exact; expected share = \"all-gateways\" with it";
+            problems.note(&spec.exact, message.to_owned());
         }
         modes(spec, problems);
         let Some(quota) = &spec.quota else {
@@ -86,6 +96,10 @@ fn modes(spec: &LimitSpec, problems: &mut Problems) {
     let is_bucket = |quota: &Quota| matches!(quota.per, Per::Period { .. });
     if spec.mode.value == ModeSpec::Delay && !quotas.into_iter().any(is_bucket) {
         let message = "mode is \"delay\", but no quota has turns to wait for; expected one such as \"10 per second\"";
+        problems.note(&spec.mode, message);
+    }
+    if spec.mode.value == ModeSpec::Delay && spec.share.value == Share::AllGateways {
+        let message = "mode is \"delay\", and turns are of one gateway; expected another mode, or share = \"this-gateway\"";
         problems.note(&spec.mode, message);
     }
 }

@@ -12,6 +12,7 @@ use crate::config::word::{FilePath, HeaderFields, KeySource, ModeSpec, Quotas};
 use crate::headers::policy::FieldName;
 use crate::limit::Fields;
 use crate::limit::key::Key;
+use crate::limit::shared::{Share, WhenAway};
 use crate::redis::Secret;
 use crate::target::PathPrefix;
 use crate::upstream::Priority;
@@ -19,7 +20,7 @@ use crate::upstream::Priority;
 spec! {
     /// What all limits share.
     pub struct LimitsSpec in "[limits]" {
-        /// The names of clients are hashed with it before they are kept; otherwise with one made at each start. A change needs a restart.
+        /// The names of clients are hashed with it before they are kept, at all gateways that share limits with the same; otherwise with one made at each start, for shared limits with one that stands in Redis. A change needs a restart.
         secret: Option<Located<Secret>>;
         /// Bits of an IPv4 address that make one client, 8 to 32.
         ipv4_prefix: u16 = 32, within 8..=32;
@@ -65,6 +66,12 @@ spec! {
         key: Key = "client-ip";
         /// In place of quota: each key has the quotas of its plan. The key must begin with a header, cookie, query or claim.
         plans: Option<PlansSpec>;
+        /// "this-gateway" counts by itself, "all-gateways" together with all that share [redis].
+        share: Located<Share> = "this-gateway";
+        /// Of a shared limit: Redis is asked for each request, not for many at once.
+        exact: Located<bool> = false;
+        /// Of a shared limit, while Redis does not answer: "fair-share" lets in this gateway's part of the quota, "open" everybody, "closed" nobody.
+        when_store_is_away: WhenAway = "fair-share";
         /// "enforce" refuses, "shadow" only counts, "delay" has requests wait for their turn, "tarpit" refuses after a pause.
         mode: Located<ModeSpec> = "enforce";
         /// How requests wait, with mode = "delay".

@@ -34,7 +34,7 @@ spec! {
         connect_timeout: Duration = "1s", within "10ms"..="1m";
         /// A connection is checked, and a Redis that is away tried, at least this often, 1s to 1h.
         health_interval: Duration = "30s", within "1s"..="1h";
-        /// Connections for bodies, 1 to 64, to each node of a cluster; there are one more for what is small and one for messages.
+        /// Connections for bodies, 1 to 64, to each node of a cluster; there are one more for what is small, one for limits and one for messages.
         connections: usize = 4, within 1..=64;
         /// Questions in flight on one connection, 1 to 100,000; more are decided without Redis.
         max_in_flight: usize = 256, within 1..=100_000;

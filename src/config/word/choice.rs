@@ -77,6 +77,8 @@ words!(
     MinTls,
     ModeSpec,
     limit::Fields,
+    limit::shared::Share,
+    limit::shared::WhenAway,
     PathParameters,
     Preset,
     Priority,

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limit::key::{Prefixes, Secret};
 use crate::limit::local::Meter;
-use crate::limit::{Concurrency, Cost, Exempt, Fields, Live, Phase};
+use crate::limit::{Concurrency, Cost, Exempt, Fields, Live, Phase, Spent};
 
 const BOUNDS: Bounds = Bounds {
     longest: Duration::from_secs(1),
@@ -27,6 +27,7 @@ pub fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> A
     });
     Arc::new(Rule {
         name: "test".into(),
+        plan: None,
         key: key.parse().unwrap(),
         prefixes: Prefixes::default(),
         meters: meters.collect(),
@@ -45,7 +46,8 @@ pub fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> A
         fields: Fields::Draft11,
         exempt: Exempt::default(),
         secret: Secret::new([7; 16]),
-        live: Arc::new(Live::new(1_000, quotas.len(), zero().instant)),
+        sharing: None,
+        live: Arc::new(Live::new("api", 1_000, quotas.len(), zero().instant)),
     })
 }
 
@@ -76,6 +78,10 @@ fn ask(rules: &[Arc<Rule>], client: u8, now: Moment) -> (Result<(), Limited>, Ta
     };
     let mut taken = Taken::default();
     let took = taken.take(rules, &asker, &Method::GET, Phase::Whole, now);
+    let took = took.map_err(|held| match held {
+        crate::limit::Held::Back(limited) => limited,
+        crate::limit::Held::Until(_) => unreachable!("nothing is shared"),
+    });
     (took, taken)
 }
 
@@ -122,6 +128,60 @@ fn one_too_many(rules: &[Arc<Rule>], trace: &[(u64, u8, u64)]) -> Vec<bool> {
         held(rules) > before
     });
     all.collect()
+}
+
+#[test]
+fn who_comes_back_when_it_was_told_is_not_refused_by_another_quota() {
+    let rules = [
+        rule(
+            &["20 per second, burst 5", "60 per minute"],
+            "client-ip",
+            None,
+            Mode::Enforce,
+        ),
+        rule(
+            &["90 per 2m, burst 70"],
+            "client-ip",
+            None,
+            Mode::Tarpit(BOUNDS),
+        ),
+    ];
+    let mut now = Duration::ZERO;
+    let mut refused = [0, 0];
+    for (since, ..) in trace(1, 2_000) {
+        now = now.max(Duration::from_millis(since));
+        let moment = Moment {
+            instant: zero().instant + now,
+            system: zero().system + now,
+        };
+        let Err(limited) = ask(&rules, 1, moment).0 else {
+            continue;
+        };
+        refused[usize::from(limited.retry_after > Duration::from_secs(1))] += 1;
+        now += limited.retry_after;
+        let again = Moment {
+            instant: zero().instant + now,
+            system: zero().system + now,
+        };
+        assert_eq!(ask(&rules, 1, again).0, Ok(()), "{limited:?}");
+    }
+    assert!(refused.iter().all(|count| *count > 20), "{refused:?}");
+}
+
+#[test]
+fn a_refusal_takes_nothing_of_the_quotas_that_it_looks_at() {
+    let quotas = ["1 per minute", "3 per hour"];
+    let rules = [rule(&quotas, "client-ip", None, Mode::Enforce)];
+    assert_eq!(ask(&rules, 1, at(0)).0, Ok(()));
+    for _ in 0..5 {
+        let (took, taken) = ask(&rules, 1, at(0));
+        assert!(took.is_err());
+        let left: Vec<_> = taken
+            .standings(&rules)
+            .map(|one| one.standing.left)
+            .collect();
+        assert_eq!(left, [0, 2]);
+    }
 }
 
 #[test]
@@ -281,4 +341,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_turns_out_to_be_unused_of_yesterday_is_not_there_today() {
+    let mut of_day = rule(&["5 per day"], "client-ip", None, Mode::Enforce);
+    let cost = &mut Arc::get_mut(&mut of_day).unwrap().cost;
+    (cost.each, cost.said_in) = (5, Some("x-cost".parse().unwrap()));
+    let rules = [of_day];
+    let since_midnight = crate::limit::calendar::unix(zero().system) as u64 % 86_400;
+    let midnight = (86_400 - since_midnight) * 1000;
+    let (asked, before) = ask(&rules, 1, at(midnight - 2_000));
+    asked.unwrap();
+    let (asked, after) = ask(&rules, 1, at(midnight + 1_000));
+    asked.unwrap();
+    before.settle(&rules, Spent::Said(1), at(midnight + 2_000));
+    assert!(ask(&rules, 1, at(midnight + 3_000)).0.is_err());
+    after.settle(&rules, Spent::Said(0), at(midnight + 4_000));
+    assert!(ask(&rules, 1, at(midnight + 5_000)).0.is_ok());
 }

@@ -140,6 +140,15 @@ impl Name {
 }
 
 impl Key {
+    /// What a name says of the first part of the key.
+    pub fn first_said<'n>(&self, said: &'n [SaidPart]) -> Option<&'n [u8]> {
+        let said = said.iter().find(|said| said.part == *self.first_part())?;
+        match &said.value {
+            Value::Text(text) => Some(text.as_bytes()),
+            Value::Address(_) => None,
+        }
+    }
+
     /// The client whose parts say that, if one alternative has just these parts.
     pub fn named(&self, said: &[SaidPart], prefixes: Prefixes, secret: &Secret) -> Option<Digest> {
         let alternatives = self.0.iter().enumerate();
@@ -147,6 +156,7 @@ impl Key {
         fitting.find_map(|(place, combination)| {
             let mut hasher = combination.hasher(place, secret);
             for part in &combination.0 {
+                let part = part.unvouched();
                 let said = said.iter().find(|said| said.part == *part)?;
                 match &said.value {
                     Value::Address(address) => framed_address(*address, prefixes, &mut hasher),
