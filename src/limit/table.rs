@@ -76,10 +76,14 @@ impl<V: Default> Table<V> {
     /// Forgets those in one piece that nothing is worth keeping of, and gives back memory that is not needed.
     /// `number`: any, counted on by who cleans.
     pub fn clean(&self, number: usize, keeps: impl Fn(&V) -> bool) {
-        let mut piece = self.pieces[number % self.pieces.len()].lock();
-        let not_needed = piece.retain(keeps);
-        drop(piece);
-        drop(not_needed);
+        let piece = &self.pieces[number % self.pieces.len()];
+        let less = piece.lock().retain(keeps);
+        if let Some(clients) = less {
+            // Outside the lock: the allocator may take its time, for either.
+            let slots = piece::empty(clients);
+            let not_needed = piece.lock().move_into(slots);
+            drop(not_needed);
+        }
     }
 
     /// How many pieces there are to be cleaned.

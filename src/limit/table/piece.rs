@@ -70,7 +70,7 @@ impl<V> Piece<V> {
     pub fn insert(&mut self, client: Digest, value: V, most: usize) {
         if self.len >= room(self.slots.len()) {
             let larger = (self.len * 2).min(most).max(self.len + 1);
-            self.resize(larger, |_| true);
+            self.move_into(empty(larger));
         }
         self.put(client.0[0], value);
     }
@@ -92,41 +92,36 @@ impl<V> Piece<V> {
         value
     }
 
-    /// Forgets all others. Returns memory that is not needed any more, if there is some: giving it back may take its time.
-    pub fn retain(&mut self, keeps: impl Fn(&V) -> bool) -> Option<Slots<V>> {
-        let kept = self.values().filter(|value| keeps(value)).count();
-        if kept == self.len {
-            return None;
+    /// Forgets all others. Returns how many clients there should be room for, if that is much less than there is.
+    pub fn retain(&mut self, keeps: impl Fn(&V) -> bool) -> Option<usize> {
+        let mut place = 0;
+        while let Some(slot) = self.slots.get(place) {
+            match slot {
+                // Somebody else may stand there then.
+                Some((_, value)) if !keeps(value) => drop(self.remove(place)),
+                _ => place += 1,
+            }
         }
-        let size = room(self.slots.len());
-        let size = if kept * 4 < size { kept * 2 } else { size };
-        Some(self.resize(size, keeps))
+        let is_too_large = self.len * 4 < room(self.slots.len()) && self.slots.len() > FEWEST_SLOTS;
+        (is_too_large || self.len == 0 && !self.slots.is_empty()).then_some(self.len * 2)
+    }
+
+    /// Moves all into other slots. Returns those that are not needed: the others, if they are too few.
+    pub fn move_into(&mut self, slots: Slots<V>) -> Slots<V> {
+        if room(slots.len()) < self.len {
+            return slots;
+        }
+        let mut before = std::mem::replace(&mut self.slots, slots);
+        self.len = 0;
+        for (half, value) in before.iter_mut().filter_map(Option::take) {
+            self.put(half, value);
+        }
+        before
     }
 
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(&*self.slots)
-    }
-
-    fn values(&self) -> impl Iterator<Item = &V> {
-        self.slots.iter().flatten().map(|(_, value)| value)
-    }
-
-    /// Makes it one for `clients`, of those who are kept. Returns its memory of before.
-    fn resize(&mut self, clients: usize, keeps: impl Fn(&V) -> bool) -> Slots<V> {
-        let slots = match clients {
-            0 => 0,
-            some => slots(some).max(FEWEST_SLOTS),
-        };
-        let slots = (0..slots).map(|_| None).collect();
-        let mut before = std::mem::replace(&mut self.slots, slots);
-        self.len = 0;
-        for (half, value) in before.iter_mut().filter_map(Option::take) {
-            if keeps(&value) {
-                self.put(half, value);
-            }
-        }
-        before
     }
 
     fn put(&mut self, half: u64, value: V) {
@@ -164,16 +159,19 @@ pub fn share(hash: u64, parts: usize) -> usize {
     ((u128::from(hash) * parts as u128) >> 64) as usize
 }
 
+/// Slots for so many clients.
+pub fn empty<V>(clients: usize) -> Slots<V> {
+    let slots = match clients {
+        0 => 0,
+        some => (some * 3).div_ceil(2).max(FEWEST_SLOTS),
+    };
+    (0..slots).map(|_| None).collect()
+}
+
 /// How many clients so many slots are for.
 fn room(slots: usize) -> usize {
     slots * 2 / 3
 }
-
-/// How many slots so many clients need.
-fn slots(clients: usize) -> usize {
-    (clients * 3).div_ceil(2)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -194,7 +192,8 @@ mod tests {
             for (step, number, value) in steps {
                 match (step, piece.find(client(number))) {
                     (0, _) => {
-                        piece.retain(|kept| *kept >= value);
+                        let less = piece.retain(|kept| *kept >= value);
+                        less.map(|clients| piece.move_into(empty(clients)));
                         known.retain(|_, kept| *kept >= value);
                     }
                     (1 | 2, Some(place)) => {
