@@ -429,6 +429,11 @@ impl Rule {
     }
 }
 
+/// A time as clients are told it: rounded up, so that who comes back then is not early.
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 /// How many new names an address may bring.
 fn new_names() -> &'static Meter {
     static METER: std::sync::LazyLock<Meter> = std::sync::LazyLock::new(|| {
@@ -654,19 +659,19 @@ impl Taken {
     }
 
     /// Takes what turned out to be the cost.
-    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent, now: Moment) {
+    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent<'_>, now: Moment) {
         for charge in self.charges.iter().filter(|charge| charge.is_taken) {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, _) = &rule.meters[usize::from(charge.meter)];
             let cost = match (meter.quota.unit, spent) {
-                (Unit::Bytes, Spent::Bytes(bytes)) if charge.cost > 0 => bytes,
-                (Unit::Requests, Spent::Said(said)) if rule.cost.said_in.is_some() => said,
-                _ => continue,
+                (Unit::Bytes, Spent::Bytes(bytes)) if charge.cost > 0 => Some(bytes),
+                (Unit::Requests, Spent::Said(said)) => rule.cost.said_in.as_ref().and_then(said),
+                _ => None,
             };
-            if cost > charge.cost {
-                rule.debit(charge, cost - charge.cost, now);
-            } else if cost < charge.cost {
-                rule.give_back(charge, charge.cost - cost, now);
+            match cost {
+                Some(cost) if cost > charge.cost => rule.debit(charge, cost - charge.cost, now),
+                Some(cost) if cost < charge.cost => rule.give_back(charge, charge.cost - cost, now),
+                _ => {}
             }
         }
     }
@@ -722,10 +727,10 @@ pub struct Concurrent<'a> {
 }
 
 /// What a request has cost, when that is known at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
-    /// In all, by the head of its answer.
-    Said(u64),
+#[derive(Clone, Copy)]
+pub enum Spent<'a> {
+    /// In all, by the head of its answer: what each of its fields says.
+    Said(&'a dyn Fn(&HeaderName) -> Option<u64>),
     /// The bodies of both, when they have passed.
     Bytes(u64),
 }

@@ -400,6 +400,26 @@ fn costs_are_those_of_method_and_path_and_at_last_what_the_application_says() {
 }
 
 #[test]
+fn each_limit_is_told_its_cost_by_its_own_field() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Cost: 1\r\nX-Tokens: 900\r\n\r\nhi";
+    let origin = Origin::with(move |_| Reply::raw(page));
+    let config = r#"
+        [limit.requests]
+        quota = "10 per hour"
+        cost_header = "X-Cost"
+        [limit.tokens]
+        quota = "1000 per hour"
+        cost_header = "X-Tokens"
+        [[route]]
+        upstream = "app"
+        limit = ["requests", "tokens"]
+    "#;
+    let gateway = gateway(&origin, config);
+    // 900 of 1000, then 1800 of 1000.
+    assert_eq!(statuses(&gateway, "/", "", 3), [200, 200, 429]);
+}
+
+#[test]
 fn bytes_are_counted_when_they_have_passed() {
     let origin = Origin::always(Reply::ok(&"x".repeat(1500)));
     let config = r#"

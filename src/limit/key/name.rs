@@ -207,6 +207,7 @@ mod tests {
         let claims = Claims::default();
         let asker = Asker {
             claims: &claims,
+            certificate: Some("CN=ada,O=Example"),
             client: "203.0.113.7".parse().unwrap(),
             fields: &fields,
             host: "shop.example",
@@ -220,6 +221,10 @@ mod tests {
             ("header:x-api-key | client-ip", "header:X-Api-Key=k=1"),
             ("cookie:id | client-ip", "client-ip=203.0.113.7"),
             ("client-ip + path", "path=/search + client-ip=203.0.113.7"),
+            (
+                "client-certificate | client-ip",
+                "client-certificate=CN=ada,O=Example",
+            ),
             (
                 "host + query:user + route",
                 "host=shop.example + query:user=me + route=api",
