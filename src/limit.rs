@@ -239,6 +239,10 @@ pub const CLEANED_EVERY: Duration = Duration::from_secs(30);
 /// How many new names an address may bring, if clients choose their names by themselves.
 const NEW_NAMES: &str = "100 per minute";
 
+/// Of so many clients one address is remembered that has brought new names: it has all of its budget again within a
+/// minute, and where there is no room the one goes that has brought the fewest.
+const NAMED: usize = 4;
+
 /// When it is worth coming back while requests are under way: nobody knows when they end.
 const AFTER_OTHERS: Duration = Duration::from_secs(1);
 
@@ -249,7 +253,7 @@ impl Live {
         Self {
             local: Local::new(buckets, zero),
             leases: Leases::new(rule, buckets),
-            names: Local::new(clients, zero),
+            names: Local::new(clients.div_ceil(NAMED), zero),
             in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
@@ -258,7 +262,8 @@ impl Live {
         }
     }
 
-    /// Forgets what need not be remembered of a `share` of the clients, `turn` by turn another one.
+    /// Forgets what need not be remembered of a share of the clients, `turn` by `turn` another one. Nobody waits for more of it
+    /// than one piece of a table.
     pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
         let each = self.leases.pieces().div_ceil(turns);
         for piece in 0..each {
@@ -763,3 +768,6 @@ fn jittered(wait: Duration, client: Digest, now: Moment) -> Duration {
     let parts = (client.0[0] ^ nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56;
     wait + wait / 10 * parts as u32 / 255
 }
+
+#[cfg(test)]
+mod tests;

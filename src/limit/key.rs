@@ -195,14 +195,13 @@ impl Key {
     /// Who is counted for this request. Where no alternative is present, all who have none count together.
     pub fn of(&self, asker: &Asker<'_>, prefixes: Prefixes, secret: &Secret) -> Counted {
         for (place, combination) in self.0.iter().enumerate() {
-            let mut hasher = secret.hasher();
-            hasher.write_usize(place);
+            let mut hasher = combination.hasher(place, secret);
             let mut parts = combination.0.iter();
             if parts.all(|part| part.hash(asker, prefixes, &mut hasher)) {
                 return Counted {
                     digest: Digest::of(&hasher),
                     is_claimed: combination.0.iter().any(Part::is_claimed),
-                    is_address: matches!(*combination.0, [Part::ClientIp]),
+                    is_address: combination.is_address(),
                 };
             }
         }
@@ -265,6 +264,18 @@ impl Key {
 }
 
 impl Combination {
+    /// For what its parts say, if it is the alternative at this place: alternatives that say the same are others. An
+    /// address is one client wherever it stands, and where it counts for names that are too many.
+    fn hasher(&self, place: usize, secret: &Secret) -> SipHasher24 {
+        let mut hasher = secret.hasher();
+        hasher.write_usize(if self.is_address() { usize::MAX } else { place });
+        hasher
+    }
+
+    fn is_address(&self) -> bool {
+        matches!(*self.0, [Part::ClientIp])
+    }
+
     fn is_always_present(&self) -> bool {
         self.0.iter().all(|part| !part.may_be_absent())
     }

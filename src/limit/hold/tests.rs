@@ -19,7 +19,8 @@ const BOUNDS: Bounds = Bounds {
     in_all: 1_000,
 };
 
-fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<Rule> {
+/// For 1000 clients.
+pub fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<Rule> {
     let meters = quotas.iter().map(|quota| {
         let quota = quota.parse().unwrap();
         (Meter::new(quota, &TimeZone::UTC), "test".into())
@@ -46,7 +47,7 @@ fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<R
         exempt: Exempt::default(),
         secret: Secret::new([7; 16]),
         sharing: None,
-        live: Arc::new(Live::new("api", 10_000, quotas.len(), zero().instant)),
+        live: Arc::new(Live::new("api", 1_000, quotas.len(), zero().instant)),
     })
 }
 
@@ -56,7 +57,7 @@ fn zero() -> Moment {
     *ZERO
 }
 
-fn at(millis: u64) -> Moment {
+pub fn at(millis: u64) -> Moment {
     let passed = Duration::from_millis(millis);
     Moment {
         instant: zero().instant + passed,

@@ -2,7 +2,6 @@
 //! has said of it, `#a1b2c3d4e5f60718`.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -155,8 +154,7 @@ impl Key {
         let alternatives = self.0.iter().enumerate();
         let mut fitting = alternatives.filter(|(_, one)| one.0.len() == said.len());
         fitting.find_map(|(place, combination)| {
-            let mut hasher = secret.hasher();
-            hasher.write_usize(place);
+            let mut hasher = combination.hasher(place, secret);
             for part in &combination.0 {
                 let part = part.unvouched();
                 let said = said.iter().find(|said| said.part == *part)?;
