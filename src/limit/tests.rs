@@ -26,6 +26,7 @@ fn asks(rules: &[Arc<Rule>], client: IpAddr, name: Option<u32>, millis: u64) -> 
     let asker = Asker {
         client,
         fields: &fields,
+        certificate: None,
         claims: &claims,
         host: "a.example",
         path: "/",
