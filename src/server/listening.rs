@@ -51,7 +51,8 @@ fn listener(spec: &ListenSpec, problems: &mut Problems) -> Option<Arc<ListenerSe
         Some(directory) => Some(certificates(spec, directory, problems)?),
         None => None,
     };
-    let clients = match &spec.client_ca {
+    // Without TLS nobody shows one, which is a problem by itself.
+    let clients = match spec.client_ca.as_ref().filter(|_| spec.tls.is_some()) {
         Some(authorities) => Some(clients(spec, authorities, problems)?),
         None => None,
     };
