@@ -351,6 +351,7 @@ impl Visitor {
             client: self.address,
             fields: &self.fields,
             claims: &self.claims,
+            certificate: None,
             host: "shop.example",
             path: "/api/items",
             query: None,

@@ -186,7 +186,7 @@ mod tests {
             // Few homes, so that many stand behind one another and around the end.
             steps in prop::collection::vec((0_u8..8, 0_u64..40, any::<u8>()), 1..200),
         ) {
-            let client = |number: u64| Digest([number % 8 << 61 | number, 0]);
+            let client = |number: u64| Digest([((number % 8) << 61) | number, 0]);
             let mut piece = Piece::default();
             let mut known = HashMap::new();
             for (step, number, value) in steps {
