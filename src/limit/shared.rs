@@ -185,6 +185,7 @@ impl Leases {
             is_away: store.is_away() || store.secret().is_none(),
             returns_at: store.jitter(client.0[0]),
             exact: sharing.exact,
+            is_closed: sharing.when_away == WhenAway::Closed,
             is_first: heard.is_none(),
             is_patient,
         };
@@ -544,6 +545,8 @@ struct Asks {
     /// After an outage nobody asks about this bucket before.
     returns_at: Ticks,
     exact: bool,
+    /// Without Redis nobody is let in, whatever lies in leases.
+    is_closed: bool,
     /// The request has not waited yet.
     is_first: bool,
     is_patient: bool,
@@ -568,6 +571,9 @@ impl Held {
         }
         if cost == 0 {
             return Step::Taken;
+        }
+        if asks.is_away && asks.is_closed {
+            return Step::Away;
         }
         let answers = !asks.is_away && at >= self.unanswered_until;
         let is_back = answers && (!self.is_sharing || at >= asks.returns_at);
