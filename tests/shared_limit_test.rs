@@ -447,6 +447,25 @@ fn a_cluster_counts_too_also_when_a_master_has_died() {
 }
 
 #[test]
+fn the_loss_of_one_master_of_a_cluster_is_not_the_loss_of_all() {
+    let redis = RedisCluster::start();
+    for node in redis.nodes() {
+        node.command::<()>(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let nodes = format!("nodes = [{}]", redis.urls());
+    let gateway = gateway(&nodes, "30 per hour", "");
+    let slot: usize = redis.nodes()[0].command(&["CLUSTER", "KEYSLOT", "{limit}"]);
+    let of_heartbeats = slot / 5461;
+    let silent = &redis.nodes()[(of_heartbeats + 1) % 3];
+    silent.pause();
+    for number in 0..30 {
+        assert_eq!(admitted(&gateway, &format!("client {number}"), 1), 1);
+        assert!(!is_away(&gateway));
+    }
+    silent.resume();
+}
+
+#[test]
 fn behind_a_sentinel_the_new_master_counts_on() {
     let redis = Sentinel::start();
     let nodes = format!(
