@@ -66,16 +66,17 @@ QUOTAS = {
     "few": ("fair-share", "10 per second, burst 20"),
     "empty": ("open", "1 per hour"),
 }
-HEAVY, SMALL, NEW = "key=heavy", "key={100}", "key=PREFIX-{}"
+# Clients are paths here: an address may bring only so many names of its own.
+HEAVY, SMALL, NEW = "heavy", "small-{100}", "new-PREFIX-{}"
 LOADS = {
-    "one heavy client and a hundred small ones, all let in": [f"/fair?{HEAVY}", f"/fair?{SMALL}"],
-    "the same, most of them refused": [f"/tight?{HEAVY}", f"/few?{SMALL}"],
-    "clients of whom nobody has heard, all let in": [f"/fair?{NEW}"],
+    "one heavy client and a hundred small ones, all let in": [f"/fair/{HEAVY}", f"/fair/{SMALL}"],
+    "the same, much of it refused": [f"/tight/{HEAVY}", f"/few/{SMALL}"],
+    "clients of whom nobody has heard, all let in": [f"/fair/{NEW}"],
 }
 # Each request asks Redis there: what that takes is told, and not judged.
 TOLD_ONLY = "clients of whom nobody has heard, all let in"
-DURING = [f"/fair?{HEAVY}", f"/fair?{SMALL}", f"/fair?{NEW}", f"/open?{HEAVY}", f"/open?{SMALL}", f"/closed?{HEAVY}",
-          f"/closed?{SMALL}", f"/empty?{HEAVY}", f"/tight?{HEAVY}"]
+DURING = [f"/fair/{HEAVY}", f"/fair/{SMALL}", f"/fair/{NEW}", f"/open/{HEAVY}", f"/open/{SMALL}", f"/closed/{HEAVY}",
+          f"/closed/{SMALL}", f"/empty/{HEAVY}", f"/tight/{HEAVY}"]
 CLOSED = [number for number, path in enumerate(DURING) if path.startswith("/closed")]
 EMPTY = [number for number, path in enumerate(DURING) if path.startswith("/empty")]
 ALL = list(range(len(DURING)))
@@ -410,7 +411,7 @@ def _config(port: int, admin: int, redis_ports: list[int]) -> str:
     limits = [f"""
 [limit.{name}]
 quota = "{quota}"
-key = "query:key"
+key = "path"
 {f'share = "all-gateways"{chr(10)}when_store_is_away = "{when_away}"' if nodes else ''}
 [[route]]
 path = "/{name}"

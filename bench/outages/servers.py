@@ -113,13 +113,13 @@ class Cluster:
         self._killed.signal(signal.SIGSTOP)
 
     def wait_until_taken_over(self) -> None:
-        others = [node for node in self.nodes if node is not self._killed]
-        # Before the loss is noticed all is well as well, but for the number of masters.
-        until("a replica has taken over", lambda: self._masters(others) == 3 and _is_well(others))
+        """Until there is another master; some of the others may not know it yet."""
+        until("a replica has taken over", lambda: self._masters(self._others()) == 3)
 
     def mend(self) -> None:
         """When a replica has taken over, what was killed or stalled becomes its replica."""
         self.wait_until_taken_over()
+        until("all others know the new master", lambda: _is_well(self._others()))
         self._killed.revive()
         self.wait_until_whole()
 
@@ -128,6 +128,9 @@ class Cluster:
             following = sum("master_link_status:up" in node.ask("INFO", "replication") for node in self.nodes)
             return self._masters(self.nodes) == following == 3 and _is_well(self.nodes)
         until("the cluster is whole", is_whole)
+
+    def _others(self) -> list[Server]:
+        return [node for node in self.nodes if node is not self._killed]
 
     @staticmethod
     def _masters(nodes: list[Server]) -> int:
