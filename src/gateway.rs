@@ -154,6 +154,9 @@ impl Gateway {
         for turn in 0.. {
             every.tick().await;
             let plan = self.plan();
+            if plan.rules.is_empty() {
+                continue;
+            }
             aside(move || {
                 for rule in plan.rules.values() {
                     let turns = CLEANING_TURNS as usize;
