@@ -32,7 +32,7 @@ const MOST_READ: usize = 1000;
 /// For how long a lift is remembered at least. A gateway that is cut off for longer may bring the ban back.
 const LIFT_REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// From this age on, a ban that is heard of was made while its gateway could not tell it.
-const TOLD_LATE: Duration = Duration::from_millis(500);
+const TOLD_LATE: Duration = Duration::from_millis(50);
 /// Ends that differ by less are the same.
 const SAME_END: Duration = Duration::from_secs(1);
 
