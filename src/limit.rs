@@ -388,6 +388,12 @@ impl Rule {
         }
     }
 
+    /// How the bucket is shared that a charge was taken of; `None`: it is this gateway's own.
+    fn sharing_of(&self, charge: &Charge) -> Option<&Sharing> {
+        let is_own = charge.source == Source::Here;
+        self.sharing.as_ref().filter(|_| !is_own)
+    }
+
     /// Gives back what was taken of one quota and not used; what was of yesterday is gone with it.
     fn give_back(&self, charge: &Charge, cost: u64, now: Moment) {
         if charge.ends.is_some_and(|ends| self.unix(now) >= ends) {
@@ -395,11 +401,7 @@ impl Rule {
         }
         let meter = &self.meters[usize::from(charge.meter)].0;
         let (local, client) = (&self.live.local, charge.client);
-        let Some(sharing) = self
-            .sharing
-            .as_ref()
-            .filter(|_| charge.source != Source::Here)
-        else {
+        let Some(sharing) = self.sharing_of(charge) else {
             return match charge.turn {
                 Some(turn) => local.give_turn_back(client, meter, cost, turn, now),
                 None => local.give_back(client, meter, cost, now),
@@ -414,11 +416,7 @@ impl Rule {
     fn debit(&self, charge: &Charge, cost: u64, now: Moment) {
         let meter = &self.meters[usize::from(charge.meter)].0;
         let (local, client) = (&self.live.local, charge.client);
-        let Some(sharing) = self
-            .sharing
-            .as_ref()
-            .filter(|_| charge.source != Source::Here)
-        else {
+        let Some(sharing) = self.sharing_of(charge) else {
             local.debit(client, meter, cost, now);
             return;
         };
