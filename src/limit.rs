@@ -33,12 +33,13 @@ use self::hold::Met;
 pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
-use self::local::{Exceeded, Local, Meter, Moment, Standing};
+use self::local::{Exceeded, Local, Meter, Standing};
 use self::quota::{Quota, Unit};
 use self::shared::{Asking, CLOSED_FOR, Heard, Leases, MOST_WAITS, Outcome, Sharing, Source};
 use self::tally::Tally;
 use self::waiting::{Wait, Waiting};
 use crate::client::Networks;
+use crate::moment::Moment;
 use crate::target::PathPrefix;
 use crate::word::choice;
 
