@@ -32,6 +32,7 @@ COLOURS = {
     "nginx-headers": "#8fbcdd",
     "haproxy": "#e0a030",
     "varnish": "#5a9367",
+    "floor": "#c9c9c9",
 }
 SHORT = {
     "proxied-1k": "1 KiB",

@@ -23,7 +23,7 @@ class Proxy:
     label: str
     command: Callable[[Programs, Site], list[str]]
     only_plain_hits: bool = False
-    """It speaks no TLS, and is there for its cache."""
+    """It speaks no TLS, and is there for what it has in memory."""
     has_redis: bool = False
     """Its cache has a tier in Redis."""
 
@@ -200,6 +200,10 @@ def _varnish(_: Programs, site: Site) -> list[str]:
     ]
 
 
+def _floor(programs: Programs, site: Site) -> list[str]:
+    return [str(programs.origin), f"127.0.0.1:{site.plain_port}"]
+
+
 BASELINE = "bare"
 REFERENCE = "nginx"
 
@@ -213,5 +217,6 @@ PROXIES = {
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),
         Proxy("varnish", "Varnish", _varnish, only_plain_hits=True),
+        Proxy("floor", "floor", _floor, only_plain_hits=True),
     )
 }
