@@ -191,7 +191,9 @@ fn what_was_used_at_one_gateway_is_used_at_all() {
 fn the_user_that_the_documentation_recommends_may_do_all_of_it() {
     let redis = RedisServer::start();
     let docs = include_str!("../docs/redis.md");
-    let line = docs.lines().find_map(|line| line.strip_prefix("ACL SETUSER "));
+    let line = docs
+        .lines()
+        .find_map(|line| line.strip_prefix("ACL SETUSER "));
     let mut user = vec!["ACL", "SETUSER"];
     user.extend(line.expect("it is there").split_whitespace());
     redis.command::<()>(&user);
