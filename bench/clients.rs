@@ -1,4 +1,5 @@
-//! What it costs to find out whether a client is on a list of a million networks, and whether it is banned.
+//! What it costs to find out whether a client is on a list of a million networks, and whether it is banned; and to count it
+//! among the heaviest.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +9,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
 use tollgate::client::network_set::NetworkSet;
 use tollgate::limit::ban::{Bans, Settings};
-use tollgate::limit::key::Prefixes;
+use tollgate::limit::heavy::{Heavy, Known};
+use tollgate::limit::key::{Digest, Prefixes};
 
 const MILLION: usize = 1_000_000;
 /// Addresses that are asked for in turn: more than the caches hold the way to.
@@ -101,5 +103,27 @@ fn bans(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, lists, bans);
+fn sketch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sketch");
+    for (who, clients) in [("one_of_a_few", 100), ("one_of_many", PROBES)] {
+        let now = Instant::now();
+        let heavy = Heavy::new(now);
+        let halves = numbers().zip(numbers().skip(MILLION)).take(clients);
+        let known: Vec<_> = halves
+            .map(|(one, other)| Known {
+                digest: Digest([one, other]),
+                address: None,
+            })
+            .collect();
+        let mut turn = 0;
+        group.bench_function(who, |bencher| {
+            bencher.iter(|| {
+                turn = (turn + 1) % clients;
+                heavy.count(known[turn], false, now);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, lists, bans, sketch);
 criterion_main!(benches);

@@ -2,15 +2,16 @@
 //!
 //! `outage origin ADDRESS` answers every GET with 1 KiB that may be stored for an hour.
 //!
-//! `outage visit ADDRESS PATHS RATE SECONDS CONNECTIONS` asks so many times a second for `PATHS`, in which `{}` is the
-//! number of the request, and `{N}` its remainder by N. Each request has its moment, whatever became of those before
-//! it, and its latency begins there: who waits behind a slow answer is seen to wait. With rate 0 every connection asks
-//! again when it has its answer. Prints requests, those with a status other than 200 and those without an answer; then
-//! the latencies of hits and those of the other answers in microseconds, in a line each.
+//! `outage visit ADDRESS PATHS RATE SECONDS CONNECTIONS` asks so many times a second for one of `PATHS` after the other,
+//! which spaces part and in which `{}` is the number of the round, and `{N}` its remainder by N. Each request has its moment,
+//! whatever became of those before it, and its latency begins there: who waits behind a slow answer is seen to wait. With
+//! rate 0 every connection asks again when it has its answer. Prints the Unix time of the beginning in microseconds; then
+//! for each request, in a line, which path it was for, its moment after the beginning and its latency in microseconds, its
+//! status, which is 0 without an answer, and 1 if it came from memory.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, thread};
 
 const BODY: usize = 1024;
@@ -34,13 +35,12 @@ fn main() -> io::Result<()> {
             let number = |text: &str| text.parse::<f64>().map_err(io::Error::other);
             let plan = Plan {
                 address: address.to_owned(),
-                paths: paths.to_owned(),
+                paths: paths.split(' ').map(str::to_owned).collect(),
                 rate: number(rate)?,
                 length: Duration::from_secs_f64(number(seconds)?),
                 connections: number(connections)? as usize,
             };
-            print(plan.run());
-            Ok(())
+            plan.run().print()
         }
         _ => Err(io::Error::other(
             "origin ADDRESS, or visit ADDRESS PATHS RATE SECONDS CONNECTIONS",
@@ -77,48 +77,47 @@ fn answer_all(client: TcpStream, answer: &[u8]) -> io::Result<()> {
 
 struct Plan {
     address: String,
-    paths: String,
+    paths: Vec<String>,
     rate: f64,
     length: Duration,
     connections: usize,
 }
 
-#[derive(Default)]
 struct Seen {
-    hits: Vec<u32>,
-    others: Vec<u32>,
-    other_statuses: usize,
-    unanswered: usize,
+    began: SystemTime,
+    answers: Vec<Answer>,
+}
+
+struct Answer {
+    path: usize,
+    due: Duration,
+    latency: Duration,
+    /// 0: there was none.
+    status: u16,
+    is_hit: bool,
 }
 
 impl Plan {
     fn run(&self) -> Seen {
-        let begin = Instant::now() + LEAD;
+        let (begin, began) = (Instant::now() + LEAD, SystemTime::now() + LEAD);
         let visit = |visitor: usize| self.visit(visitor, begin);
-        let all: Vec<Seen> = thread::scope(|scope| {
+        let answers = thread::scope(|scope| {
             let visitors: Vec<_> = (0..self.connections)
                 .map(|visitor| scope.spawn(move || visit(visitor)))
                 .collect();
             let all = visitors
                 .into_iter()
-                .map(|visitor| visitor.join().expect("it does not panic"));
+                .flat_map(|visitor| visitor.join().expect("it does not panic"));
             all.collect()
         });
-        let mut together = Seen::default();
-        for mut seen in all {
-            together.hits.append(&mut seen.hits);
-            together.others.append(&mut seen.others);
-            together.other_statuses += seen.other_statuses;
-            together.unanswered += seen.unanswered;
-        }
-        together
+        Seen { began, answers }
     }
 
     /// What one connection asks: of so many requests as there are connections, one.
-    fn visit(&self, visitor: usize, begin: Instant) -> Seen {
+    fn visit(&self, visitor: usize, begin: Instant) -> Vec<Answer> {
         // SAFETY: sets a number of this thread.
         unsafe { prctl(PR_SET_TIMERSLACK, SLACK) };
-        let mut seen = Seen::default();
+        let mut answers = Vec::new();
         let mut kept = self.connect().ok();
         for number in (visitor..).step_by(self.connections) {
             let due = match self.rate {
@@ -129,19 +128,19 @@ impl Plan {
                 break;
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            let Ok((status, is_hit)) = self.ask(&mut kept, number) else {
+            let (status, is_hit) = self.ask(&mut kept, number).unwrap_or_else(|_| {
                 kept = None;
-                seen.unanswered += 1;
-                continue;
-            };
-            let micros = u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX);
-            seen.other_statuses += usize::from(status != 200);
-            match is_hit {
-                true => seen.hits.push(micros),
-                false => seen.others.push(micros),
-            }
+                (0, false)
+            });
+            answers.push(Answer {
+                path: number % self.paths.len(),
+                due: due - begin,
+                latency: due.elapsed(),
+                status,
+                is_hit,
+            });
         }
-        seen
+        answers
     }
 
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
@@ -189,25 +188,33 @@ impl Plan {
     }
 
     fn path(&self, number: usize) -> String {
-        let Some((before, (modulus, after))) = self
-            .paths
+        let (round, path) = (
+            number / self.paths.len(),
+            &self.paths[number % self.paths.len()],
+        );
+        let Some((before, (modulus, after))) = path
             .split_once('{')
             .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
         else {
-            return self.paths.clone();
+            return path.clone();
         };
         match modulus.parse::<usize>() {
-            Ok(modulus) => format!("{before}{}{after}", number % modulus),
-            Err(_) => format!("{before}{number}{after}"),
+            Ok(modulus) => format!("{before}{}{after}", round % modulus),
+            Err(_) => format!("{before}{round}{after}"),
         }
     }
 }
 
-fn print(seen: Seen) {
-    let requests = seen.hits.len() + seen.others.len() + seen.unanswered;
-    println!("{requests} {} {}", seen.other_statuses, seen.unanswered);
-    for latencies in [seen.hits, seen.others] {
-        let words: Vec<String> = latencies.iter().map(u32::to_string).collect();
-        println!("{}", words.join(" "));
+impl Seen {
+    fn print(self) -> io::Result<()> {
+        let began = self.began.duration_since(SystemTime::UNIX_EPOCH);
+        let mut out = BufWriter::new(io::stdout().lock());
+        writeln!(out, "{}", began.map_err(io::Error::other)?.as_micros())?;
+        for answer in self.answers {
+            let (due, latency) = (answer.due.as_micros(), answer.latency.as_micros());
+            let (path, status, hit) = (answer.path, answer.status, u8::from(answer.is_hit));
+            writeln!(out, "{path} {due} {latency} {status} {hit}")?;
+        }
+        out.flush()
     }
 }

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::guard::ConnectionGuards;
 use self::listener::Listener;
+use crate::certificates::subject;
 use crate::downstream::connection::{Connection, Transport};
 use crate::downstream::socket::Socket;
 use crate::downstream::{Downstream, TlsFacts};
@@ -238,6 +239,10 @@ impl TlsFacts {
             },
             server_name: connection.server_name().map(str::to_ascii_lowercase),
             h2: connection.alpn_protocol() == Some(b"h2"),
+            client: connection
+                .peer_certificates()
+                .and_then(|chain| subject(chain.first()?))
+                .map(Into::into),
         }
     }
 }

@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureScheme};
 
 use crate::word::choice;
 
+mod client;
 mod error;
 mod pair;
 
+pub use client::{ClientCertificates, client_verifier, subject};
 pub use error::CertificateError;
 use pair::{Pair, Stamp};
 
@@ -352,22 +355,30 @@ choice! {
     }
 }
 
-/// How a TLS listener shakes hands: ring's suites, tickets, no client certificates, no 0-RTT
-/// (a replayed first flight would be a replayed request).
+/// How a TLS listener shakes hands: ring's suites, tickets, no 0-RTT (a replayed first flight would
+/// be a replayed request). Without `clients` nobody is asked for a certificate.
 ///
 /// `h2` offers HTTP/2 before HTTP/1.1 by ALPN. Tickets are sealed with a key of this process, changed
 /// every six hours; a client of another gateway, or from before a restart, shakes hands in full.
-pub fn server_config(store: Arc<CertificateStore>, h2: bool, min_tls: MinTls) -> Arc<ServerConfig> {
+pub fn server_config(
+    store: Arc<CertificateStore>,
+    h2: bool,
+    min_tls: MinTls,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Arc<ServerConfig> {
     let versions: &[&rustls::SupportedProtocolVersion] = match min_tls {
         MinTls::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinTls::V1_3 => &[&rustls::version::TLS13],
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .expect("ring has suites for TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(store);
+        .expect("ring has suites for TLS 1.2 and 1.3");
+    let config = match clients {
+        Some(clients) => config.with_client_cert_verifier(clients),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(store);
     config.alpn_protocols = match h2 {
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         false => vec![b"http/1.1".to_vec()],

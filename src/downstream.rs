@@ -41,6 +41,8 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
     /// `h2` was agreed by ALPN.
     pub h2: bool,
+    /// The subject of the client's certificate, which was verified.
+    pub client: Option<Arc<str>>,
 }
 
 /// The peer of a Unix socket, whose other end has no address: the machine itself.

@@ -433,7 +433,7 @@ impl<'a> Lane<'a> {
             self.client.keep_no_longer();
         }
         self.exchange.status = head.status().as_u16();
-        limiting::learn(&mut self.exchange, |name| {
+        limiting::learn(&self.exchange, |name| {
             head.values(name).next().and_then(limiting::cost)
         });
         let begun = self.client.head(head, &self.request.method, &self.exchange);

@@ -143,7 +143,8 @@ impl Gateway {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         loop {
             let now = every.tick().await;
-            self.plan().bans.tidy(now.into_std());
+            let plan = self.plan();
+            aside(move || plan.bans.tidy(now.into_std())).await;
         }
     }
 
@@ -152,10 +153,14 @@ impl Gateway {
         let mut every = tokio::time::interval(limit::CLEANED_EVERY / CLEANING_TURNS);
         for turn in 0.. {
             every.tick().await;
-            for rule in self.plan().rules.values() {
-                rule.live
-                    .clean(turn, CLEANING_TURNS as usize, Moment::now());
-            }
+            let plan = self.plan();
+            aside(move || {
+                for rule in plan.rules.values() {
+                    let turns = CLEANING_TURNS as usize;
+                    rule.live.clean(turn, turns, Moment::now());
+                }
+            })
+            .await;
         }
     }
 
@@ -227,6 +232,13 @@ impl Gateway {
         let mut answer = refusal.answer(&asked, &exchange.plan.pages);
         entry::dress(exchange, &mut answer.head);
         answer
+    }
+}
+
+/// Does `work` on a thread where no request waits behind it: it may give memory back to the system, or write many lines.
+async fn aside(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "housekeeping ended early");
     }
 }
 

@@ -25,7 +25,7 @@
 //! limit           who may use how much; who is banned for what they did
 //! redis           connections to Redis: questions with a deadline, messages of channels
 //! downstream      what is known of a client connection      listen    what a listener was told to be
-//! certificates    the certificates of a directory, kept up to date with the disk
+//! certificates    the certificates of a directory, kept up to date with the disk; those of clients, whom to believe
 //! client          the client's address behind trusted proxies; request ids; lists of networks
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write

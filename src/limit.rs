@@ -239,6 +239,10 @@ pub const CLEANED_EVERY: Duration = Duration::from_secs(30);
 /// How many new names an address may bring, if clients choose their names by themselves.
 const NEW_NAMES: &str = "100 per minute";
 
+/// Of so many clients one address is remembered that has brought new names: it has all of its budget again within a
+/// minute, and where there is no room the one goes that has brought the fewest.
+const NAMED: usize = 4;
+
 /// When it is worth coming back while requests are under way: nobody knows when they end.
 const AFTER_OTHERS: Duration = Duration::from_secs(1);
 
@@ -249,7 +253,7 @@ impl Live {
         Self {
             local: Local::new(buckets, zero),
             leases: Leases::new(rule, buckets),
-            names: Local::new(clients, zero),
+            names: Local::new(clients.div_ceil(NAMED), zero),
             in_flight: Arc::default(),
             clients,
             tally: Tally::default(),
@@ -258,7 +262,8 @@ impl Live {
         }
     }
 
-    /// Forgets what need not be remembered of a `share` of the clients, `turn` by turn another one.
+    /// Forgets what need not be remembered of a share of the clients, `turn` by `turn` another one. Nobody waits for more of it
+    /// than one piece of a table.
     pub fn clean(&self, turn: usize, turns: usize, now: Moment) {
         let each = self.leases.pieces().div_ceil(turns);
         for piece in 0..each {
@@ -422,6 +427,11 @@ impl Rule {
             .leases
             .debit(sharing, local, meter, client, used, now);
     }
+}
+
+/// A time as clients are told it: rounded up, so that who comes back then is not early.
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// How many new names an address may bring.
@@ -649,19 +659,19 @@ impl Taken {
     }
 
     /// Takes what turned out to be the cost.
-    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent, now: Moment) {
+    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent<'_>, now: Moment) {
         for charge in self.charges.iter().filter(|charge| charge.is_taken) {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, _) = &rule.meters[usize::from(charge.meter)];
             let cost = match (meter.quota.unit, spent) {
-                (Unit::Bytes, Spent::Bytes(bytes)) if charge.cost > 0 => bytes,
-                (Unit::Requests, Spent::Said(said)) if rule.cost.said_in.is_some() => said,
-                _ => continue,
+                (Unit::Bytes, Spent::Bytes(bytes)) if charge.cost > 0 => Some(bytes),
+                (Unit::Requests, Spent::Said(said)) => rule.cost.said_in.as_ref().and_then(said),
+                _ => None,
             };
-            if cost > charge.cost {
-                rule.debit(charge, cost - charge.cost, now);
-            } else if cost < charge.cost {
-                rule.give_back(charge, charge.cost - cost, now);
+            match cost {
+                Some(cost) if cost > charge.cost => rule.debit(charge, cost - charge.cost, now),
+                Some(cost) if cost < charge.cost => rule.give_back(charge, charge.cost - cost, now),
+                _ => {}
             }
         }
     }
@@ -717,10 +727,10 @@ pub struct Concurrent<'a> {
 }
 
 /// What a request has cost, when that is known at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
-    /// In all, by the head of its answer.
-    Said(u64),
+#[derive(Clone, Copy)]
+pub enum Spent<'a> {
+    /// In all, by the head of its answer: what each of its fields says.
+    Said(&'a dyn Fn(&HeaderName) -> Option<u64>),
     /// The bodies of both, when they have passed.
     Bytes(u64),
 }
@@ -758,3 +768,6 @@ fn jittered(wait: Duration, client: Digest, now: Moment) -> Duration {
     let parts = (client.0[0] ^ nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56;
     wait + wait / 10 * parts as u32 / 255
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,6 +157,8 @@ pub struct Route {
     pub limits: Box<[Arc<Rule>]>,
     /// The plans of those that have some, by their place among the limits.
     pub planned: Box<[(usize, Arc<Planned>)]>,
+    /// One of them goes by a claim of a token.
+    pub reads_claims: bool,
     /// How its responses are compressed; `None` is not at all.
     pub compression: Option<Arc<Compression>>,
 }

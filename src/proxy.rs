@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::response::Parts;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::server::configuration::ServerConf;
@@ -375,8 +375,9 @@ impl ProxyHttp for FullLane {
         // The backend is free from here, not from when the client's next request replaces us.
         exchange.attempt.lease = None;
         exchange.limiting.taken.leave();
-        let refused = error.is_some() && exchange.refusal.is_some();
-        if refused && session.req_header().version < Version::HTTP_2 {
+        if session.is_http2() {
+            attempt::receive_rest(session, exchange).await;
+        } else if error.is_some() && exchange.refusal.is_some() {
             // What the client still sends must not destroy the answer on its way.
             session.as_downstream_mut().shutdown().await;
         }

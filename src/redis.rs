@@ -238,6 +238,11 @@ impl Redis {
         self.tally.counts()
     }
 
+    /// Whether questions go to several servers, each by its key.
+    pub fn is_cluster(&self) -> bool {
+        self.settings.kind.is_cluster()
+    }
+
     /// What one question may wait.
     pub fn deadline(&self) -> Duration {
         self.settings.deadline

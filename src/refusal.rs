@@ -13,7 +13,7 @@ pub use self::answer::{After, Answer, Asked};
 pub use self::page::{PageError, Pages};
 use crate::http1::Malformed;
 use crate::limit::ban::Answer as BanAnswer;
-use crate::limit::{Bound, Limited};
+use crate::limit::{Bound, Limited, whole_seconds};
 
 /// Why a request is not answered by the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,11 +262,6 @@ impl Refusal {
     pub fn answer(&self, asked: &Asked<'_>, pages: &Pages) -> Answer {
         Answer::of(self, asked, pages)
     }
-}
-
-/// Rounded up: a client that comes back in time must not be early.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod host;
 pub mod path;
 pub mod prefix;
+pub mod query;
 mod segment;
 pub mod url;
 

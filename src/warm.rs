@@ -199,6 +199,7 @@ fn downstream(listener: &Arc<ListenerSettings>, url: Option<&Url>) -> Arc<Downst
             version: "TLSv1.3",
             server_name: Some(host(url)),
             h2: false,
+            client: None,
         }),
         listener: listener.clone(),
         is_own: true,

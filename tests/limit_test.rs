@@ -49,6 +49,40 @@ const THREE: &str = r#"
     limit = ["api"]
 "#;
 
+const BY_A_PROXY: &str = r#"trusted_proxies = ["127.0.0.1"]"#;
+
+/// Three an hour for each address, and room for a hundred of them.
+fn crowded(clients: &str, rest: &str) -> String {
+    format!(
+        r#"
+        [admin]
+        listen = "127.0.0.1:0"
+        token = "0123456789abcdef-of-the-test"
+        [clients]
+        {clients}
+        {rest}
+        [limit.api]
+        quota = "3 per hour"
+        key = "client-ip"
+        max_clients = 100
+        [[route]]
+        upstream = "app"
+        limit = ["api"]
+        "#
+    )
+}
+
+/// How many buckets are remembered.
+fn buckets(gateway: &Gateway) -> u64 {
+    let admin = gateway.addresses().last().expect("the admin listener");
+    let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer 0123456789abcdef-of-the-test\r\n\r\n";
+    let page = ask(&mut Connection::open(*admin), request).text();
+    let sample = "tollgate_limit_buckets{limit=\"api\"}";
+    let line = page.lines().find_map(|line| line.strip_prefix(sample));
+    let value = line.unwrap_or_else(|| panic!("{sample} in {page}"));
+    value.trim().parse().expect("a number")
+}
+
 #[test]
 fn who_has_used_its_quota_is_refused_and_told_when_to_come_back_on_a_connection_that_stays() {
     let origin = Origin::always(Reply::ok("ok"));
@@ -121,6 +155,75 @@ fn a_new_name_for_every_request_is_no_new_bucket_for_every_request() {
     }
     // 100 names, a few more for the time it took, and the bucket of the address.
     assert!((100..=115).contains(&admitted), "{admitted}");
+}
+
+#[test]
+fn whatever_a_client_says_of_its_address_it_is_one_client() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, &crowded("", ""));
+    let mut client = Connection::open(gateway.address());
+    let mut admitted = 0;
+    for number in 0..50 {
+        // In both lanes.
+        let method = ["GET", "DELETE"][number % 2];
+        let request = format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.{number}\r\nX-Real-IP: 203.0.113.{number}\r\n\
+             Forwarded: for=203.0.113.{number}\r\nCF-Connecting-IP: 203.0.113.{number}\r\n\r\n"
+        );
+        admitted += usize::from(ask(&mut client, &request).status() == 200);
+    }
+    assert_eq!(admitted, 3);
+    assert_eq!(buckets(&gateway), 1);
+}
+
+#[test]
+fn what_a_client_wrote_before_its_proxy_did_is_not_its_address() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(&origin, &crowded(BY_A_PROXY, ""));
+    let mut client = Connection::open(gateway.address());
+    let mut admitted = 0;
+    for number in 0..50 {
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.{number}, 127.0.0.1, 192.0.2.7\r\n\r\n"
+        );
+        admitted += usize::from(ask(&mut client, &request).status() == 200);
+    }
+    assert_eq!(admitted, 3);
+    assert_eq!(buckets(&gateway), 1);
+}
+
+#[test]
+fn a_flood_of_ten_times_the_clients_that_are_remembered_ends_no_ban_and_refills_no_bucket() {
+    let origin = Origin::always(Reply::ok("ok"));
+    let gateway = gateway(
+        &origin,
+        &crowded(
+            BY_A_PROXY,
+            "[ban.pushy]\nwhen = \"2 refusals in 1 hour\"\nfor = \"1h\"\n[bans]\nmax_clients = 100",
+        ),
+    );
+    let mut proxy = Connection::open(gateway.address());
+    let mut status = |client: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n");
+        ask(&mut proxy, &request).status()
+    };
+    let (banned, limited) = ("192.0.2.1", "192.0.2.2");
+    let mut statuses =
+        |client: &str, times: usize| -> Vec<u16> { (0..times).map(|_| status(client)).collect() };
+    assert_eq!(statuses(limited, 4), [200, 200, 200, 429]);
+    assert_eq!(statuses(banned, 5), [200, 200, 200, 429, 429]);
+    wait_for("the ban", || (statuses(banned, 1) == [403]).then_some(()));
+    for number in 0..1_000 {
+        let client = format!("198.51.{}.{}", 100 + number / 250, number % 250);
+        assert_eq!(statuses(&client, 1), [200], "{client}");
+    }
+    assert_eq!(statuses(banned, 1), [403]);
+    assert_eq!(statuses(limited, 1), [429]);
+    assert!(
+        (90..=101).contains(&buckets(&gateway)),
+        "{}",
+        buckets(&gateway)
+    );
 }
 
 #[test]
@@ -294,6 +397,26 @@ fn costs_are_those_of_method_and_path_and_at_last_what_the_application_says() {
     assert_eq!(statuses(&gateway, "/search", "", 3), [200, 200, 429]);
     // 6 of 10, then 12 of 10: the debt is paid before the next one is let in.
     assert_eq!(statuses(&gateway, "/x", "", 3), [200, 200, 429]);
+}
+
+#[test]
+fn each_limit_is_told_its_cost_by_its_own_field() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Cost: 1\r\nX-Tokens: 900\r\n\r\nhi";
+    let origin = Origin::with(move |_| Reply::raw(page));
+    let config = r#"
+        [limit.requests]
+        quota = "10 per hour"
+        cost_header = "X-Cost"
+        [limit.tokens]
+        quota = "1000 per hour"
+        cost_header = "X-Tokens"
+        [[route]]
+        upstream = "app"
+        limit = ["requests", "tokens"]
+    "#;
+    let gateway = gateway(&origin, config);
+    // 900 of 1000, then 1800 of 1000.
+    assert_eq!(statuses(&gateway, "/", "", 3), [200, 200, 429]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod banner_test;
 mod cache_kinds_test;
 mod cache_test;
 mod cli_test;
+mod client_certificate_test;
 mod compression_test;
 mod conformance_test;
 mod demo_test;

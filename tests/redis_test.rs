@@ -267,6 +267,21 @@ async fn a_cluster_answers_for_every_slot_after_a_failover() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_found_while_one_of_its_servers_is_silent() {
+    let cluster = RedisCluster::start();
+    // A replica: no key needs it.
+    cluster.nodes()[5].pause();
+    let redis = open(&format!(
+        "nodes = [{}]\ndeadline = {DEADLINE:?}\nconnect_timeout = \"4s\"\nconnections = 1",
+        cluster.urls()
+    ))
+    .await;
+    until(&redis, State::Up);
+    set_at_last(&redis, "page").await;
+    cluster.nodes()[5].resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_master_that_the_sentinel_names_is_the_one_that_is_written_to() {
     let sentinel = Sentinel::start();
     let table = format!(

@@ -545,6 +545,31 @@ fn a_body_of_http2_that_stops_is_a_408_and_no_fault_of_the_backend() {
 }
 
 #[test]
+fn a_client_of_http2_that_is_refused_may_send_its_body_to_the_end() {
+    let origin = Origin::always(Reply::ok("never"));
+    let gateway = in_front_of(&origin, "", "");
+    let mut client = Frames::open(gateway.addresses()[1]);
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "shop.example"),
+        (":path", "/nothing"),
+    ];
+    let is_404 = |outcome: Outcome| matches!(outcome, Outcome::Answered { status: 404, .. });
+    for rest in [1, 16_000] {
+        let stream = client.ask_with(&fields, b"abc");
+        assert!(is_404(client.outcome(stream)));
+        let rest = vec![b'x'; rest];
+        assert!(!client.ends_in_a_reset(stream, &rest));
+    }
+
+    // One that goes on and on is told to stop.
+    let stream = client.ask_with(&fields, b"abc");
+    assert!(is_404(client.outcome(stream)));
+    assert_eq!(client.outcome(stream), Outcome::Reset { code: 0 });
+}
+
+#[test]
 fn http2_is_refused_alike_and_stays_open() {
     let origin = Origin::always(Reply::raw("nonsense\r\n\r\n"));
     let gateway = in_front_of(&origin, "max_fails = 0\nmax_body = 10", "");

@@ -98,6 +98,36 @@ fn the_first_visitor_of_a_warmed_page_is_given_what_is_stored() {
     assert!(named.contains("tollgate-warm-up"), "{named}");
 }
 
+#[test]
+fn a_warm_up_spends_nobodys_quota_and_is_refused_nothing() {
+    let origin = Origin::with(|_| page("page"));
+    let gateway = Gateway::start(&format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:0"]
+        [cache.policy.pages]
+        [cache.warm]
+        urls = ["http://a.test/1", "http://a.test/2", "http://a.test/3"]
+        [limit.visitors]
+        quota = "2 per hour"
+        [upstream.app]
+        backends = ["{}"]
+        [[route]]
+        upstream = "app"
+        cache = "pages"
+        limit = ["visitors"]
+        "#,
+        origin.address()
+    ));
+    let record = wait_for_end(&gateway);
+    assert!(record.contains("\"done\":3"), "{record}");
+    // The gateway asks from the address that this visitor has.
+    let visits: Vec<u16> = (0..3)
+        .map(|_| get(gateway.address(), "/").status())
+        .collect();
+    assert_eq!(visits, [200, 200, 429]);
+}
+
 /// A gateway that can be told to warm its cache, and does nothing of itself.
 fn told_to(origin: &Origin) -> Gateway {
     let warm = "at_start = false\nurls = [\"http://test.example/listed\"]\n\

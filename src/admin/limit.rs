@@ -7,7 +7,7 @@ mod client;
 mod text;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -18,11 +18,11 @@ pub(super) use self::client::ClientOrder;
 use self::client::clients;
 use super::ban::ToldBan;
 use super::{Admin, Reply};
-use crate::limit::Rule;
 use crate::limit::heavy::{Heaviness, Known};
 use crate::limit::key::name::Short;
 use crate::limit::local::Moment;
 use crate::limit::stands::{QuotaStands, Stands};
+use crate::limit::{Rule, whole_seconds};
 use crate::plan::Plan;
 
 /// Clients of each list.
@@ -305,9 +305,4 @@ impl ReportOfLimit {
                 .collect(),
         }
     }
-}
-
-/// Rounded up: whoever waits so long is not early.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::pattern::{Pattern, any_matches};
+use crate::target::query::decoded;
 
 /// Which parameters count, and whether their order does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,35 +57,6 @@ fn name(parameter: &str) -> &str {
     parameter
         .split_once('=')
         .map_or(parameter, |(name, _)| name)
-}
-
-/// As the application will read it: `%61` is `a`, however it was sent.
-fn decoded(name: &str) -> Cow<'_, [u8]> {
-    let bytes = name.as_bytes();
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Cow::Borrowed(bytes);
-    }
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
-        let hex = digits.and_then(|digits| {
-            let high = char::from(digits[0]).to_digit(16)?;
-            let low = char::from(digits[1]).to_digit(16)?;
-            u8::try_from(high * 16 + low).ok()
-        });
-        match hex {
-            Some(hex) => {
-                decoded.push(hex);
-                at += 3;
-            }
-            None => {
-                decoded.push(if byte == b'+' { b' ' } else { byte });
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(decoded)
 }
 
 #[cfg(test)]

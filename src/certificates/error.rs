@@ -54,6 +54,13 @@ pub enum CertificateError {
         #[source]
         source: Option<pem::Error>,
     },
+    /// One of the certificates is none of an authority.
+    #[error("{file}: a certificate in it is none of an authority; expected those that sign the certificates of clients", file = file.display())]
+    NoAuthority {
+        file: PathBuf,
+        #[source]
+        source: TlsError,
+    },
     /// The key file is not PEM, has no key, or an encrypted one.
     #[error("{file}: no usable private key in it; expected unencrypted PEM: PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY", file = file.display())]
     NoKey {

@@ -433,13 +433,13 @@ fn a_client_shakes_hands_under_its_name_and_agrees_on_a_protocol() {
     let directory = Directory::with(&[("a", &["a.example"]), ("b", &["shop.example"])]);
     let store = Arc::new(directory.load().unwrap());
     let root = served(&store, Some("shop.example"));
-    let both = server_config(store.clone(), true, MinTls::V1_2);
+    let both = server_config(store.clone(), true, MinTls::V1_2, None);
     let (alpn, version) = shake(both.clone(), &root, &["http/1.1", "h2"]).unwrap();
     assert_eq!(alpn.as_deref(), Some(&b"h2"[..]));
     assert_eq!(version, rustls::ProtocolVersion::TLSv1_3);
     assert_eq!(shake(both, &root, &[]).unwrap().0, None);
 
-    let old = server_config(store, false, MinTls::V1_3);
+    let old = server_config(store, false, MinTls::V1_3, None);
     let (alpn, _) = shake(old.clone(), &root, &["h2", "http/1.1"]).unwrap();
     assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]));
     // RFC 7301 section 3.2: no protocol in common ends the handshake.

@@ -165,7 +165,10 @@ pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Optio
     let peer = downstream.peer_ip();
     let trusted = exchange.plan.trusted.contains(peer);
     exchange.client = peer;
+    exchange.limiting.is_free = downstream.is_own;
     exchange.https = downstream.tls.is_some();
+    let tls = downstream.tls.as_ref();
+    exchange.limiting.client.certificate = tls.and_then(|tls| tls.client.clone());
     let Some(fields) = request.filter(|_| trusted) else {
         return;
     };

@@ -71,8 +71,8 @@ impl Imagined {
 
     /// In the words of limits, as far as [`Imagined::choose`] has found who asks.
     pub fn asker<'a>(&'a self, route: &'a Route) -> Asker<'a> {
-        let (client, claims) = (self.exchange.client, &self.exchange.limiting.claims);
-        limiting::asker(self.asked(), client, &self.fields, claims, &route.name)
+        let client = (self.exchange.client, &self.exchange.limiting.client);
+        limiting::asker(self.asked(), client, &self.fields, &route.name)
     }
 
     pub fn route(&self) -> Result<Arc<Route>, Refusal> {

@@ -21,12 +21,22 @@ use crate::target::Host;
 #[derive(Debug, Default)]
 pub struct Limiting {
     pub taken: Taken,
-    /// What is verified of the client.
-    pub claims: Claims,
+    /// It is the gateway that asks: nothing is taken, nobody is counted.
+    pub is_free: bool,
+    pub client: Verified,
     /// In place of those of the route, where the client's plan decides.
     pub rules: Option<Box<[Arc<Rule>]>>,
     /// The rules that wait for the cache have been asked.
     asked_late: bool,
+}
+
+/// What is verified of a client.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// By its token.
+    pub claims: Claims,
+    /// The subject of its certificate.
+    pub certificate: Option<Arc<str>>,
 }
 
 impl Limiting {
@@ -63,13 +73,12 @@ fn try_take(
         asked: Some(asked),
         limiting,
         client,
-        is_own: false,
         ..
     } = exchange
     else {
         return Ok(None);
     };
-    if route.limits.is_empty() {
+    if limiting.is_free || route.limits.is_empty() {
         return Ok(None);
     }
     if matches!(phase, Phase::Hit | Phase::Origin)
@@ -80,12 +89,12 @@ fn try_take(
     }
     let Limiting {
         taken,
-        claims,
+        client: verified,
         rules,
         ..
     } = limiting;
     let rules = rules.as_deref().unwrap_or(&route.limits);
-    let asker = asker(asked, *client, fields, claims, &route.name);
+    let asker = asker(asked, (*client, verified), fields, &route.name);
     match taken.take(rules, &asker, method, phase, Moment::now()) {
         Ok(()) => Ok(None),
         Err(Held::Until(asking)) => Ok(Some(asking)),
@@ -113,24 +122,13 @@ pub fn first_phase(exchange: &Exchange, method: &Method) -> Phase {
 }
 
 /// Takes what the application says in the head of its answer that the request has cost: `said` reads that of a field.
-pub fn learn(exchange: &mut Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
-    let Some(route) = exchange
-        .route
+pub fn learn(exchange: &Exchange, said: impl Fn(&HeaderName) -> Option<u64>) {
+    let is_hit = exchange
+        .cache
         .as_ref()
-        .filter(|_| !exchange.limiting.taken.is_empty())
-    else {
-        return;
-    };
-    let is_hit = |told: &crate::headers::cache::Told| told.outcome == Outcome::Hit;
-    if exchange.cache.as_ref().is_some_and(is_hit) {
-        return;
-    }
-    let rules = exchange.limiting.rules(route).iter();
-    let mut fields = rules.filter_map(|rule| rule.cost.said_in.as_ref());
-    if let Some(said) = fields.find_map(said) {
-        let Limiting { taken, .. } = &exchange.limiting;
-        let rules = exchange.limiting.rules(route);
-        taken.settle(rules, Spent::Said(said), Moment::now());
+        .is_some_and(|told| told.outcome == Outcome::Hit);
+    if !is_hit {
+        settle_by(exchange, Spent::Said(&said));
     }
 }
 
@@ -141,6 +139,10 @@ pub fn cost(value: &[u8]) -> Option<u64> {
 
 /// Takes, when all is over, what is known only then: the `bytes` of bodies.
 pub fn settle(exchange: &Exchange, bytes: u64) {
+    settle_by(exchange, Spent::Bytes(bytes));
+}
+
+fn settle_by(exchange: &Exchange, spent: Spent<'_>) {
     let Exchange {
         route: Some(route),
         limiting,
@@ -150,24 +152,23 @@ pub fn settle(exchange: &Exchange, bytes: u64) {
         return;
     };
     if !limiting.taken.is_empty() {
-        limiting
-            .taken
-            .settle(limiting.rules(route), Spent::Bytes(bytes), Moment::now());
+        let rules = limiting.rules(route);
+        limiting.taken.settle(rules, spent, Moment::now());
     }
 }
 
 /// A request as limits see it.
 pub(super) fn asker<'a>(
     asked: &'a Asked,
-    client: IpAddr,
+    (client, verified): (IpAddr, &'a Verified),
     fields: &'a HeaderMap,
-    claims: &'a Claims,
     route: &'a str,
 ) -> Asker<'a> {
     Asker {
         client,
         fields,
-        claims,
+        claims: &verified.claims,
+        certificate: verified.certificate.as_deref(),
         host: asked.host.as_ref().map_or("", Host::name),
         path: &asked.path,
         query: asked.query.as_deref(),

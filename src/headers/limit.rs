@@ -1,11 +1,9 @@
 //! How a client stands with its quotas, as it is told: `RateLimit` and `RateLimit-Policy`
 //! (draft-ietf-httpapi-ratelimit-headers-11), or `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
 
-use std::time::Duration;
-
 use super::policy::{Dressed, Name};
 use crate::limit::quota::Unit;
-use crate::limit::{Concurrent, Fields, Stood};
+use crate::limit::{Concurrent, Fields, Stood, whole_seconds};
 use crate::short::Short;
 
 static RATE_LIMIT: Name = Name::of("ratelimit", "RateLimit");
@@ -39,7 +37,7 @@ pub fn finish<'a>(
             for one in quotas {
                 name(line, std::mem::replace(&mut comma, b", "), one.policy);
                 number(line, b";r=", one.standing.left);
-                number(line, b";t=", seconds(one.standing.reset));
+                number(line, b";t=", whole_seconds(one.standing.reset));
             }
             for one in concurrency {
                 name(line, std::mem::replace(&mut comma, b", "), one.policy);
@@ -53,7 +51,10 @@ pub fn finish<'a>(
     if let Some(one) = of_form.min_by(|one, other| share(one).total_cmp(&share(other))) {
         response.set(&X_LIMIT, decimal(one.quota.amount).as_bytes());
         response.set(&X_REMAINING, decimal(one.standing.left).as_bytes());
-        response.set(&X_RESET, decimal(seconds(one.standing.reset)).as_bytes());
+        response.set(
+            &X_RESET,
+            decimal(whole_seconds(one.standing.reset)).as_bytes(),
+        );
     }
 }
 
@@ -84,13 +85,10 @@ fn decimal(number: u64) -> Short<20> {
     text
 }
 
-/// Rounded up: who comes back then is not early.
-fn seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::response::Parts;
     use sfv::{BareItem, List, ListEntry, Parser};
 

@@ -89,7 +89,8 @@ impl Rate {
         self.interval as f64 / (PER_NANO * 1000) as f64
     }
 
-    fn depth(&self) -> u64 {
+    /// From nothing to full, in ticks.
+    pub(super) fn depth(&self) -> u64 {
         self.interval * self.burst
     }
 }
@@ -171,9 +172,9 @@ impl Bucket {
         self.full_at <= now.0
     }
 
-    /// When it will be full: of two buckets the one that is fuller is the lesser loss.
-    pub fn fullness(&self) -> u64 {
-        self.full_at
+    /// Until it is full at the rate by which it was last used, in ticks: what has been used of it.
+    pub fn missing(&self, now: Ticks) -> u64 {
+        self.full_at.saturating_sub(now.0)
     }
 
     fn full_at(&mut self, rate: &Rate, now: Ticks) -> u64 {

@@ -114,11 +114,6 @@ impl Count {
         now >= self.end || self.used == 0
     }
 
-    /// How much is lost with it.
-    pub fn used_ever(&self) -> u64 {
-        self.used
-    }
-
     fn begin(&mut self, calendar: &Calendar, now: i64) {
         if now >= self.end {
             self.end = calendar.end(now);

@@ -1,7 +1,8 @@
 //! Who asks most, and who is refused most, in a bound: Space-Saving (Metwally, Agrawal and El Abbadi 2005), one sketch
 //! a minute for an hour.
 //!
-//! A client stays in one shard, whose lock is held for some nanoseconds; nothing is allocated but when a minute begins.
+//! A client stays in one shard, whose lock is held for some nanoseconds; once its slots are taken nothing is allocated but when a
+//! minute begins.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -55,9 +56,25 @@ struct Shard {
     refused: Sketch,
 }
 
-/// The clients that were counted most.
+/// The clients that were counted most, by slot. What each request looks through stands close together.
 #[derive(Default)]
-struct Sketch(Vec<Heaviness>);
+struct Sketch {
+    /// The beginnings of their digests.
+    tags: Vec<u32>,
+    requests: Vec<u64>,
+    others: Vec<Others>,
+    /// No slot has fewer requests.
+    fewest: u64,
+    /// Where one with the fewest is looked for: behind the one that was found last.
+    from: usize,
+}
+
+/// What else is known of the client of a slot.
+struct Others {
+    client: Known,
+    over: u64,
+    refused: u64,
+}
 
 impl Heavy {
     pub fn new(zero: Instant) -> Self {
@@ -92,16 +109,17 @@ impl Heavy {
         for shard in &self.shards {
             let shard = shard.lock();
             let past = shard.past.iter().map(|(minute, some)| (*minute, &**some));
-            let mut all: Sketch = Sketch::default();
-            for (minute, some) in past.chain([(shard.minute, &*shard.current.0)]) {
+            let current = shard.current.all();
+            let mut all = Vec::new();
+            for (minute, some) in past.chain([(shard.minute, &*current)]) {
                 let share = match first {
                     Some(first) if minute < first => continue,
                     Some(first) if minute == first => share,
                     _ => 1.0,
                 };
-                all.add(some, share);
+                add(&mut all, some, share);
             }
-            found.extend(all.0);
+            found.extend(all);
         }
         first_of(found, most)
     }
@@ -111,7 +129,7 @@ impl Heavy {
         let all = self
             .shards
             .iter()
-            .flat_map(|shard| shard.lock().refused.0.clone());
+            .flat_map(|shard| shard.lock().refused.all());
         first_of(all.collect(), most)
     }
 
@@ -120,8 +138,10 @@ impl Heavy {
         self.shards.iter().find_map(|shard| {
             let shard = shard.lock();
             let past = shard.past.iter().flat_map(|(_, some)| some.iter());
-            let all = past.chain(&shard.current.0).chain(&shard.refused.0);
-            let mut clients = all.map(|one| one.client);
+            let past = past.map(|one| one.client);
+            let lately = [&shard.current, &shard.refused].into_iter();
+            let lately = lately.flat_map(|sketch| sketch.others.iter().map(|one| one.client));
+            let mut clients = past.chain(lately);
             clients.find(|client| is_it(&client.digest))
         })
     }
@@ -133,7 +153,7 @@ impl Heavy {
 
 impl Shard {
     fn begin(&mut self, minute: u64) {
-        let of_before = first_of(std::mem::take(&mut self.current.0), KEPT);
+        let of_before = first_of(self.current.all(), KEPT);
         if !of_before.is_empty() {
             self.past.push_back((self.minute, of_before.into()));
         }
@@ -142,7 +162,7 @@ impl Shard {
         {
             self.past.pop_front();
         }
-        self.current.0.reserve_exact(SLOTS);
+        self.current.clear();
         self.minute = minute;
     }
 }
@@ -151,50 +171,99 @@ impl Sketch {
     /// Counts one; of a client that has no slot in that of the one counted least.
     fn count(&mut self, client: Known, is_refused: bool) {
         let refused = u64::from(is_refused);
-        let mut slots = self.0.iter_mut();
-        if let Some(slot) = slots.find(|slot| slot.client.digest == client.digest) {
-            slot.requests += 1;
-            slot.refused += refused;
+        let tag = tag(&client);
+        if let Some(slot) = self.slot(tag, &client) {
+            self.requests[slot] += 1;
+            self.others[slot].refused += refused;
             return;
         }
-        let mut new = Heaviness {
+        let mut new = Others {
             client,
-            requests: 1,
             over: 0,
             refused,
         };
-        if self.0.len() < SLOTS {
-            self.0.push(new);
+        if self.tags.len() < SLOTS {
+            self.tags.push(tag);
+            self.requests.push(1);
+            self.others.push(new);
             return;
         }
-        let least = self.0.iter_mut().min_by_key(|slot| slot.requests);
-        let least = least.expect("there are slots");
-        new.over = least.requests;
-        new.requests += least.requests;
-        *least = new;
+        let slot = self.least();
+        new.over = self.requests[slot];
+        self.tags[slot] = tag;
+        self.requests[slot] += 1;
+        self.others[slot] = new;
     }
 
-    /// Adds a share of what was counted elsewhere.
-    fn add(&mut self, some: &[Heaviness], share: f64) {
-        let part = |count: u64| (count as f64 * share).round() as u64;
-        for one in some {
-            let mine = self.0.iter_mut();
-            let mut mine = mine.filter(|mine| mine.client.digest == one.client.digest);
-            let (requests, over, refused) = (part(one.requests), part(one.over), part(one.refused));
-            match mine.next() {
-                Some(mine) => {
-                    mine.requests += requests;
-                    mine.over += over;
-                    mine.refused += refused;
-                }
-                None if requests == 0 => {}
-                None => self.0.push(Heaviness {
-                    client: one.client,
-                    requests,
-                    over,
-                    refused,
-                }),
+    fn slot(&self, tag: u32, client: &Known) -> Option<usize> {
+        // Without a branch for each: most who ask have no slot.
+        let is_there = self.tags.iter().fold(false, |is, one| is | (*one == tag));
+        if !is_there {
+            return None;
+        }
+        let mut slots = self.others.iter();
+        slots.position(|one| one.client.digest == client.digest)
+    }
+
+    /// A slot that is counted least. A crowd of strangers takes one after the other, so that the next one is found at once.
+    fn least(&mut self) -> usize {
+        let next = |from: usize, fewest: u64, requests: &[u64]| {
+            let mut slots = (from..SLOTS).chain(0..from);
+            slots.find(|slot| requests[*slot] == fewest)
+        };
+        let slot = next(self.from, self.fewest, &self.requests).or_else(|| {
+            self.fewest = self.requests.iter().copied().min().unwrap_or_default();
+            next(self.from, self.fewest, &self.requests)
+        });
+        let slot = slot.expect("one of them has the fewest");
+        self.from = (slot + 1) % SLOTS;
+        slot
+    }
+
+    fn all(&self) -> Vec<Heaviness> {
+        let slots = self.requests.iter().zip(&self.others);
+        let all = slots.map(|(requests, others)| Heaviness {
+            client: others.client,
+            requests: *requests,
+            over: others.over,
+            refused: others.refused,
+        });
+        all.collect()
+    }
+
+    fn clear(&mut self) {
+        self.tags.clear();
+        self.requests.clear();
+        self.others.clear();
+        self.fewest = 0;
+    }
+}
+
+fn tag(client: &Known) -> u32 {
+    (client.digest.0[0] >> 32) as u32
+}
+
+/// Adds a share of what was counted elsewhere.
+fn add(all: &mut Vec<Heaviness>, some: &[Heaviness], share: f64) {
+    let part = |count: u64| (count as f64 * share).round() as u64;
+    for one in some {
+        let mut mine = all
+            .iter_mut()
+            .filter(|mine| mine.client.digest == one.client.digest);
+        let (requests, over, refused) = (part(one.requests), part(one.over), part(one.refused));
+        match mine.next() {
+            Some(mine) => {
+                mine.requests += requests;
+                mine.over += over;
+                mine.refused += refused;
             }
+            None if requests == 0 => {}
+            None => all.push(Heaviness {
+                client: one.client,
+                requests,
+                over,
+                refused,
+            }),
         }
     }
 }
@@ -247,7 +316,7 @@ mod tests {
         }
         assert_eq!(heavy.refused(5)[0].requests, 1_000);
         for shard in &heavy.shards {
-            assert!(shard.lock().current.0.len() <= SLOTS);
+            assert!(shard.lock().current.tags.len() <= SLOTS);
         }
     }
 
@@ -281,7 +350,7 @@ mod tests {
             let shard = shard.lock();
             assert!(shard.past.len() as u64 <= MINUTES + 1);
             assert!(shard.past.iter().all(|(_, some)| some.len() <= KEPT));
-            assert!(shard.refused.0.len() <= SLOTS);
+            assert!(shard.refused.tags.len() <= SLOTS);
         }
     }
 }

@@ -204,4 +204,4 @@ impl Taken {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

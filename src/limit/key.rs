@@ -4,6 +4,7 @@
 
 pub mod name;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
 
 use super::jwt::Claims;
+use crate::target::query::decoded;
 
 /// What of a request may say who is counted.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub struct Asker<'a> {
     pub fields: &'a HeaderMap,
     /// Verified.
     pub claims: &'a Claims,
+    /// The subject of its certificate, verified.
+    pub certificate: Option<&'a str>,
     /// Canonical; empty where there is none.
     pub host: &'a str,
     /// Canonical.
@@ -51,6 +55,8 @@ enum Part {
     Query(Box<str>),
     /// Of a token whose signature was verified.
     Claim(Box<str>),
+    /// The subject of the certificate by which the connection was opened.
+    ClientCertificate,
     /// A name that somebody else vouches for: it is no invention of the client.
     Vouched(Box<Part>),
     Route,
@@ -68,7 +74,7 @@ pub enum BadKey {
 }
 
 /// What a key looks like.
-pub const FORM: &str = r#"client-ip, route, host, path, header:NAME, cookie:NAME, query:NAME or claim:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
+pub const FORM: &str = r#"client-ip, client-certificate, route, host, path, header:NAME, cookie:NAME, query:NAME or claim:NAME, joined by "+" and with alternatives behind "|", such as "header:x-api-key | client-ip""#;
 
 /// How many bits of an address make one client: who has one IPv6 address has a network of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +138,7 @@ impl FromStr for Part {
         Ok(match text.split_once(':') {
             None => match text {
                 "client-ip" => Self::ClientIp,
+                "client-certificate" => Self::ClientCertificate,
                 "route" => Self::Route,
                 "host" => Self::Host,
                 "path" => Self::Path,
@@ -171,6 +178,7 @@ impl fmt::Display for Part {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientIp => write!(out, "client-ip"),
+            Self::ClientCertificate => write!(out, "client-certificate"),
             Self::Header(name) => write!(out, "header:{name}"),
             Self::Cookie(name) => write!(out, "cookie:{name}"),
             Self::Query(name) => write!(out, "query:{name}"),
@@ -187,14 +195,13 @@ impl Key {
     /// Who is counted for this request. Where no alternative is present, all who have none count together.
     pub fn of(&self, asker: &Asker<'_>, prefixes: Prefixes, secret: &Secret) -> Counted {
         for (place, combination) in self.0.iter().enumerate() {
-            let mut hasher = secret.hasher();
-            hasher.write_usize(place);
+            let mut hasher = combination.hasher(place, secret);
             let mut parts = combination.0.iter();
             if parts.all(|part| part.hash(asker, prefixes, &mut hasher)) {
                 return Counted {
                     digest: Digest::of(&hasher),
                     is_claimed: combination.0.iter().any(Part::is_claimed),
-                    is_address: matches!(*combination.0, [Part::ClientIp]),
+                    is_address: combination.is_address(),
                 };
             }
         }
@@ -214,8 +221,14 @@ impl Key {
         })
     }
 
+    /// Whether it goes by the certificates of clients.
+    pub fn reads_certificate(&self) -> bool {
+        let mut parts = self.0.iter().flat_map(|combination| &combination.0);
+        parts.any(|part| *part == Part::ClientCertificate)
+    }
+
     /// What its first part is called in this request, if that part is a name and is there.
-    pub fn first_name<'a>(&'a self, asker: &Asker<'a>) -> Option<&'a [u8]> {
+    pub fn first_name<'a>(&'a self, asker: &Asker<'a>) -> Option<Cow<'a, [u8]>> {
         self.first_part().name(asker)
     }
 
@@ -251,6 +264,18 @@ impl Key {
 }
 
 impl Combination {
+    /// For what its parts say, if it is the alternative at this place: alternatives that say the same are others. An
+    /// address is one client wherever it stands, and where it counts for names that are too many.
+    fn hasher(&self, place: usize, secret: &Secret) -> SipHasher24 {
+        let mut hasher = secret.hasher();
+        hasher.write_usize(if self.is_address() { usize::MAX } else { place });
+        hasher
+    }
+
+    fn is_address(&self) -> bool {
+        matches!(*self.0, [Part::ClientIp])
+    }
+
     fn is_always_present(&self) -> bool {
         self.0.iter().all(|part| !part.may_be_absent())
     }
@@ -271,22 +296,27 @@ impl Part {
             Self::Route => framed(asker.route.as_bytes()),
             Self::Host => framed(asker.host.as_bytes()),
             Self::Path => framed(asker.path.as_bytes()),
-            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Claim(_) => {
-                self.name(asker).is_some_and(framed)
-            }
+            Self::Header(_)
+            | Self::Cookie(_)
+            | Self::Query(_)
+            | Self::Claim(_)
+            | Self::ClientCertificate => self.name(asker).is_some_and(|name| framed(&name)),
             Self::Vouched(part) => part.hash(asker, prefixes, hasher),
         }
     }
 
     /// What it is called in this request, if it is a name and is there.
-    fn name<'a>(&'a self, asker: &Asker<'a>) -> Option<&'a [u8]> {
+    fn name<'a>(&'a self, asker: &Asker<'a>) -> Option<Cow<'a, [u8]>> {
+        let plain = Cow::Borrowed;
         let name = match self {
-            Self::Header(name) => asker.fields.get(name).map(HeaderValue::as_bytes),
-            Self::Cookie(name) => cookie(asker.fields, name),
-            Self::Query(name) => {
-                parameter(asker.query.unwrap_or_default(), name).map(str::as_bytes)
+            Self::Header(name) => {
+                let values = asker.fields.get_all(name).iter();
+                the_one(values.map(HeaderValue::as_bytes)).map(plain)
             }
-            Self::Claim(name) => asker.claims.get(name).map(str::as_bytes),
+            Self::Cookie(name) => the_one(cookies(asker.fields, name)).map(plain),
+            Self::Query(name) => the_one(parameters(asker.query.unwrap_or_default(), name)),
+            Self::Claim(name) => asker.claims.get(name).map(str::as_bytes).map(plain),
+            Self::ClientCertificate => asker.certificate.map(str::as_bytes).map(plain),
             Self::Vouched(part) => part.name(asker),
             Self::ClientIp | Self::Route | Self::Host | Self::Path => None,
         };
@@ -304,7 +334,7 @@ impl Part {
     fn may_be_absent(&self) -> bool {
         match self {
             Self::Vouched(part) => part.may_be_absent(),
-            Self::Claim(_) => true,
+            Self::Claim(_) | Self::ClientCertificate => true,
             _ => self.is_claimed(),
         }
     }
@@ -321,6 +351,8 @@ fn framed(value: &[u8], hasher: &mut SipHasher24) {
 }
 
 fn framed_address(client: IpAddr, prefixes: Prefixes, hasher: &mut SipHasher24) {
+    // A length that no name has: four bytes that somebody sends are not an address.
+    hasher.write_usize(usize::MAX);
     match network(client, prefixes) {
         IpAddr::V4(address) => framed(&address.octets(), hasher),
         IpAddr::V6(address) => framed(&address.octets(), hasher),
@@ -348,21 +380,29 @@ pub fn network(client: IpAddr, prefixes: Prefixes) -> IpAddr {
     }
 }
 
-/// The first value of a cookie.
-fn cookie<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+/// What all of them say. Of two that differ one would be read here and perhaps the other by the application: whoever
+/// sends them says nothing.
+fn the_one<V: PartialEq>(mut values: impl Iterator<Item = V>) -> Option<V> {
+    let first = values.next()?;
+    values.all(|other| other == first).then_some(first)
+}
+
+/// The values of a cookie.
+fn cookies<'a>(fields: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let lines = fields.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| {
         let value = pair.strip_prefix(name.as_bytes())?;
         value.strip_prefix(b"=")
     })
 }
 
-/// The first value of a parameter, as it is written.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+/// The values of a parameter, however it is encoded.
+fn parameters<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    query.split('&').filter_map(move |pair| {
+        let (one, value) = pair.split_once('=')?;
+        (*decoded(one) == *name.as_bytes()).then(|| decoded(value))
+    })
 }
 
 impl Secret {
@@ -449,6 +489,7 @@ mod tests {
             client: request.client.parse().unwrap(),
             fields: &fields,
             claims: &claims,
+            certificate: None,
             host: "shop.example",
             path: request.path,
             query: request.query,
@@ -465,6 +506,7 @@ mod tests {
             "client-ip + path",
             "cookie:Session + host | query:key | route",
             "claim:sub + path | client-ip",
+            "client-certificate | client-ip",
         ] {
             assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
         }
@@ -562,10 +604,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_four_bytes_is_not_the_address_that_they_would_be() {
+        let claims = Request {
+            fields: &[("x-api-key", "0000")],
+            ..PLAIN
+        };
+        let has = Request {
+            client: "48.48.48.48",
+            ..PLAIN
+        };
+        let (name, address) = (
+            counted("header:x-api-key", &claims),
+            counted_by(client_ip(), &has),
+        );
+        assert_ne!(name.digest, address.digest);
+    }
+
+    #[test]
     fn cookies_and_parameters_are_found_by_their_whole_name() {
         let request = Request {
-            fields: &[("cookie", "xid=1; id=2"), ("cookie", "id=3")],
-            query: Some("xkey=1&key=2&key=3"),
+            fields: &[("cookie", "xid=1; id=2"), ("cookie", "idx=3")],
+            query: Some("xkey=1&key=2&keys=3"),
             ..PLAIN
         };
         let id = Request {
@@ -576,6 +635,55 @@ mod tests {
         assert_eq!(counted("cookie:id", &request), counted("cookie:id", &id));
         assert_eq!(counted("query:key", &request), counted("query:key", &id));
     }
+
+    #[test]
+    fn who_names_itself_twice_in_two_ways_has_no_name() {
+        let once = Request {
+            fields: &[("x-api-key", "k1"), ("cookie", "id=1")],
+            query: Some("key=k1"),
+            ..PLAIN
+        };
+        let the_same_twice = Request {
+            fields: &[
+                ("x-api-key", "k1"),
+                ("x-api-key", "k1"),
+                ("cookie", "id=1; id=1"),
+            ],
+            query: Some("key=k1&key=%6b1"),
+            ..PLAIN
+        };
+        let another_too = Request {
+            fields: &[
+                ("x-api-key", "k1"),
+                ("x-api-key", "k2"),
+                ("cookie", "id=1"),
+                ("cookie", "id=2"),
+            ],
+            query: Some("key=k1&key=k2"),
+            ..PLAIN
+        };
+        for name in ["header:x-api-key", "cookie:id", "query:key"] {
+            let key = &format!("{name} | client-ip");
+            assert_eq!(counted(key, &the_same_twice), counted(key, &once), "{key}");
+            assert_eq!(counted(key, &another_too), counted(key, &PLAIN), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_who_the_application_will_read_however_it_is_encoded() {
+        let with = |query| {
+            let request = Request {
+                query: Some(query),
+                ..PLAIN
+            };
+            counted("query:key | client-ip", &request)
+        };
+        for query in ["key=%6b%31", "k%65y=k1", "%6Bey=k%31"] {
+            assert_eq!(with(query), with("key=k1"), "{query}");
+        }
+        assert_ne!(with("key=k%2531"), with("key=k1"));
+    }
+
     #[test]
     fn a_verified_claim_is_who_counts_and_no_name_that_the_client_chose() {
         let signed_in = Request {

@@ -66,16 +66,18 @@ impl Exceeded {
     }
 }
 
-/// What is remembered of one client and one quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is remembered of one client and one quota; and how much there is in all, as its bucket or counter measures, so
+/// that clients with different quotas can be compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Used {
-    Bucket(Bucket),
-    Count(Count),
+    Bucket { bucket: Bucket, of: f32 },
+    Count { count: Count, of: f32 },
 }
 
 impl Default for Used {
     fn default() -> Self {
-        Self::Bucket(Bucket::default())
+        let bucket = Bucket::default();
+        Self::Bucket { bucket, of: 1.0 }
     }
 }
 
@@ -273,7 +275,8 @@ impl Local {
         change: impl FnOnce(&mut Used, At) -> R,
     ) -> R {
         let at = self.at(now);
-        self.table.with(client, Used::worth, |used| {
+        let worth = |used: &Used| used.worth(at);
+        self.table.with(client, worth, |used| {
             used.fit(meter);
             change(used, at)
         })
@@ -304,11 +307,22 @@ struct At {
 impl Used {
     /// What was counted by another kind of quota says nothing of this one.
     fn fit(&mut self, meter: &Meter) {
-        match (&meter.measure, &self) {
-            (Measure::Rate(_), Self::Count(_)) => *self = Self::Bucket(Bucket::default()),
-            (Measure::Calendar(_), Self::Bucket(_)) => *self = Self::Count(Count::default()),
-            _ => {}
-        }
+        *self = match (&meter.measure, *self) {
+            (Measure::Rate(rate), used) => Self::Bucket {
+                bucket: match used {
+                    Self::Bucket { bucket, .. } => bucket,
+                    Self::Count { .. } => Bucket::default(),
+                },
+                of: rate.depth() as f32,
+            },
+            (Measure::Calendar(_), used) => Self::Count {
+                count: match used {
+                    Self::Count { count, .. } => count,
+                    Self::Bucket { .. } => Count::default(),
+                },
+                of: meter.quota.amount as f32,
+            },
+        };
     }
 
     fn take(
@@ -319,11 +333,11 @@ impl Used {
         at: At,
     ) -> Result<Turn, Duration> {
         match (self, &meter.measure) {
-            (Self::Bucket(bucket), Measure::Rate(rate)) => {
+            (Self::Bucket { bucket, .. }, Measure::Rate(rate)) => {
                 let taken = bucket.take_turn(rate, cost, patience, at.ticks);
                 taken.map_err(|Empty { wait }| wait)
             }
-            (Self::Count(count), Measure::Calendar(calendar)) => {
+            (Self::Count { count, .. }, Measure::Calendar(calendar)) => {
                 let taken = count.take(calendar, meter.quota.amount, cost, at.unix);
                 taken.map(|()| Turn::default())
             }
@@ -333,7 +347,7 @@ impl Used {
 
     fn give_turn_back(&mut self, meter: &Meter, cost: u64, turn: Turn, at: At) {
         match (&mut *self, &meter.measure) {
-            (Self::Bucket(bucket), Measure::Rate(rate)) => {
+            (Self::Bucket { bucket, .. }, Measure::Rate(rate)) => {
                 bucket.give_turn_back(rate, cost, turn, at.ticks);
             }
             _ => self.give_back(meter, cost, at),
@@ -342,8 +356,10 @@ impl Used {
 
     fn give_back(&mut self, meter: &Meter, cost: u64, at: At) {
         match (self, &meter.measure) {
-            (Self::Bucket(bucket), Measure::Rate(rate)) => bucket.give_back(rate, cost, at.ticks),
-            (Self::Count(count), Measure::Calendar(_)) => count.give_back(cost, at.unix),
+            (Self::Bucket { bucket, .. }, Measure::Rate(rate)) => {
+                bucket.give_back(rate, cost, at.ticks)
+            }
+            (Self::Count { count, .. }, Measure::Calendar(_)) => count.give_back(cost, at.unix),
             // A reload has made it another kind meanwhile, which begins with nothing used.
             _ => {}
         }
@@ -351,8 +367,10 @@ impl Used {
 
     fn debit(&mut self, meter: &Meter, cost: u64, at: At) {
         match (self, &meter.measure) {
-            (Self::Bucket(bucket), Measure::Rate(rate)) => bucket.debit(rate, cost, at.ticks),
-            (Self::Count(count), Measure::Calendar(calendar)) => {
+            (Self::Bucket { bucket, .. }, Measure::Rate(rate)) => {
+                bucket.debit(rate, cost, at.ticks)
+            }
+            (Self::Count { count, .. }, Measure::Calendar(calendar)) => {
                 count.debit(calendar, cost, at.unix);
             }
             _ => unreachable!("it was made to fit"),
@@ -361,11 +379,11 @@ impl Used {
 
     fn standing(&self, meter: &Meter, at: At) -> Standing {
         match (self, &meter.measure) {
-            (Self::Bucket(bucket), Measure::Rate(rate)) => Standing {
+            (Self::Bucket { bucket, .. }, Measure::Rate(rate)) => Standing {
                 left: bucket.left(rate, at.ticks),
                 reset: bucket.until_full(rate, at.ticks),
             },
-            (Self::Count(count), Measure::Calendar(calendar)) => Standing {
+            (Self::Count { count, .. }, Measure::Calendar(calendar)) => Standing {
                 left: meter.quota.amount.saturating_sub(count.used(at.unix)),
                 reset: count.until_end(calendar, at.unix),
             },
@@ -375,18 +393,19 @@ impl Used {
 
     fn is_whole(&self, at: At) -> bool {
         match self {
-            Self::Bucket(bucket) => bucket.is_full(at.ticks),
-            Self::Count(count) => count.is_over(at.unix),
+            Self::Bucket { bucket, .. } => bucket.is_full(at.ticks),
+            Self::Count { count, .. } => count.is_over(at.unix),
         }
     }
 
-    /// Who has used more is worth more: it would gain more by being forgotten. All buckets of a table are those of one
-    /// rule, and so the one that becomes full first is the one used least, or longest ago.
-    fn worth(&self) -> (bool, u64) {
-        match self {
-            Self::Bucket(bucket) => (false, bucket.fullness()),
-            Self::Count(count) => (true, count.used_ever()),
-        }
+    /// Who has used more of its quota is worth more: it would gain more by being forgotten. In millionths of the quota,
+    /// so that nobody is driven out by those who have used little of a larger one.
+    fn worth(&self, at: At) -> u32 {
+        let (used, of) = match self {
+            Self::Bucket { bucket, of } => (bucket.missing(at.ticks), of),
+            Self::Count { count, of } => (count.used(at.unix), of),
+        };
+        (used as f32 / of * 1e6) as u32
     }
 }
 
@@ -429,7 +448,7 @@ mod tests {
                 reset: Duration::from_secs(2)
             }
         );
-        assert!(local.take(Digest([1, 3]), &meter, 1, now).is_ok());
+        assert!(local.take(Digest([3, 2]), &meter, 1, now).is_ok());
         assert!(
             local
                 .take(CLIENT, &meter, 1, later(now, exceeded.wait))
@@ -453,6 +472,39 @@ mod tests {
         clean(later(now, Duration::from_secs(1)));
         clean(later(now, Duration::from_secs(86_400)));
         assert_eq!(local.buckets(), 0);
+    }
+
+    /// What is in memory for each client, times three halves: a slot of three is free at least.
+    #[test]
+    fn a_client_takes_at_most_100_bytes() {
+        let slot = std::mem::size_of::<Option<(u64, Used)>>();
+        assert_eq!(slot, 32);
+        // Just grown, a piece is a third full.
+        assert!(slot * 3 <= 100);
+    }
+
+    #[test]
+    fn who_has_used_up_a_small_quota_stays_when_others_use_a_little_of_large_ones() {
+        let now = Moment::now();
+        let (small, large) = (meter("5 per day"), meter("100_000 per month"));
+        let (fast, slow) = (meter("5 per second"), meter("1000 per hour"));
+        let local = Local::new(1_000, now.instant);
+        let client = |number: u64| {
+            let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            Digest([mixed ^ mixed >> 32, mixed])
+        };
+        for (number, meter) in [(0, &small), (1, &fast)] {
+            local.take(client(number), meter, 5, now).unwrap();
+        }
+        for number in 2..20_000 {
+            match number % 2 {
+                0 => local.debit(client(number), &large, 100, now),
+                _ => local.debit(client(number), &slow, 10, now),
+            };
+        }
+        for (number, meter) in [(0, &small), (1, &fast)] {
+            assert_eq!(local.standing(client(number), meter, now).left, 0);
+        }
     }
 
     #[test]

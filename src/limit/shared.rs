@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::lease::{Lease, later};
@@ -109,8 +110,8 @@ pub enum Source {
 
 /// A question that a request waits for.
 pub enum Asking {
-    /// Others wait for it too.
-    Lease(CancellationToken),
+    /// Others wait for it too; this one no longer than that.
+    Lease(CancellationToken, Duration),
     Exact(Box<Exact>),
 }
 
@@ -128,6 +129,8 @@ pub struct Exact {
 pub enum Heard {
     /// There is something new of the lease.
     Lease,
+    /// There may be later.
+    Late,
     /// Whether the tokens were there.
     Exact(Result<bool, Away>),
 }
@@ -185,6 +188,7 @@ impl Leases {
             is_away: store.is_away() || store.secret().is_none(),
             returns_at: store.jitter(client.0[0]),
             exact: sharing.exact,
+            is_closed: sharing.when_away == WhenAway::Closed,
             is_first: heard.is_none(),
             is_patient,
         };
@@ -192,7 +196,7 @@ impl Leases {
             let step = match heard {
                 Some(Heard::Exact(Ok(true))) => Step::Taken,
                 Some(Heard::Exact(Ok(false))) => Step::Empty,
-                Some(Heard::Exact(Err(_))) => Step::Away,
+                Some(Heard::Exact(Err(_)) | Heard::Late) => Step::Away,
                 Some(Heard::Lease) | None => held.step(cost, at, asks),
             };
             let left = held.lease.standing(shape, window.1, at);
@@ -216,11 +220,11 @@ impl Leases {
                 Outcome::Exceeded(Exceeded { wait, standing })
             }
             Step::Away => self.away(sharing, local, meter, client, cost, now),
-            Step::Wait(asking) => Outcome::Asking(Asking::Lease(asking)),
+            Step::Wait(asking) => Outcome::Asking(Asking::Lease(asking, store.patience())),
             Step::Ask(asking) => {
                 let landed = asking.clone();
                 self.ask(store, meter, client, cost, asking, now);
-                Outcome::Asking(Asking::Lease(landed))
+                Outcome::Asking(Asking::Lease(landed, store.patience()))
             }
             Step::Exact => Outcome::Asking(Asking::Exact(Box::new(Exact {
                 store: store.clone(),
@@ -496,7 +500,7 @@ impl Leases {
         })??;
         Some(async move {
             let key = self.key(client, shape.is_counter());
-            let answer = store.ask(&key, &question, shape).await;
+            let answer = store.ask(&key, &question, shape, store.deadline()).await;
             self.table.look(client, |held| {
                 if let Some(asking) = held.asking.take() {
                     asking.cancel();
@@ -544,6 +548,8 @@ struct Asks {
     /// After an outage nobody asks about this bucket before.
     returns_at: Ticks,
     exact: bool,
+    /// Without Redis nobody is let in, whatever lies in leases.
+    is_closed: bool,
     /// The request has not waited yet.
     is_first: bool,
     is_patient: bool,
@@ -568,6 +574,9 @@ impl Held {
         }
         if cost == 0 {
             return Step::Taken;
+        }
+        if asks.is_away && asks.is_closed {
+            return Step::Away;
         }
         let answers = !asks.is_away && at >= self.unanswered_until;
         let is_back = answers && (!self.is_sharing || at >= asks.returns_at);
@@ -623,7 +632,7 @@ impl Flight {
             let question = leases.change(client, shape, at, |held| {
                 held.lease.question(cost, shape, window, at, store.name())
             });
-            let answer = store.ask(&key, &question, shape).await;
+            let answer = store.ask(&key, &question, shape, store.deadline()).await;
             match answer {
                 Ok(Answer::Elsewhen { .. }) => now = Moment::now(),
                 Ok(Answer::Taken(grant)) => {
@@ -665,10 +674,10 @@ impl Asking {
     /// Waits for the answer, no longer than Redis may be waited for.
     pub async fn heard(self) -> Heard {
         match self {
-            Self::Lease(landed) => {
-                landed.cancelled().await;
-                Heard::Lease
-            }
+            Self::Lease(landed, patience) => match timeout(patience, landed.cancelled()).await {
+                Ok(()) => Heard::Lease,
+                Err(_) => Heard::Late,
+            },
             Self::Exact(exact) => Heard::Exact(exact.ask().await),
         }
     }
@@ -687,7 +696,8 @@ impl Exact {
             let question = leases.change(client, shape, at, |held| {
                 held.lease.exact(self.cost, window, at)
             });
-            match self.store.ask(&key, &question, shape).await {
+            let patience = self.store.patience();
+            match self.store.ask(&key, &question, shape, patience).await {
                 Ok(Answer::Taken(grant)) => {
                     leases.change(client, shape, at, |held| {
                         held.lease.learn(&grant, at, window.1);

@@ -52,12 +52,18 @@ pub(super) fn route(
         Some(name) => Some(Arc::new(caching(spec, name, config, counters)?)),
         None => None,
     };
+    let limits = spec.limit.iter().map(|name| &*name.value);
+    let reads_claims = |name| {
+        config
+            .limit_rules
+            .get(name)
+            .is_some_and(|limit| limit.key.claims().next().is_some())
+    };
     let value = Route {
         cache,
-        limits: spec
-            .limit
-            .iter()
-            .map(|name| rules.get(&*name.value).cloned())
+        reads_claims: limits.clone().any(reads_claims),
+        limits: limits
+            .map(|name| rules.get(name).cloned())
             .collect::<Option<_>>()?,
         planned: spec
             .limit

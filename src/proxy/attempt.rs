@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 use http::{StatusCode, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
@@ -43,6 +44,30 @@ async fn left(session: &mut Session) -> Box<Error> {
     }
     std::future::pending().await
 }
+
+/// Reads and drops what a client of HTTP/2 still sends of its body, where its answer is whole already: a stream that is
+/// reset while it is sent is an error to some clients, who then never look at the answer.
+pub async fn receive_rest(session: &mut Session, exchange: &Exchange) {
+    let is_whole = session.response_written().is_some() && !exchange.truncated && !exchange.aborted;
+    if !is_whole || session.is_body_done() {
+        return;
+    }
+    let mut dropped = 0;
+    let rest = async {
+        while let Ok(Some(piece)) = session.read_request_body().await {
+            dropped += piece.len();
+            if dropped > REST_BYTES {
+                return;
+            }
+        }
+    };
+    // Who is too slow is told by the reset that nobody reads on.
+    let _ = pingora_timeout::timeout(REST, rest).await;
+}
+
+/// What is read of a body that nobody wants, and for how long: enough for bodies that a client sends without asking.
+const REST_BYTES: usize = 64 << 10;
+const REST: Duration = Duration::from_secs(1);
 
 /// Where the attempt that has begun goes.
 pub fn peer(session: &Session, exchange: &Exchange) -> Box<HttpPeer> {

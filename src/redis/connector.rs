@@ -157,13 +157,15 @@ impl Connector {
             .iter()
             .map(|node| self.info(node))
             .collect::<RedisResult<_>>()?;
+        // A server that is silent must not use up the time in which the others are found.
+        let each = self.settings.connect_timeout / 2;
         let builder = ClusterClientBuilder::new(infos)
             .tcp_settings(tcp())
             .retries(CLUSTER_RETRIES)
             .min_retry_wait(CLUSTER_RETRY_WAIT_MS)
             .max_retry_wait(CLUSTER_RETRY_WAIT_MS)
-            .connection_timeout(self.settings.connect_timeout)
-            .response_timeout(self.settings.connect_timeout)
+            .connection_timeout(each)
+            .response_timeout(each)
             .overall_response_timeout(None);
         match &self.tls {
             Some(tls) => builder.certs(tls.clone()).build(),

@@ -10,8 +10,9 @@ use http::header::HeaderValue;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
-use super::{Pages, Refusal, whole_seconds};
+use super::{Pages, Refusal};
 use crate::client::RequestId;
+use crate::limit::whole_seconds;
 
 /// What the answer depends on besides its reason.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use rustls::server::danger::ClientCertVerifier;
+
 use crate::accept::AcceptSettings;
 use crate::accept::guard::ConnectionGuards;
-use crate::certificates::{CertificateError, CertificateStore, server_config};
+use crate::certificates::{CertificateError, CertificateStore, client_verifier, server_config};
 use crate::config::Config;
 use crate::config::problem::{Located, Problems};
 use crate::config::spec::ListenSpec;
@@ -49,16 +51,31 @@ fn listener(spec: &ListenSpec, problems: &mut Problems) -> Option<Arc<ListenerSe
         Some(directory) => Some(certificates(spec, directory, problems)?),
         None => None,
     };
+    // Without TLS nobody shows one, which is a problem by itself.
+    let clients = match spec.client_ca.as_ref().filter(|_| spec.tls.is_some()) {
+        Some(authorities) => Some(clients(spec, authorities, problems)?),
+        None => None,
+    };
     Some(Arc::new(ListenerSettings {
         address: spec.address.value.clone(),
         tls: certificates
             .as_ref()
-            .map(|store| server_config(store.clone(), spec.h2, spec.min_tls)),
+            .map(|store| server_config(store.clone(), spec.h2, spec.min_tls, clients)),
         certificates,
         h2c: *spec.h2c,
         redirect_https: *spec.redirect_https,
         proxy_protocol: *spec.proxy_protocol,
     }))
+}
+
+fn clients(
+    spec: &ListenSpec,
+    authorities: &Located<FilePath>,
+    problems: &mut Problems,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let verifier = client_verifier(&authorities.path, spec.client_certificates);
+    let noted = |error| problems.note(authorities, crate::telemetry::chain(&error));
+    verifier.map_err(noted).ok()
 }
 
 fn certificates(

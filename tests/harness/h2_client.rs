@@ -1,10 +1,12 @@
 //! An HTTP/2 client, in cleartext with prior knowledge or over TLS.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -13,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::PATIENCE;
-use super::tls::TestCa;
+use super::tls::{Issued, TestCa};
 
 /// One connection; its streams run on a thread of their own.
 pub struct H2 {
@@ -41,8 +43,17 @@ impl H2 {
 
     /// Over TLS; panics when the server does not choose `h2` by ALPN.
     pub fn tls(address: SocketAddr, name: &str, ca: &TestCa) -> Self {
+        Self::tls_with(address, name, ca.client_config(&["h2"]))
+    }
+
+    /// As [`H2::tls`], of a client that shows this certificate.
+    pub fn tls_as(client: &Issued, address: SocketAddr, name: &str, ca: &TestCa) -> Self {
+        Self::tls_with(address, name, ca.config_of_client(client, &["h2"]))
+    }
+
+    fn tls_with(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Self {
         let runtime = runtime();
-        let connector = TlsConnector::from(ca.client_config(&["h2"]));
+        let connector = TlsConnector::from(config);
         let name = ServerName::try_from(name.to_owned()).expect("a valid name");
         let sender = runtime.block_on(async {
             let socket = TcpStream::connect(address).await.expect("the port listens");

@@ -67,6 +67,25 @@ impl Frames {
         self.outcome(stream)
     }
 
+    /// Sends a request and this part of its body, and does not wait; its stream, for [`Frames::outcome`].
+    pub fn ask_with(&mut self, fields: &[(&str, &str)], part: &[u8]) -> u32 {
+        self.begin(fields, part, 0)
+    }
+
+    /// Sends the rest of the body of a stream; whether the stream was reset before that was read.
+    pub fn ends_in_a_reset(&mut self, stream: u32, rest: &[u8]) -> bool {
+        self.send(DATA, END_STREAM, stream, rest);
+        self.send(PING, 0, 0, b"all read");
+        while let Some(frame) = self.receive() {
+            match frame.kind {
+                RST_STREAM if frame.stream == stream => return true,
+                PING if frame.flags & ACK != 0 => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
     /// Sends a request without a body and does not wait; its stream, for [`Frames::outcome`].
     pub fn ask(&mut self, fields: &[(&str, &str)]) -> u32 {
         self.begin(fields, &[], END_STREAM)

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
@@ -88,14 +90,39 @@ impl TestCa {
         Arc::new(config)
     }
 
+    /// As [`TestCa::client_config`], for a client that shows this certificate.
+    pub fn config_of_client(&self, client: &Issued, alpn: &[&str]) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.client_config(alpn));
+        let chain = CertificateDer::from_pem_slice(client.certificate.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes());
+        let provider = rustls::crypto::ring::default_provider();
+        let shown = CertifiedKey::from_der(
+            vec![chain.expect("a certificate")],
+            key.expect("its key"),
+            &provider,
+        );
+        let shown = SingleCertAndKey::from(shown.expect("they belong together"));
+        config.client_auth_cert_resolver = Arc::new(shown);
+        Arc::new(config)
+    }
+
     /// An HTTP/1.1 connection over TLS to `address`, asking for `name`. The handshake is done
     /// with the first bytes sent; its failure is their error.
     pub fn connect(&self, address: SocketAddr, name: &str) -> Connection {
-        let name = ServerName::try_from(name.to_owned()).expect("a valid name");
-        let tls = ClientConnection::new(self.client_config(&["http/1.1"]), name);
-        let socket = connect(address);
-        let below = socket.try_clone().expect("descriptors are left");
-        let stream = StreamOwned::new(tls.expect("a complete configuration"), below);
-        Connection::over(socket, Box::new(stream))
+        connect_with(self.client_config(&["http/1.1"]), address, name)
     }
+
+    /// As [`TestCa::connect`], showing this certificate.
+    pub fn connect_as(&self, client: &Issued, address: SocketAddr, name: &str) -> Connection {
+        connect_with(self.config_of_client(client, &["http/1.1"]), address, name)
+    }
+}
+
+fn connect_with(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> Connection {
+    let name = ServerName::try_from(name.to_owned()).expect("a valid name");
+    let tls = ClientConnection::new(config, name);
+    let socket = connect(address);
+    let below = socket.try_clone().expect("descriptors are left");
+    let stream = StreamOwned::new(tls.expect("a complete configuration"), below);
+    Connection::over(socket, Box::new(stream))
 }

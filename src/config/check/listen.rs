@@ -73,6 +73,12 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
                 "redirect_https on a TLS listener; expected it on a plaintext one",
             );
         }
+        if let Some(authorities) = listener.client_ca.as_ref().filter(|_| !tls) {
+            problems.note(
+                authorities,
+                "client_ca without tls; expected tls with the directory of certificates",
+            );
+        }
         if let Some(name) = listener.default_certificate.as_ref().filter(|_| !tls) {
             problems.note(
                 name,

@@ -35,6 +35,13 @@ pub fn contradictions(config: &Config, problems: &mut Problems) {
                 "its key has a claim, and nothing verifies tokens; expected [limits.jwt]",
             );
         }
+        let mut listeners = config.server.listen.iter();
+        if spec.key.reads_certificate() && listeners.all(|one| one.client_ca.is_none()) {
+            problems.note(
+                spec,
+                "its key has client-certificate, and no listener asks for one; expected client_ca of a listener",
+            );
+        }
     }
     for plan in config.plans.values().filter(|plan| plan.origin.sound) {
         if plan.quota.is_none() && plan.in_flight.is_none() && plan.priority.is_none() {
@@ -68,7 +75,7 @@ fn planned(config: &Config, spec: &LimitSpec, plans: &PlansSpec, problems: &mut 
     }
     if !spec.key.begins_with_name() {
         let message = format!(
-            "plans are found by a key, and {:?} does not begin with one; expected header:NAME, cookie:NAME, query:NAME or claim:NAME first",
+            "plans are found by a key, and {:?} does not begin with one; expected header:NAME, cookie:NAME, query:NAME, claim:NAME or client-certificate first",
             spec.key.to_string()
         );
         problems.note(spec, message);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::certificates::MinTls;
+use crate::certificates::{ClientCertificates, MinTls};
 use crate::config::declare::spec;
 use crate::config::problem::Located;
 use crate::config::word::{FilePath, HttpsPort, NetworksOrFile, Size};
@@ -69,6 +69,10 @@ spec! {
         default_certificate: Option<Located<String>>;
         /// The lowest TLS version: "1.2" or "1.3".
         min_tls: MinTls = "1.2";
+        /// PEM file of the authorities that sign the certificates of clients, who are then asked for one; only with tls.
+        client_ca: Option<Located<FilePath>>;
+        /// With client_ca: "required", or "optional" lets clients in that show no certificate.
+        client_certificates: ClientCertificates = "required";
         /// Offers HTTP/2 to TLS clients.
         h2: bool = true;
         /// HTTP/2 in plaintext with prior knowledge; not on a TLS listener.

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{FilePath, Word};
 use crate::cache::Audience;
-use crate::certificates::MinTls;
+use crate::certificates::{ClientCertificates, MinTls};
 use crate::compression::Coding;
 use crate::config::read::{Node, Reader, Value};
 use crate::headers::security::Preset;
@@ -75,6 +75,7 @@ words!(
     LastResort,
     Level,
     MinTls,
+    ClientCertificates,
     ModeSpec,
     limit::Fields,
     limit::shared::Share,

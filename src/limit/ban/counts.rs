@@ -11,8 +11,10 @@ use super::client::Client;
 const SLICES: usize = 8;
 /// Slots that one client may have its count in: when all are taken, the least of them goes.
 const WAYS: usize = 8;
-/// Locks, each over its share of the slots.
+/// Locks at least, each over its share of the slots.
 const SHARDS: usize = 64;
+/// Clients of one lock at most: nobody waits long for whoever makes room there or gives it back.
+const SHARD: usize = 2048;
 
 /// Counts of one event.
 ///
@@ -27,8 +29,8 @@ pub struct Counts {
     /// Clients of one shard, a multiple of [`WAYS`].
     room: usize,
     /// Without slots until something is counted there.
-    shards: [Mutex<Vec<Slot>>; SHARDS],
-    /// The shard to be looked at next by [`Counts::tidy`].
+    shards: Box<[Mutex<Vec<Slot>>]>,
+    /// How often [`Counts::tidy`] was called.
     turn: Mutex<usize>,
 }
 
@@ -77,13 +79,14 @@ fn place(slice: u64) -> usize {
 impl Counts {
     /// Up to about `clients` at a time, each within `window`.
     pub fn new(clients: usize, window: Duration) -> Self {
-        let room = clients.div_ceil(SHARDS * WAYS).max(1) * WAYS;
+        let shards = clients.div_ceil(SHARD).max(SHARDS);
+        let room = clients.div_ceil(shards * WAYS).max(1) * WAYS;
         Self {
             slice: (window / SLICES as u32).max(Duration::from_millis(1)),
             epoch: Instant::now(),
             hasher: RandomState::new(),
             room,
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
             turn: Mutex::new(0),
         }
     }
@@ -128,14 +131,16 @@ impl Counts {
         }
     }
 
-    /// Gives the room of one shard back if nothing in it counts any more; the next time of the next one.
+    /// Gives the room of a few shards back where nothing counts any more; the next time of the next ones.
     pub fn tidy(&self, now: Instant) {
         let slice = self.slice_of(now);
         let mut turn = self.turn.lock();
         *turn = (*turn + 1) % SHARDS;
-        let mut slots = self.shards[*turn].lock();
-        if slots.iter().all(|slot| slot.weight(slice) == 0) {
-            *slots = Vec::new();
+        for shard in self.shards.iter().skip(*turn).step_by(SHARDS) {
+            let mut slots = shard.lock();
+            if slots.iter().all(|slot| slot.weight(slice) == 0) {
+                *slots = Vec::new();
+            }
         }
     }
 
@@ -148,7 +153,7 @@ impl Counts {
     fn home(&self, client: &Client) -> (usize, usize) {
         // Keyed at random: nobody can choose whom to displace.
         let hash = self.hasher.hash_one(client);
-        let (shard, set) = (hash as usize % SHARDS, (hash >> 32) as usize);
+        let (shard, set) = (hash as usize % self.shards.len(), (hash >> 32) as usize);
         (shard, set % (self.room / WAYS) * WAYS)
     }
 

@@ -19,7 +19,8 @@ const BOUNDS: Bounds = Bounds {
     in_all: 1_000,
 };
 
-fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<Rule> {
+/// For 1000 clients.
+pub fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<Rule> {
     let meters = quotas.iter().map(|quota| {
         let quota = quota.parse().unwrap();
         (Meter::new(quota, &TimeZone::UTC), "test".into())
@@ -46,7 +47,7 @@ fn rule(quotas: &[&str], key: &str, in_flight: Option<u32>, mode: Mode) -> Arc<R
         exempt: Exempt::default(),
         secret: Secret::new([7; 16]),
         sharing: None,
-        live: Arc::new(Live::new("api", 10_000, quotas.len(), zero().instant)),
+        live: Arc::new(Live::new("api", 1_000, quotas.len(), zero().instant)),
     })
 }
 
@@ -56,7 +57,7 @@ fn zero() -> Moment {
     *ZERO
 }
 
-fn at(millis: u64) -> Moment {
+pub fn at(millis: u64) -> Moment {
     let passed = Duration::from_millis(millis);
     Moment {
         instant: zero().instant + passed,
@@ -68,6 +69,7 @@ fn ask(rules: &[Arc<Rule>], client: u8, now: Moment) -> (Result<(), Limited>, Ta
     let (fields, claims) = (HeaderMap::new(), Claims::default());
     let asker = Asker {
         claims: &claims,
+        certificate: None,
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, client)),
         fields: &fields,
         host: "a.example",
@@ -354,8 +356,8 @@ fn what_turns_out_to_be_unused_of_yesterday_is_not_there_today() {
     asked.unwrap();
     let (asked, after) = ask(&rules, 1, at(midnight + 1_000));
     asked.unwrap();
-    before.settle(&rules, Spent::Said(1), at(midnight + 2_000));
+    before.settle(&rules, Spent::Said(&|_| Some(1)), at(midnight + 2_000));
     assert!(ask(&rules, 1, at(midnight + 3_000)).0.is_err());
-    after.settle(&rules, Spent::Said(0), at(midnight + 4_000));
+    after.settle(&rules, Spent::Said(&|_| Some(0)), at(midnight + 4_000));
     assert!(ask(&rules, 1, at(midnight + 5_000)).0.is_ok());
 }

@@ -2,7 +2,6 @@
 //! has said of it, `#a1b2c3d4e5f60718`.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -155,8 +154,7 @@ impl Key {
         let alternatives = self.0.iter().enumerate();
         let mut fitting = alternatives.filter(|(_, one)| one.0.len() == said.len());
         fitting.find_map(|(place, combination)| {
-            let mut hasher = secret.hasher();
-            hasher.write_usize(place);
+            let mut hasher = combination.hasher(place, secret);
             for part in &combination.0 {
                 let part = part.unvouched();
                 let said = said.iter().find(|said| said.part == *part)?;
@@ -209,6 +207,7 @@ mod tests {
         let claims = Claims::default();
         let asker = Asker {
             claims: &claims,
+            certificate: Some("CN=ada,O=Example"),
             client: "203.0.113.7".parse().unwrap(),
             fields: &fields,
             host: "shop.example",
@@ -222,6 +221,10 @@ mod tests {
             ("header:x-api-key | client-ip", "header:X-Api-Key=k=1"),
             ("cookie:id | client-ip", "client-ip=203.0.113.7"),
             ("client-ip + path", "path=/search + client-ip=203.0.113.7"),
+            (
+                "client-certificate | client-ip",
+                "client-certificate=CN=ada,O=Example",
+            ),
             (
                 "host + query:user + route",
                 "host=shop.example + query:user=me + route=api",

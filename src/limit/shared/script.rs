@@ -222,7 +222,8 @@ pub static LIVE: LazyLock<Script> = LazyLock::new(|| {
             lost = now
         end
         if is_lost or not name then
-            name = name or ARGV[1]
+            -- Never a name that there was: the others are to notice too.
+            name = name or (ARGV[1] .. '.' .. string.format('%.0f', now))
             redis.call('HSET', KEYS[3], 'name', name, 'lost', string.format('%.0f', lost))
         end
         return { now, redis.call('ZCARD', KEYS[1]), secret, name, lost }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::cmd;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::lease::later;
@@ -25,6 +26,10 @@ const TRIED_EVERY: Duration = Duration::from_millis(100);
 const SILENT: Duration = Duration::from_secs(3);
 /// So many questions in a row without an answer in time, and Redis is away.
 const MISSES: u32 = 3;
+/// While questions remain without an answer, a request waits for this part of the deadline.
+const PATIENCE_IN_DOUBT: u32 = 8;
+/// So long after the last of them.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Within this time after its return all leases are asked for again.
 const RETURN: Duration = Duration::from_millis(300);
 
@@ -42,6 +47,8 @@ pub struct Store {
     /// It has been so for so long, in ticks.
     turned_at: AtomicU64,
     misses: AtomicU32,
+    doubted_until: AtomicU64,
+    doubt: Notify,
     /// The clock of Redis at tick 0, in microseconds; 0: not known.
     clock: AtomicI64,
     gateways: Mutex<Gateways>,
@@ -78,6 +85,8 @@ impl Store {
             is_away: AtomicBool::new(true),
             turned_at: AtomicU64::new(0),
             misses: AtomicU32::new(0),
+            doubted_until: AtomicU64::new(0),
+            doubt: Notify::new(),
             clock: AtomicI64::new(0),
             gateways: Mutex::new(Gateways {
                 count: 1,
@@ -159,8 +168,30 @@ impl Store {
         later(self.turned_at(), Duration::from_micros(part))
     }
 
-    /// Asks about one bucket, for as long as Redis may be waited for.
-    pub async fn ask(&self, key: &str, question: &Question, shape: Shape) -> Result<Answer, Away> {
+    /// What one question may take.
+    pub fn deadline(&self) -> Duration {
+        let redis = self.redis.get();
+        redis.map_or(Duration::ZERO, |redis| redis.deadline())
+    }
+
+    /// What a request may wait for one question. Little where others have no answer: in a cluster those whose bucket is at
+    /// a server that is lost would all wait for the deadline, until another has taken its place.
+    pub fn patience(&self) -> Duration {
+        let until = Ticks(self.doubted_until.load(Ordering::Relaxed));
+        match ticks(Instant::now()) < until {
+            true => self.deadline() / PATIENCE_IN_DOUBT,
+            false => self.deadline(),
+        }
+    }
+
+    /// Asks about one bucket, and waits no longer than `patience`.
+    pub async fn ask(
+        &self,
+        key: &str,
+        question: &Question,
+        shape: Shape,
+        patience: Duration,
+    ) -> Result<Answer, Away> {
         let redis = self.redis.get().ok_or(Away::Connecting)?;
         self.questions.fetch_add(1, Ordering::Relaxed);
         let fresh = self.fresh(shape, question.window);
@@ -170,15 +201,21 @@ impl Store {
             ..*question
         };
         let call = question.call(&redis.key(key), &self.gateway, shape, fresh);
-        let told: Result<Told, Away> = redis.run(Lane::Limits, redis.deadline(), &call).await;
+        let told: Result<Told, Away> = redis.run(Lane::Limits, patience, &call).await;
         let answer = told.and_then(|told| Answer::of(told).ok_or(Away::Unexpected));
         match answer {
             Ok(answer) => {
-                self.misses.store(0, Ordering::Relaxed);
+                if !redis.is_cluster() {
+                    self.misses.store(0, Ordering::Relaxed);
+                }
                 if let Answer::Elsewhen { now } | Answer::Taken(Grant { now, .. }) = answer {
                     self.set_clock(now, asked);
                 }
             }
+            // Who had little time has learned little.
+            Err(Away::Deadline) if patience < redis.deadline() => {}
+            // The server of one bucket says nothing of the others.
+            Err(_) if redis.is_cluster() => self.doubt(),
             Err(away) => self.missed(away),
         }
         answer
@@ -227,8 +264,15 @@ impl Store {
     async fn live(self: Arc<Self>) {
         loop {
             let is_well = !self.is_away() && self.misses.load(Ordering::Relaxed) == 0;
+            let doubted = async {
+                sleep(TRIED_EVERY).await;
+                self.doubt.notified().await;
+            };
             match is_well || !self.is_used() {
-                true => sleep(LIVE_EVERY).await,
+                true => tokio::select! {
+                    () = sleep(LIVE_EVERY) => {}
+                    () = doubted => {}
+                },
                 false => sleep(TRIED_EVERY).await,
             }
             if self.is_used() {
@@ -304,12 +348,21 @@ impl Store {
         self.misses.store(0, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) {
             let since = self.turn(false);
+            self.doubted_until.store(0, Ordering::Relaxed);
             tracing::info!(after = ?since, "shared limits are decided with Redis");
         }
     }
 
+    /// Some question had no answer.
+    fn doubt(&self) {
+        let until = later(ticks(Instant::now()), DOUBT);
+        self.doubted_until.store(until.0, Ordering::Relaxed);
+        self.doubt.notify_one();
+    }
+
     /// There was no answer.
     fn missed(&self, away: Away) {
+        self.doubt();
         let misses = self.misses.fetch_add(1, Ordering::Relaxed) + 1;
         let is_late = matches!(away, Away::Deadline | Away::Busy);
         if is_late && misses < MISSES {

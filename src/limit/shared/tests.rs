@@ -444,6 +444,18 @@ impl Traffic {
         }
     }
 
+    /// Of a limit like any other, with Redis well.
+    fn asks(is_first: bool) -> Asks {
+        Asks {
+            is_away: false,
+            returns_at: Ticks(0),
+            exact: false,
+            is_closed: false,
+            is_first,
+            is_patient: is_first,
+        }
+    }
+
     fn request(&mut self, number: usize) {
         self.requests += 1;
         self.step(number, true);
@@ -451,15 +463,8 @@ impl Traffic {
 
     fn step(&mut self, number: usize, is_first: bool) {
         let at = self.world.at(number);
-        let asks = Asks {
-            is_away: false,
-            returns_at: Ticks(0),
-            exact: false,
-            is_first,
-            is_patient: is_first,
-        };
         self.held[number].lease.fit(self.world.shape, at);
-        let cost = match self.held[number].step(1, at, asks) {
+        let cost = match self.held[number].step(1, at, Self::asks(is_first)) {
             Step::Taken => {
                 self.admitted += 1;
                 return;
@@ -534,4 +539,25 @@ fn whoever_stays_below_the_quota_is_let_in_always() {
             "{burst} {rate} {demand}"
         );
     }
+}
+
+#[test]
+fn without_redis_a_closed_limit_lets_in_nobody_also_of_what_its_lease_holds() {
+    let mut traffic = Traffic::new(shape(100, 10.0), 1);
+    traffic.request(0);
+    let at = traffic.world.at(0);
+    let held = &mut traffic.held[0];
+    assert!(held.lease.has_something(at));
+    let mut step = |is_away, is_closed| {
+        let asks = Asks {
+            is_away,
+            is_closed,
+            ..Traffic::asks(true)
+        };
+        held.step(1, at, asks)
+    };
+    assert!(matches!(step(true, true), Step::Away));
+    assert!(matches!(step(true, false), Step::Taken));
+    // What it holds is there still when Redis is back.
+    assert!(matches!(step(false, true), Step::Taken | Step::Low(_)));
 }
