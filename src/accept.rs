@@ -10,6 +10,7 @@ mod http1;
 mod http2;
 pub mod listener;
 pub mod proxy_protocol;
+mod rest;
 
 use std::io;
 use std::net::SocketAddr;

@@ -698,7 +698,7 @@ impl Taken {
     pub fn concurrency<'a>(
         &'a self,
         rules: &'a [Arc<Rule>],
-    ) -> impl Iterator<Item = Concurrent<'a>> {
+    ) -> impl Iterator<Item = Concurrent<'a>> + Clone {
         self.entries.iter().filter_map(|entered| {
             let rule = &rules[usize::from(entered.rule)];
             let is_told = rule.mode.is_felt() && rule.fields == Fields::Draft11;

@@ -332,6 +332,12 @@ pub trait Dressed {
     fn remove(&mut self, name: &HeaderName);
     /// One more line of this field. `value` is a valid one.
     fn add(&mut self, name: &Name, value: &[u8]);
+    /// The same with a value that is written piece by piece.
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = Vec::new();
+        write(&mut value);
+        self.add(name, &value);
+    }
     /// The same with a field that was made before.
     fn add_field(&mut self, field: &Field) {
         self.add(&field.name, field.value.as_bytes());
@@ -451,7 +457,11 @@ impl Dressed for OnWire<'_> {
     }
 
     fn add(&mut self, name: &Name, value: &[u8]) {
-        write_line(self.lines, name, value);
+        self.add_with(name, |line| line.extend_from_slice(value));
+    }
+
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        write_line(self.lines, name, write);
     }
 
     fn add_field(&mut self, field: &Field) {
@@ -486,11 +496,15 @@ impl Dressed for ResponseHead {
     }
 
     fn add(&mut self, name: &Name, value: &[u8]) {
-        self.add(&name.wire, value);
+        self.add_with(name, |line| line.extend_from_slice(value));
+    }
+
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        write_line(self.added(), name, write);
     }
 
     fn add_field(&mut self, field: &Field) {
-        self.add_line(&field.line);
+        self.added().extend_from_slice(&field.line);
     }
 }
 
@@ -510,10 +524,11 @@ fn each(fields: &HeaderMap, name: &HeaderName, visit: impl FnMut(&[u8])) {
     values.map(HeaderValue::as_bytes).for_each(visit);
 }
 
-fn write_line(lines: &mut Vec<u8>, name: &Name, value: &[u8]) {
-    for part in [&name.wire[..], b": ", value, b"\r\n"] {
-        lines.extend_from_slice(part);
-    }
+fn write_line(lines: &mut Vec<u8>, name: &Name, value: impl FnOnce(&mut Vec<u8>)) {
+    lines.extend_from_slice(&name.wire);
+    lines.extend_from_slice(b": ");
+    value(lines);
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// Seconds to the millisecond: `0.123s`.
@@ -583,7 +598,9 @@ impl Field {
         let https_only = name == STRICT_TRANSPORT_SECURITY;
         let name = Name { name, wire };
         let mut line = Vec::new();
-        write_line(&mut line, &name, value.as_bytes());
+        write_line(&mut line, &name, |line| {
+            line.extend_from_slice(value.as_bytes())
+        });
         Self {
             name,
             value,

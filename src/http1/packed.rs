@@ -183,7 +183,7 @@ mod tests {
         let head = packed("", &[("a", "1"), ("b", "2"), ("c", "3")], &[]);
         let mut unpacked = head.unpack();
         unpacked.remove(&HeaderName::from_static("b"));
-        unpacked.add(b"X-D", b"4");
+        unpacked.added().extend_from_slice(b"X-D: 4\r\n");
         let mut out = BytesMut::new();
         unpacked.write(&mut out);
         assert_eq!(out, "HTTP/1.1 404 \r\na: 1\r\nc: 3\r\nX-D: 4\r\n");
