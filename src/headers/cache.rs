@@ -15,6 +15,12 @@ static X_CACHE: Name = Name::of("x-cache", "X-Cache");
 static X_CACHE_HITS: Name = Name::of("x-cache-hits", "X-Cache-Hits");
 static X_CACHE_MISSES: Name = Name::of("x-cache-misses", "X-Cache-Misses");
 
+/// Whether a response says of itself what [`Told::finish`] may say.
+pub fn is_said(response: &impl Dressed) -> bool {
+    let names = [&AGE, &X_CACHE, &X_CACHE_HITS, &X_CACHE_MISSES];
+    names.iter().any(|name| response.has(name.name()))
+}
+
 /// How one answer came about. Never stored.
 #[derive(Clone, Debug)]
 pub struct Told {

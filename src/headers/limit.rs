@@ -12,6 +12,12 @@ static X_LIMIT: Name = Name::of("x-ratelimit-limit", "X-RateLimit-Limit");
 static X_REMAINING: Name = Name::of("x-ratelimit-remaining", "X-RateLimit-Remaining");
 static X_RESET: Name = Name::of("x-ratelimit-reset", "X-RateLimit-Reset");
 
+/// Whether a response says of itself what [`finish`] may say in its place.
+pub fn is_said(response: &impl Dressed) -> bool {
+    let names = [&X_LIMIT, &X_REMAINING, &X_RESET];
+    names.iter().any(|name| response.has(name.name()))
+}
+
 /// Gives a response the fields of every quota that the request met, and of every bound of what is under way.
 pub fn finish<'a>(
     response: &mut impl Dressed,

@@ -75,6 +75,11 @@ impl PackedHead {
         self.status
     }
 
+    /// All of it in one piece, those lines included that are not sent.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     pub fn reason(&self) -> &[u8] {
         &self.text[STATUS..STATUS + usize::from(self.reason)]
     }
