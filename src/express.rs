@@ -319,7 +319,7 @@ impl<'a> Lane<'a> {
     /// Has a backend answer, and passes its answer on.
     async fn forward(&mut self, forward: &Forward) -> Result<(), Unanswered> {
         let (origin, head) = self.reach(forward).await?;
-        self.deliver(origin, head).await
+        self.deliver(head, Bytes::new(), origin).await
     }
 
     /// Has a backend answer: its final response head, and where the body comes from.
@@ -405,17 +405,21 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Passes a final response on, piece by piece as it comes.
+    /// Passes a final response on, piece by piece as it comes. `beginning` of its body is here already.
     async fn deliver(
         &mut self,
-        mut origin: Origin,
         mut head: ResponseHead,
+        beginning: Bytes,
+        mut origin: Origin,
     ) -> Result<(), Unanswered> {
         strip_response_hop_by_hop(&mut head, false);
         if self.exchange.cache.is_some() {
             stored::strip_what_is_for_us(&mut head);
         }
         self.begin_pieces(head, For::ThisClient)?;
+        if !beginning.is_empty() {
+            self.send(beginning).await?;
+        }
         loop {
             match self.arriving(origin.body()).await? {
                 Ok(Some(piece)) => self.send(piece).await?,

@@ -63,7 +63,7 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             false => 0,
         };
         let mut bytes = begin(&mut connection, &head);
-        if express::is_plain(&head) {
+        if express::is_plain(&head) && !settings.full_lane_only {
             let lane = express::serve(&acceptor.gateway, &mut connection, bytes, remaining > 0);
             match Box::pin(lane).await {
                 Outcome::Kept => continue,

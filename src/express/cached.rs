@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::RANGE;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
@@ -253,7 +254,7 @@ impl Lane<'_> {
             received: SystemTime::now(),
         };
         fetch.learn(&stored, &head, times, asked);
-        self.deliver(origin, head).await
+        self.deliver(head, Bytes::new(), origin).await
     }
 
     /// In the words of the policy, for this request.
@@ -413,13 +414,14 @@ impl Lane<'_> {
             Fetched::Own {
                 origin,
                 head,
+                beginning,
                 attempt,
                 why: not_stored,
             } => {
                 self.exchange.attempt = attempt;
                 let detail = Some(not_stored.as_str());
                 self.tell(caching, Told { detail, ..told });
-                self.deliver(*origin, *head).await
+                self.deliver(*head, beginning, *origin).await
             }
             Fetched::Shared(shared) => {
                 let Shared {
