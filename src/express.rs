@@ -254,10 +254,7 @@ impl<'a> Lane<'a> {
                     None => Box::pin(self.forward(&forward)).await,
                 }
             }
-            Ok(Entry::Answer(mut answer)) => {
-                entry::dress(&self.exchange, &mut answer.head);
-                self.answer(answer).await.map_err(Unanswered::from)
-            }
+            Ok(Entry::Answer(answer)) => self.answer(answer).await.map_err(Unanswered::from),
             Ok(Entry::Purge(_)) => unreachable!("only GET and HEAD come here"),
             Err(refusal) => Err(Unanswered::Refused(refusal)),
         };
@@ -544,7 +541,7 @@ impl<'a> Lane<'a> {
     async fn answer(&mut self, answer: Box<Answer>) -> Result<(), Gone> {
         self.exchange.status = answer.head.status.as_u16();
         self.sent = answer.body.len() as u64;
-        let written = self.client.answer(answer).await;
+        let written = self.client.answer(answer, &self.exchange).await;
         self.taken(written)
     }
 

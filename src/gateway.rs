@@ -212,14 +212,16 @@ impl Gateway {
             let answer = self.refusal_answer(&exchange, &refusal, &Method::GET, &fields);
             exchange.status = answer.head.status.as_u16();
             sent = answer.body.len();
-            wire = answer.to_wire(After::Close, SystemTime::now());
+            wire = answer.to_wire(After::Close, SystemTime::now(), |answer| {
+                entry::dress(&exchange, answer);
+            });
         }
         exchange.refusal = Some(refusal);
         record::unparsed(&self.log, &exchange, downstream, read, sent);
         wire
     }
 
-    /// `refusal` dressed for this request, in the form that its fields ask for.
+    /// What is answered for `refusal`, in the form that the fields of the request ask for.
     pub fn refusal_answer(
         &self,
         exchange: &Exchange,
@@ -233,9 +235,7 @@ impl Gateway {
             head: method == Method::HEAD,
             request_id: &exchange.request_id,
         };
-        let mut answer = refusal.answer(&asked, &exchange.plan.pages);
-        entry::dress(exchange, &mut answer.head);
-        answer
+        refusal.answer(&asked, &exchange.plan.pages)
     }
 }
 

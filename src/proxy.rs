@@ -83,8 +83,10 @@ fn refused(exchange: &mut Exchange, refusal: Refusal) -> Box<Error> {
 impl FullLane {
     fn refusal_answer(&self, session: &Session, exchange: &Exchange, refusal: &Refusal) -> Answer {
         let request = session.req_header();
-        self.0
-            .refusal_answer(exchange, refusal, &request.method, &request.headers)
+        let (method, fields) = (&request.method, &request.headers);
+        let mut answer = self.0.refusal_answer(exchange, refusal, method, fields);
+        entry::dress(exchange, &mut answer.head);
+        answer
     }
 }
 

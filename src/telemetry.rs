@@ -5,7 +5,7 @@
 //! record of a request is written directly: it costs no event, and is not a matter of level.
 
 pub mod access;
-mod line;
+pub mod line;
 mod query;
 mod writer;
 

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{DATE, HeaderName, HeaderValue};
@@ -22,6 +21,7 @@ use crate::downstream::connection::Connection;
 use crate::exchange::{Exchange, entry};
 use crate::headers::policy::Behind;
 use crate::http1::{Framing, Malformed, ResponseHead};
+use crate::moment::{date, system_now};
 use crate::refusal::{After, Answer};
 
 /// Bytes of the lines that [`Http1::head`] writes itself.
@@ -89,10 +89,10 @@ impl Client<'_> {
     }
 
     /// Sends an answer of ours.
-    pub async fn answer(&mut self, answer: Box<Answer>) -> io::Result<()> {
+    pub async fn answer(&mut self, answer: Box<Answer>, exchange: &Exchange) -> io::Result<()> {
         match self {
-            Self::Http1(client) => client.answer(&answer).await,
-            Self::Http2(client) => client.answer(*answer).await,
+            Self::Http1(client) => client.answer(*answer, exchange).await,
+            Self::Http2(client) => client.answer(*answer, exchange).await,
             Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }
@@ -199,10 +199,15 @@ pub(super) struct Http1<'a> {
 }
 
 impl Http1<'_> {
-    async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
+    fn answer(
+        &mut self,
+        answer: Answer,
+        exchange: &Exchange,
+    ) -> impl Future<Output = io::Result<()>> {
         let after = if self.keep { After::Keep } else { After::Close };
-        let wire = answer.to_wire(after, SystemTime::now());
-        self.connection.put_all(&wire).await
+        let wire = answer.to_wire(after, system_now(), |answer| entry::dress(exchange, answer));
+        let connection = &mut *self.connection;
+        async move { connection.put_all(&wire).await }
     }
 
     async fn interim(&mut self, head: &ResponseHead) -> io::Result<()> {
@@ -222,8 +227,9 @@ impl Http1<'_> {
         let wire = self.connection.gathering(head.longest() + OWN_LINES);
         head.write(wire);
         if !head.has(&DATE) {
-            let now = httpdate::HttpDate::from(SystemTime::now());
-            wire.put_slice(format!("Date: {now}\r\n").as_bytes());
+            wire.put_slice(b"Date: ");
+            wire.put_slice(&date(system_now()));
+            wire.put_slice(b"\r\n");
         }
         if self.chunked && framing != Framing::Chunked {
             wire.put_slice(b"Transfer-Encoding: chunked\r\n");
@@ -296,7 +302,8 @@ impl Own {
 pub(super) struct Http2<'a>(pub &'a mut HttpSession);
 
 impl Http2<'_> {
-    async fn answer(&mut self, answer: Answer) -> io::Result<()> {
+    async fn answer(&mut self, mut answer: Answer, exchange: &Exchange) -> io::Result<()> {
+        entry::dress(exchange, &mut answer.head);
         let bodiless = answer.body.is_empty();
         failed(
             self.0

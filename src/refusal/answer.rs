@@ -1,18 +1,20 @@
 //! A whole answer of our own, head and body: a refusal in the form the client prefers, a redirect,
 //! a fixed response. Knows how it looks on an HTTP/1.1 wire; who writes it is not its business.
 
-use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use http::header::HeaderValue;
+use http::header::{self, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
-use serde::Serialize;
 
 use super::{Pages, Refusal};
 use crate::client::RequestId;
+use crate::headers::policy::OnWire;
 use crate::limit::whole_seconds;
+use crate::moment::date;
+use crate::short::Short;
+use crate::telemetry::line::escape_json;
 
 /// What the answer depends on besides its reason.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,9 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Bytes of the lines, and of the problem document, that most answers do not exceed.
+const USUAL_LINES: usize = 1024;
+
 /// draft-ietf-httpapi-ratelimit-headers, problem types.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
@@ -67,12 +72,17 @@ impl Answer {
         body: Bytes,
         head_only: bool,
     ) -> Self {
-        let mut head = ResponseHeader::build(status, Some(8)).expect("a status is a status");
+        let mut head =
+            ResponseHeader::build_no_case(status, Some(8)).expect("a status is a status");
         // RFC 9110 8.6: no Content-Length in 1xx and 204; 304 has no body either.
         let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
         if !bodiless {
-            put(&mut head, "Content-Type", content_type.clone());
-            put(&mut head, "Content-Length", HeaderValue::from(body.len()));
+            put(&mut head, header::CONTENT_TYPE, content_type.clone());
+            put(
+                &mut head,
+                header::CONTENT_LENGTH,
+                HeaderValue::from(body.len()),
+            );
         }
         let body = if head_only || bodiless || status == StatusCode::NOT_MODIFIED {
             Bytes::new()
@@ -84,9 +94,14 @@ impl Answer {
 
     /// A redirect without a body. `location` is an absolute URL or path.
     pub fn redirect(status: StatusCode, location: HeaderValue) -> Self {
-        let mut head = ResponseHeader::build(status, Some(8)).expect("a status is a status");
-        put(&mut head, "Location", location);
-        put(&mut head, "Content-Length", HeaderValue::from_static("0"));
+        let mut head =
+            ResponseHeader::build_no_case(status, Some(8)).expect("a status is a status");
+        put(&mut head, header::LOCATION, location);
+        put(
+            &mut head,
+            header::CONTENT_LENGTH,
+            HeaderValue::from_static("0"),
+        );
         Self {
             head,
             body: Bytes::new(),
@@ -95,8 +110,9 @@ impl Answer {
 
     /// What `OPTIONS *` is told: it asks the gateway itself, not an application (RFC 9110 9.3.7).
     pub fn options() -> Self {
-        let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8)).expect("a status");
-        put(&mut head, "Allow", HeaderValue::from_static(ALLOW));
+        let mut head =
+            ResponseHeader::build_no_case(StatusCode::NO_CONTENT, Some(8)).expect("a status");
+        put(&mut head, header::ALLOW, HeaderValue::from_static(ALLOW));
         Self {
             head,
             body: Bytes::new(),
@@ -126,59 +142,76 @@ impl Answer {
         };
         let form = preferred(asked.accept.unwrap_or_default());
         let (content_type, body) = match form {
-            Form::Problem => ("application/problem+json", facts.json()),
-            Form::Html => ("text/html; charset=utf-8", pages.render(&facts)),
-            Form::Text => ("text/plain; charset=utf-8", facts.text()),
+            Form::Problem => ("application/problem+json", facts.json().into()),
+            Form::Html => (
+                "text/html; charset=utf-8",
+                Bytes::from(pages.render(&facts)),
+            ),
+            Form::Text => ("text/plain; charset=utf-8", facts.text().into()),
         };
         let content_type = HeaderValue::from_static(content_type);
-        let mut answer = Self::fixed(status, &content_type, body.into(), asked.head);
+        let mut answer = Self::fixed(status, &content_type, body, asked.head);
         let mut set = |name, value| put(&mut answer.head, name, value);
-        set("Cache-Control", HeaderValue::from_static("no-store"));
+        set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         set(
-            "X-Content-Type-Options",
+            header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        set("Vary", HeaderValue::from_static("Accept"));
+        set(header::VARY, HeaderValue::from_static("Accept"));
         if form == Form::Html && pages.are_ours() {
             // Without it the strict policy of a route would take the page's own style away.
-            set("Content-Security-Policy", HeaderValue::from_static(OWN_CSP));
+            set(
+                header::CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(OWN_CSP),
+            );
         }
         // RFC 9110 15.5.6: every 405 says what is allowed.
         if let Refusal::MethodNotAllowed { allow } = refusal
             && let Ok(allow) = HeaderValue::from_str(allow)
         {
-            set("Allow", allow);
+            set(header::ALLOW, allow);
         } else if status == StatusCode::METHOD_NOT_ALLOWED {
-            set("Allow", HeaderValue::from_static(ALLOW));
+            set(header::ALLOW, HeaderValue::from_static(ALLOW));
         }
         if let Some(seconds) = retry_after(refusal, status, pages) {
-            set("Retry-After", HeaderValue::from(seconds));
+            set(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         answer
     }
 
-    /// The bytes of an HTTP/1.1 response, for a connection on which no codec runs yet.
-    pub fn to_wire(&self, after: After, now: SystemTime) -> BytesMut {
-        let mut wire = BytesMut::with_capacity(512 + self.body.len());
+    /// The bytes of an HTTP/1.1 response, for a connection on which no codec runs; `dress` gives it what every answer has.
+    pub fn to_wire(
+        mut self,
+        after: After,
+        now: SystemTime,
+        dress: impl FnOnce(&mut OnWire<'_>),
+    ) -> BytesMut {
+        let mut lines = Vec::with_capacity(USUAL_LINES);
+        dress(&mut OnWire {
+            head: &mut self.head,
+            lines: &mut lines,
+        });
+        let mut wire = BytesMut::with_capacity(USUAL_LINES + lines.len() + self.body.len());
         wire.put_slice(b"HTTP/1.1 ");
         wire.put_slice(self.head.status.as_str().as_bytes());
         wire.put_u8(b' ');
         wire.put_slice(self.head.get_reason_phrase().unwrap_or_default().as_bytes());
         wire.put_slice(b"\r\n");
         self.head.header_to_h1_wire(&mut wire);
-        let _ = write!(wire, "Date: {}\r\n", httpdate::HttpDate::from(now));
-        match after {
-            After::Close => wire.put_slice(b"Connection: close\r\n"),
-            After::KeepHttp10 => wire.put_slice(b"Connection: keep-alive\r\n"),
-            After::Keep => {}
-        }
-        wire.put_slice(b"\r\n");
+        wire.put_slice(&lines);
+        wire.put_slice(b"Date: ");
+        wire.put_slice(&date(now));
+        wire.put_slice(match after {
+            After::Close => b"\r\nConnection: close\r\n\r\n",
+            After::KeepHttp10 => b"\r\nConnection: keep-alive\r\n\r\n",
+            After::Keep => b"\r\n\r\n",
+        });
         wire.put_slice(&self.body);
         wire
     }
 }
 
-fn put(head: &mut ResponseHeader, name: &'static str, value: HeaderValue) {
+fn put(head: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
     head.insert_header(name, value)
         .expect("our own names are right");
 }
@@ -199,32 +232,54 @@ fn retry_after(refusal: &Refusal, status: StatusCode, pages: &Pages) -> Option<u
 }
 
 /// What a refusal says in every form; as JSON it is RFC 9457 with our own members behind.
-#[derive(Serialize)]
 pub(super) struct Problem<'a> {
-    #[serde(rename = "type")]
     kind: &'static str,
     pub title: &'a str,
     pub status: u16,
     pub detail: &'a str,
     pub reason: &'a str,
     pub request_id: &'a str,
-    #[serde(flatten)]
     tried: Option<Tried<'a>>,
-    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     violated_policies: Option<[&'a str; 1]>,
 }
 
 /// What no route was found for.
-#[derive(Serialize)]
 struct Tried<'a> {
     host: &'a str,
     path: &'a str,
 }
 
 impl Problem<'_> {
-    fn json(&self) -> String {
-        let mut json = serde_json::to_string(self).expect("strings and numbers are JSON");
-        json.push('\n');
+    fn json(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(USUAL_LINES);
+        let mut status = Short::<5>::default();
+        status.push_decimal(self.status);
+        json.extend_from_slice(b"{\"type\":\"");
+        json.extend_from_slice(self.kind.as_bytes());
+        let member = |json: &mut Vec<u8>, name: &str, value: &str| {
+            json.extend_from_slice(b"\",\"");
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(b"\":\"");
+            escape_json(json, value);
+        };
+        member(&mut json, "title", self.title);
+        json.extend_from_slice(b"\",\"status\":");
+        json.extend_from_slice(status.as_bytes());
+        json.extend_from_slice(b",\"detail\":\"");
+        escape_json(&mut json, self.detail);
+        member(&mut json, "reason", self.reason);
+        member(&mut json, "request_id", self.request_id);
+        if let Some(Tried { host, path }) = self.tried {
+            member(&mut json, "host", host);
+            member(&mut json, "path", path);
+        }
+        json.push(b'"');
+        if let Some([policy]) = self.violated_policies {
+            json.extend_from_slice(b",\"violated-policies\":[\"");
+            escape_json(&mut json, policy);
+            json.extend_from_slice(b"\"]");
+        }
+        json.extend_from_slice(b"}\n");
         json
     }
 

@@ -79,7 +79,8 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-pub(super) fn escape_json(line: &mut Vec<u8>, text: &str) {
+/// The inside of a JSON string.
+pub fn escape_json(line: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'"' => line.extend_from_slice(br#"\""#),

@@ -159,7 +159,7 @@ fn head_gets_the_head_of_get_and_no_body() {
     let get = answer(&Refusal::Forbidden, None);
     assert_eq!(head.head.headers, get.head.headers);
     assert!(head.body.is_empty());
-    let wire = head.to_wire(After::Close, UNIX_EPOCH);
+    let wire = head.to_wire(After::Close, UNIX_EPOCH, |_| {});
     assert!(wire.ends_with(b"\r\n\r\n"));
 }
 
@@ -216,8 +216,10 @@ fn a_wrong_method_is_told_the_right_ones() {
 #[test]
 fn the_wire_is_a_whole_response() {
     let content_type = HeaderValue::from_static("text/plain");
-    let answer = Answer::fixed(StatusCode::OK, &content_type, "ok\n".into(), false);
-    let wire = |after| String::from_utf8(answer.to_wire(after, UNIX_EPOCH).to_vec()).unwrap();
+    let wire = |after| {
+        let answer = Answer::fixed(StatusCode::OK, &content_type, "ok\n".into(), false);
+        String::from_utf8(answer.to_wire(after, UNIX_EPOCH, |_| {}).to_vec()).unwrap()
+    };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\
                 Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
     assert_eq!(
