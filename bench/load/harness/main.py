@@ -13,14 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import measure, report, setup
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
-from .proxies import BASELINE, PROXIES
+from .proxies import BASELINE, PROXIES, REFERENCE
 from .site import DESCRIPTORS, Programs
 
 SYSCALL_SECONDS = 2
@@ -105,6 +105,7 @@ def _measure(options: argparse.Namespace) -> dict:
                 programs, directory, memory, origin, origin_tree, certificate, key,
                 options.proxy_core, options.load_core, options.seconds, options.connections,
             )
+            bench = replace(bench, rates=_rates(bench, options))
             for place in _rounds(options):
                 with _recorded(failures, place):
                     sample = measure.take(bench, PROXIES[place["proxy"]], CASES[place["case"]])
@@ -116,11 +117,21 @@ def _measure(options: argparse.Namespace) -> dict:
                     calls.append({**place, "per_request": counts})
                     _progress(place, f"{sum(counts.values()):.2f} system calls per request")
     return {
-        "about": _about(options, programs),
+        "about": {**_about(options, programs), "rates": bench.rates},
         "samples": samples,
         "syscalls": calls,
         "failures": failures,
     }
+
+
+def _rates(bench: measure.Bench, options: argparse.Namespace) -> dict[str, float]:
+    """Of the cases whose load is open: the same for every proxy, so that their latencies are of the same work."""
+    rates = {}
+    for name in options.cases:
+        case = CASES[name]
+        if isinstance(case, Load) and case.pace is not None:
+            rates[name] = case.pace * measure.saturation(bench, PROXIES[REFERENCE], case)
+    return rates
 
 
 def _rounds(options: argparse.Namespace) -> Iterator[dict]:
@@ -139,7 +150,7 @@ def _traces(options: argparse.Namespace) -> Iterator[tuple[dict, Load]]:
         return
     for name in options.cases:
         case = CASES[name]
-        if isinstance(case, Load):
+        if isinstance(case, Load) and case.pace is None:
             for proxy in options.proxies:
                 if PROXIES[proxy].serves(case):
                     yield {"round": "strace", "case": name, "proxy": proxy}, case

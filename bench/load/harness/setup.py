@@ -85,6 +85,7 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
         bare_hit=release / "bare_hit",
         bare_limit=release / "bare_limit",
         origin=release / "origin",
+        visitors=release / "visitors",
     )
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import client  # noqa: E402
 from harness.cases import CASES  # noqa: E402
-from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
+from harness.generate import parse_h2load, parse_visitors, parse_wrk, percentile  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
@@ -104,6 +104,13 @@ class Reading(unittest.TestCase):
         self.assertEqual((load.requests, load.p50_us), (300, 5.0))
         with self.assertRaisesRegex(ProgramFailed, "only 150 of 300"):
             parse_h2load(failed, "1\t429\t5\n1\t200\t5\n" * 150, seconds=2, refused=True)
+
+    def test_visitors_tell_what_they_saw(self):
+        told = '{"requests": 300, "seconds": 2.0, "p50_us": 40, "p99_us": 97, "statuses": {"304": 300}}'
+        load = parse_visitors(told, 304)
+        self.assertEqual((load.requests, load.per_second, load.p50_us, load.p99_us), (300, 150.0, 40.0, 97.0))
+        with self.assertRaisesRegex(ProgramFailed, "expected 200 alone"):
+            parse_visitors(told, 200)
 
     def test_a_run_without_a_single_answer_gives_no_figure(self):
         nothing = "Application protocol: h2\nrequests: 0 total, 64 started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout\n"
@@ -199,8 +206,12 @@ class Reckoning(unittest.TestCase):
 class Serving(unittest.TestCase):
     def test_varnish_takes_part_in_plain_hits_alone(self):
         served = [name for name, case in CASES.items() if PROXIES["varnish"].serves(case)]
-        self.assertEqual(served, ["hit-1k", "hit-64k", "redis-hit-1k", "redis-hit-64k"])
+        self.assertEqual(served, ["hit-1k", "hit-64k", "hit-head", "hit-unchanged", "redis-hit-1k", "redis-hit-64k"])
         self.assertTrue(all(PROXIES["nginx"].serves(case) for case in CASES.values()))
+
+    def test_the_floor_decides_nothing_and_so_takes_part_in_hits_under_a_limit_that_nobody_reaches(self):
+        self.assertTrue(PROXIES["floor"].serves(CASES["limited-hit-1k"]))
+        self.assertFalse(PROXIES["floor"].serves(CASES["refused"]))
 
     def test_a_paused_program_does_nothing_until_it_goes_on(self):
         with tempfile.TemporaryDirectory() as directory:
