@@ -21,6 +21,7 @@ from . import measure, report, setup
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
 from .proxies import BASELINE, PROXIES, REFERENCE
+from .publish import RESULTS, publish
 from .site import DESCRIPTORS, Programs
 
 SYSCALL_SECONDS = 2
@@ -37,14 +38,9 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    raw = options.out / "results.json"
-    raw.write_text(json.dumps(results, indent=1) + "\n")
-    table = options.out / "load.md"
-    table.write_text(report.markdown(results))
-    if plotting:
-        plot = setup.LOAD / "harness" / "plot.py"
-        subprocess.run([plotting, plot, raw, options.out / "load.png"], check=True)
-    print(table.read_text())
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(options.out, plotting)
+    print((options.out / "load.md").read_text())
     # A figure that is missing must not look like a finished run.
     return 1 if results["failures"] else 0
 
@@ -62,7 +58,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--proxy-core", type=int, default=None, help="core of the proxy (default: the last)")
     parser.add_argument("--load-core", type=int, default=None, help="core of origin and load (default: the first)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of proxies within a round")
-    parser.add_argument("--out", type=Path, default=setup.ROOT / "bench" / "results", help="directory of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS,
+                        help="directory of the results; the README is renewed for the default one")
     parser.add_argument("--no-syscalls", action="store_true", help="leave out the strace runs")
     parser.add_argument("--no-plot", action="store_true", help="leave out the plot, and matplotlib with it")
     options = parser.parse_args()
