@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import measure, report, setup
+from .bounds import held
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
 from .proxies import BASELINE, PROXIES, REFERENCE
@@ -41,8 +42,11 @@ def main() -> int:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     publish(options.out, plotting)
     print((options.out / "load.md").read_text())
+    bounds = held(results)
+    for bound in bounds:
+        print(f"bench: {bound}", file=sys.stderr)
     # A figure that is missing must not look like a finished run.
-    return 1 if results["failures"] else 0
+    return 0 if not results["failures"] and all(bound.is_met for bound in bounds) else 1
 
 
 def _options() -> argparse.Namespace:

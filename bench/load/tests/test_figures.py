@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import client  # noqa: E402
+from harness.bounds import held  # noqa: E402
 from harness.cases import CASES  # noqa: E402
 from harness.generate import parse_h2load, parse_visitors, parse_wrk, percentile  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
@@ -201,6 +202,24 @@ class Reckoning(unittest.TestCase):
     def test_percentiles_are_values_that_occurred(self):
         self.assertEqual(percentile([1, 2, 3, 4], 50), 2.0)
         self.assertEqual(percentile([7], 99), 7.0)
+
+
+class Bounds(unittest.TestCase):
+    def held(self, *kib):
+        samples = [{"round": number, "case": "idle-10000", "proxy": proxy, "kib_each": value}
+                   for number, value in enumerate(kib) for proxy in ("tollgate", "bare")]
+        return held({"about": {"cases": ["hit-1k", "idle-10000"]}, "samples": samples})
+
+    def test_idle_connections_above_four_kib_are_too_much(self):
+        (bound,) = self.held(3.9, 4.1, 4.2)
+        self.assertFalse(bound.is_met)
+        self.assertEqual(str(bound), "10,000 idle keep-alive connections: Tollgate 4.10 KiB each, wanted at most 4: missed")
+
+    def test_the_median_decides(self):
+        self.assertTrue(self.held(2.9, 4.0, 9.0)[0].is_met)
+
+    def test_what_was_not_measured_has_no_bound(self):
+        self.assertEqual(self.held(), [])
 
 
 class Serving(unittest.TestCase):
