@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cases import Ask, Load
-from .process import ProgramFailed
+from .process import ProgramFailed, pinned
 from .site import Programs, Site
 
 # Asks for several URLs, if a case has them.
@@ -43,9 +43,8 @@ def generate(programs: Programs, case: Load, site: Site, rate: float, seconds: i
     `rate` is that of an open load, a second; 0 of a closed one.
     """
     if rate or case.ask is not Ask.PAGE:
-        command = [str(programs.visitors), f"127.0.0.1:{site.plain_port}", str(connections), str(seconds), str(rate),
-                   case.ask.method, case.path]
-        return parse_visitors(_run(command + [case.ask.field] * bool(case.ask.field), core, seconds), case.ask.status)
+        command = visitors(programs, case, site, rate, seconds, connections)
+        return parse_visitors(_run(command, core, seconds), case.ask.status)
     port = site.tls_port if case.tls else site.plain_port
     url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
     if not case.h2:
@@ -59,10 +58,16 @@ def generate(programs: Programs, case: Load, site: Site, rate: float, seconds: i
     return parse_h2load(output, log.read_text(), seconds, case.is_refused)
 
 
+def visitors(programs: Programs, case: Load, site: Site, rate: float, seconds: int, connections: int) -> list[str]:
+    """Their command, in plaintext; `rate` as above."""
+    command = [str(programs.visitors), f"127.0.0.1:{site.plain_port}", str(connections), str(seconds), str(rate),
+               case.ask.method, case.path]
+    return command + [case.ask.field] * bool(case.ask.field)
+
+
 def _run(command: list[str], core: int, seconds: int) -> str:
-    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
     try:
-        done = subprocess.run(pinned, capture_output=True, text=True, timeout=seconds + GRACE_S)
+        done = subprocess.run(pinned(command, core), capture_output=True, text=True, timeout=seconds + GRACE_S)
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(f"{command[0]} did not end within {error.timeout:.0f} s") from error
     if done.returncode != 0:

@@ -100,13 +100,13 @@ def saturation(bench: Bench, proxy: Proxy, case: Load) -> float:
 
 
 def count_syscalls(bench: Bench, proxy: Proxy, case: Load, seconds: int) -> dict[str, float]:
-    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site):
+    with running(bench, proxy, case) as (tree, site), _asked(bench, case, site):
         report = site.directory / "strace.txt"
         return syscalls.count(tree, report, lambda: _load(bench, case, site, seconds).requests)
 
 
 def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
-    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site) as tls:
+    with running(bench, proxy, case) as (tree, site), _asked(bench, case, site) as tls:
         tiers_before = _Tiers.of(site)
         core_before, tree_before, clock_before = core_cpu(bench.proxy_core), tree.cpu(), time.monotonic()
         load = _load(bench, case, site, bench.seconds)
@@ -131,7 +131,7 @@ def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
 
 def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
     path, body_bytes = SMALL
-    with _running(bench, proxy, case) as (tree, site):
+    with running(bench, proxy, case) as (tree, site):
         # What the first of all costs is none of the connections' own.
         with client.idle(site.plain_port, path, body_bytes, connections=1):
             pass
@@ -209,7 +209,8 @@ class _Tiers:
 
 
 @contextmanager
-def _running(bench: Bench, proxy: Proxy, case: Case) -> Iterator[tuple[Tree, Site]]:
+def running(bench: Bench, proxy: Proxy, case: Case) -> Iterator[tuple[Tree, Site]]:
+    """A proxy that has been started for the case, and what it was given."""
     with (
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory,
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.memory) as memory,

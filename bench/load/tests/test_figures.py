@@ -16,6 +16,7 @@ from harness import client  # noqa: E402
 from harness.bounds import held  # noqa: E402
 from harness.cases import CASES  # noqa: E402
 from harness.generate import parse_h2load, parse_visitors, parse_wrk, percentile  # noqa: E402
+from harness.growth import Growth  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
@@ -202,6 +203,23 @@ class Reckoning(unittest.TestCase):
     def test_percentiles_are_values_that_occurred(self):
         self.assertEqual(percentile([1, 2, 3, 4], 50), 2.0)
         self.assertEqual(percentile([7], 99), 7.0)
+
+
+class Growing(unittest.TestCase):
+    MIB = 2**20
+
+    def test_pages_that_come_and_go_are_no_growth(self):
+        readings = [40 * self.MIB, 41 * self.MIB] * 90
+        self.assertTrue(Growth.of(readings).is_none)
+
+    def test_a_leak_is_growth(self):
+        # 8 KiB a second for nine minutes.
+        growth = Growth.of([40 * self.MIB + 8192 * second for second in range(540)])
+        self.assertEqual(growth.grown, 8192 * 360)
+        self.assertFalse(growth.is_none)
+
+    def test_memory_that_is_given_back_is_no_growth(self):
+        self.assertTrue(Growth.of([60 * self.MIB] * 30 + [40 * self.MIB] * 60).is_none)
 
 
 class Bounds(unittest.TestCase):
