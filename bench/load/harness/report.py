@@ -85,7 +85,9 @@ def markdown(results: dict) -> str:
 
 
 def _load_table(results: dict, case: str) -> list[str]:
-    compared = _compared(results, case)
+    # At a rate that all keep up with latencies tell them apart.
+    figure, prefix = (LOAD_FIGURE, "") if CASES[case].pace is None else (PACED_FIGURE, "p99 ")
+    compared = _compared(results, case, prefix)
     rows = _header("proxy", "CPU µs/request", "of it kernel", *compared.values(), "requests/s", "p50 µs",
                    "p99 µs", "RSS MiB", "syscalls/request", "core busy")
     samples = results["samples"]
@@ -95,7 +97,7 @@ def _load_table(results: dict, case: str) -> list[str]:
             PROXIES[proxy].label,
             _ranged(of("cpu_us"), 1),
             _plain(of("system_us"), 1),
-            *(_ranged(ratio(samples, case, proxy, other, LOAD_FIGURE), 2) for other in compared),
+            *(_ranged(ratio(samples, case, proxy, other, figure), 2) for other in compared),
             _ranged(of("per_second"), 0),
             _plain(of("p50_us"), 0),
             _plain(of("p99_us"), 0),
@@ -139,9 +141,9 @@ def _serving(results: dict, case: str) -> list[str]:
     return [proxy for proxy in results["about"]["proxies"] if PROXIES[proxy].serves(CASES[case])]
 
 
-def _compared(results: dict, case: str) -> dict[str, str]:
+def _compared(results: dict, case: str, prefix: str = "") -> dict[str, str]:
     """By name of a proxy, the heading of a column of quotients."""
-    return {proxy: f"× {COMPARED[proxy]}" for proxy in COMPARED if proxy in _serving(results, case)}
+    return {proxy: f"{prefix}× {COMPARED[proxy]}" for proxy in COMPARED if proxy in _serving(results, case)}
 
 
 def _noise(samples: list[dict]) -> list[str]:

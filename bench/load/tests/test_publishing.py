@@ -14,7 +14,7 @@ from harness.proxies import PROXIES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench" / "results"
-ABOUT = {"date": "2026-11-22 12:00 UTC", "cpu": "a processor", "rounds": 2, "connections": 64,
+ABOUT = {"date": "2026-11-22 12:00 UTC", "cpu": "a processor", "rounds": 3, "connections": 64,
          "versions": {"nginx": "nginx version: nginx/1.22.1", "wrk": "wrk 4", "tollgate": "tollgate 0.1.0"},
          "proxies": ["bare", "tollgate", "nginx", "varnish"]}
 
@@ -38,6 +38,19 @@ class Committed(unittest.TestCase):
 
     def test_the_table_is_of_the_committed_results(self):
         self.assertEqual(report.markdown(self.results), (RESULTS / "load.md").read_text())
+
+
+class Table(unittest.TestCase):
+    def test_where_the_load_is_paced_latencies_are_compared_and_not_cpu(self):
+        figures = {"system_us": 1.0, "per_second": 9.0, "p50_us": 1.0, "rss_mib": 1.0, "busy": 0.5, "tls": "", "redis": None}
+        samples = [{"round": 1, "case": "paced-hit-1k", "proxy": proxy, "cpu_us": 5.0, "p99_us": p99, **figures}
+                   for proxy, p99 in (("tollgate", 80.0), ("nginx", 100.0))]
+        about = {**ABOUT, "kernel": "6.1", "seconds": 5, "cases": ["paced-hit-1k"], "proxies": ["tollgate", "nginx"],
+                 "rates": {"paced-hit-1k": 30_000.0}}
+        table = report.markdown({"about": about, "samples": samples, "syscalls": [], "failures": []})
+        self.assertIn("| p99 × nginx |", table)
+        self.assertIn("| 0.80 (0.80–0.80) |", table)
+        self.assertIn("Asked for at 30,000 requests/s.", table)
 
 
 class Section(unittest.TestCase):
