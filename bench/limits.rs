@@ -16,8 +16,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tollgate::limit::ban::{Bans, Settings};
 use tollgate::limit::jwt::Claims;
 use tollgate::limit::key::{Asker, Prefixes, Secret};
-use tollgate::limit::local::{Meter, Moment};
+use tollgate::limit::local::Meter;
 use tollgate::limit::{CLEANED_EVERY, Cost, Exempt, Fields, Live, Mode, Phase, Rule, Taken};
+use tollgate::moment::Moment;
 
 /// As in the program.
 #[global_allocator]

@@ -10,6 +10,7 @@ mod http1;
 mod http2;
 pub mod listener;
 pub mod proxy_protocol;
+mod rest;
 
 use std::io;
 use std::net::SocketAddr;
@@ -271,7 +272,7 @@ mod tests {
             let listener = unreachable_listener();
             acceptor.serve(socket, None, listener, shutdown, alive)
         });
-        assert!(size <= 1024, "{size} bytes");
+        assert!(size <= 1344, "{size} bytes");
     }
 
     fn unreachable_listener() -> Arc<ListenerSettings> {

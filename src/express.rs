@@ -9,6 +9,7 @@ mod client;
 mod encoding;
 mod fetch;
 mod others;
+mod ready;
 mod request;
 mod stored;
 
@@ -24,6 +25,7 @@ use http::{Method, StatusCode};
 use pingora_core::protocols::http::v2::server::HttpSession;
 
 use self::client::{Client, Http1, Http2, Own};
+use self::ready::Ready;
 pub use self::request::Request;
 use crate::cache::status::Disposition;
 use crate::compression::encoder::Encoder;
@@ -438,6 +440,19 @@ impl<'a> Lane<'a> {
         });
         let begun = self.client.head(head, &self.request.method, &self.exchange);
         self.taken(begun)
+    }
+
+    /// Sends the answer of a hit, all of which is there.
+    async fn answer_ready(&mut self, ready: &Ready, body: Bytes) -> Result<(), Gone> {
+        if self.gateway.is_draining() {
+            self.client.keep_no_longer();
+        }
+        self.exchange.status = ready.status.as_u16();
+        self.client.ready(ready, &self.exchange);
+        match self.request.method == Method::HEAD || body.is_empty() {
+            true => self.end_answer().await,
+            false => self.end_with(body).await,
+        }
     }
 
     /// Sends a piece of its body.

@@ -30,12 +30,13 @@
 //! http1           the wire grammar of HTTP/1.x, strictly     target    host and path in canonical form
 //! telemetry       the log and the record of each request     address, word    what operators write
 //! short           texts on the stack                       weight     what pieces of memory take
+//! moment          what time it is, cheaply
 //! stamp           whether a file is still the one that was read    followed    a file that is followed while it changes
 //! ```
 //!
 //! **Imports go down only**: server, reload → accept → {express, proxy} → gateway → exchange → plan →
 //! {config, refusal} → route → headers → {cache, limit, redis, upstream} → {compression, downstream, listen, certificates} →
-//! {client, followed, http1, target, telemetry} → {address, word, short, stamp}. Runtime modules never import config.
+//! {client, followed, http1, target, telemetry} → {address, word, short, stamp, moment}. Runtime modules never import config.
 //!
 //! **Text becomes a type at the door**: a word of the file is the type of the module that lives by
 //! it (`upstream::Balance`, `route::HostPattern`), which parses itself and says what would be right;
@@ -73,6 +74,7 @@ pub mod headers;
 pub mod http1;
 pub mod limit;
 pub mod listen;
+pub mod moment;
 pub mod plan;
 pub mod proxy;
 pub mod purge;

@@ -33,12 +33,13 @@ use self::hold::Met;
 pub use self::hold::Mode;
 use self::in_flight::{InFlight, Place};
 use self::key::{Asker, Digest, Key, Prefixes, Secret};
-use self::local::{Exceeded, Local, Meter, Moment, Standing};
+use self::local::{Exceeded, Local, Meter, Standing};
 use self::quota::{Quota, Unit};
 use self::shared::{Asking, CLOSED_FOR, Heard, Leases, MOST_WAITS, Outcome, Sharing, Source};
 use self::tally::Tally;
 use self::waiting::{Wait, Waiting};
 use crate::client::Networks;
+use crate::moment::Moment;
 use crate::target::PathPrefix;
 use crate::word::choice;
 
@@ -697,7 +698,7 @@ impl Taken {
     pub fn concurrency<'a>(
         &'a self,
         rules: &'a [Arc<Rule>],
-    ) -> impl Iterator<Item = Concurrent<'a>> {
+    ) -> impl Iterator<Item = Concurrent<'a>> + Clone {
         self.entries.iter().filter_map(|entered| {
             let rule = &rules[usize::from(entered.rule)];
             let is_told = rule.mode.is_felt() && rule.fields == Fields::Draft11;

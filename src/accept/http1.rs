@@ -11,6 +11,7 @@ use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::Shutdown as _;
 use pingora_core::protocols::http::ServerSession;
 
+use super::rest::Rest;
 use super::{Acceptor, Shutdown};
 use crate::downstream::connection::Connection;
 use crate::express::{self, Outcome};
@@ -38,8 +39,12 @@ enum NextHead {
 /// Serves the connection to its end.
 pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, shutdown: Shutdown) {
     let mut served = 0;
+    let ending = std::pin::pin!(ended(shutdown.clone()));
+    let timer = std::pin::pin!(tokio::time::sleep(acceptor.settings.header_timeout));
+    let mut rest = Rest::new(ending, timer);
     loop {
-        let head = match next_head(acceptor, &mut connection, served == 0, &shutdown).await {
+        let next = next_head(acceptor, &mut connection, served == 0, &mut rest);
+        let head = match next.await {
             NextHead::Request(head) => head,
             NextHead::Http2 => {
                 return Box::pin(super::http2::serve(acceptor, connection, shutdown)).await;
@@ -117,32 +122,24 @@ fn exchange<'a>(
 }
 
 /// Waits for one whole, valid head. `first`: nothing was served on this connection yet.
-async fn next_head(
+async fn next_head<F: Future<Output = ()>>(
     acceptor: &Acceptor,
     connection: &mut Connection,
     first: bool,
-    shutdown: &Shutdown,
+    rest: &mut Rest<'_, F>,
 ) -> NextHead {
     let settings = &acceptor.settings;
     if connection.pending().is_empty() {
         connection.release_buffers();
         // A new connection owes us a request soon; one that has served may rest longer.
-        let patience = if first {
-            settings.header_timeout
-        } else {
-            settings.idle_timeout
+        let (patience, last_call) = match first {
+            true => (settings.header_timeout, LAST_CALL),
+            false => (settings.idle_timeout, Duration::ZERO),
         };
-        let mut ending = shutdown.clone();
-        let read = tokio::select! {
-            biased;
-            read = pingora_timeout::timeout(patience, connection.read_more()) => read,
-            () = called_off(&mut ending, first) => return NextHead::Closed,
+        // Nobody asked anything, so nobody is owed an answer.
+        let Some(Ok(1..)) = rest.read(connection, patience, last_call).await else {
+            return NextHead::Closed;
         };
-        match read {
-            Ok(Ok(1..)) => {}
-            // Nobody asked anything, so nobody is owed an answer.
-            Ok(Ok(0) | Err(_)) | Err(_) => return NextHead::Closed,
-        }
     }
     // The rest before it is the client's own, and no part of how long the request took.
     let began = Instant::now();
@@ -163,23 +160,16 @@ async fn next_head(
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
             Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed), began),
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        match pingora_timeout::timeout(left.max(Duration::from_millis(1)), connection.read_more())
-            .await
-        {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) => return NextHead::Closed,
-            Err(_) => return NextHead::Refused(Refusal::RequestTimeout, began),
+        match rest.read_until(connection, deadline).await {
+            Some(Ok(1..)) => {}
+            Some(Ok(0) | Err(_)) => return NextHead::Closed,
+            None => return NextHead::Refused(Refusal::RequestTimeout, began),
         }
     }
 }
 
-/// Waits until nothing more is taken from this connection because the gateway is ending: an idle
-/// one at once, a new one after its last call.
-async fn called_off(ending: &mut Shutdown, first: bool) {
+/// Ready when the gateway is ending.
+async fn ended(mut ending: Shutdown) {
     // An error means that nobody is left to end anything, which is an end as well.
     let _ = ending.wait_for(|ending| *ending).await;
-    if first {
-        pingora_timeout::sleep(LAST_CALL).await;
-    }
 }

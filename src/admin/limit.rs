@@ -20,9 +20,9 @@ use super::ban::ToldBan;
 use super::{Admin, Reply};
 use crate::limit::heavy::{Heaviness, Known};
 use crate::limit::key::name::Short;
-use crate::limit::local::Moment;
 use crate::limit::stands::{QuotaStands, Stands};
 use crate::limit::{Rule, whole_seconds};
+use crate::moment::Moment;
 use crate::plan::Plan;
 
 /// Clients of each list.

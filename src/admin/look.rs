@@ -29,7 +29,7 @@ use crate::explain;
 use crate::gateway::Gateway;
 use crate::limit::Rule;
 use crate::limit::key::Combination;
-use crate::limit::local::Moment;
+use crate::moment::Moment;
 use crate::plan::{Caching, Route};
 use crate::refusal::Refusal;
 use crate::target::Url;

@@ -229,6 +229,11 @@ impl Entry {
         self.head.unpack()
     }
 
+    /// The same as it is kept.
+    pub fn packed(&self) -> &PackedHead {
+        &self.head
+    }
+
     /// Which bytes of the whole it has; `None` if that is all.
     pub fn part(&self) -> Option<Part> {
         self.facts.part()

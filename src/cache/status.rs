@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 
+use crate::short::Short;
 use crate::word::choice;
 
 /// The name of this cache among others.
@@ -138,7 +139,13 @@ impl fmt::Display for CacheStatus<'_> {
             }
         }
         if let Some(ttl) = self.ttl {
-            write!(f, "; ttl={ttl}")?;
+            f.write_str("; ttl=")?;
+            if ttl < 0 {
+                f.write_char('-')?;
+            }
+            let mut digits = Short::<20>::default();
+            digits.push_decimal(ttl.unsigned_abs());
+            f.write_str(digits.as_str())?;
         }
         if let Some(key) = self.key {
             f.write_str("; key=\"")?;

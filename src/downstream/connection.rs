@@ -143,11 +143,7 @@ impl Connection {
     }
 
     /// Reads more bytes of a head. Returns how many; 0 is the end of the stream.
-    pub async fn read_more(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read_more(cx)).await
-    }
-
-    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Room of the stack: a connection that waits for its next request owns none.
         let mut room = [MaybeUninit::uninit(); READ_SIZE];
         let mut read = ReadBuf::uninit(&mut room);

@@ -63,26 +63,42 @@ pub enum For {
     ThisClient,
 }
 
-/// Whether a response depends on what codings its client accepts. The exchange keeps whether `Vary` is still to say so.
-pub fn depends(exchange: &mut Exchange, response: &impl Dressed) -> bool {
-    encodable(exchange, response).is_some()
+/// What the head of a response says of being encoded; `None` where the route encodes nothing.
+pub fn said(exchange: &Exchange, response: &impl Dressed) -> Option<Said> {
+    let compression = exchange.route.as_ref()?.compression.as_ref()?;
+    Some(Said::of(response, compression))
 }
 
-fn encodable(exchange: &mut Exchange, response: &impl Dressed) -> Option<Said> {
-    exchange.varies = false;
-    let compression = exchange.route.as_ref()?.compression.as_ref()?;
-    let said = Said::of(response, compression);
-    let is_encodable = said.is_encodable(response.status());
-    exchange.varies = is_encodable && !said.varies;
-    is_encodable.then_some(said)
+/// Whether a response depends on what codings its client accepts. The exchange keeps whether `Vary` is still to say so.
+pub fn depends(exchange: &mut Exchange, response: &impl Dressed) -> bool {
+    let said = said(exchange, response);
+    depends_by(exchange, response.status(), said)
+}
+
+/// The same of a response with this status whose head was read before.
+fn depends_by(exchange: &mut Exchange, status: StatusCode, said: Option<Said>) -> bool {
+    let encodable = said.filter(|said| said.is_encodable(status));
+    exchange.varies = encodable.is_some_and(|said| !said.varies);
+    encodable.is_some()
 }
 
 /// The coding that a response is sent in; `None` leaves it as it is.
 pub fn coding(exchange: &mut Exchange, response: &impl Dressed, whose: For) -> Option<Coding> {
-    let said = encodable(exchange, response)?;
+    let said = said(exchange, response);
+    coding_by(exchange, response.status(), said, whose)
+}
+
+/// The same of a response with this status whose head was read before.
+pub fn coding_by(
+    exchange: &mut Exchange,
+    status: StatusCode,
+    said: Option<Said>,
+    whose: For,
+) -> Option<Coding> {
+    let said = said.filter(|_| depends_by(exchange, status, said))?;
     let wish = exchange.wish;
     let is_allowed = whose == For::Everybody || !wish.is_personal || said.is_public;
-    let is_part = said.is_part || response.status() == StatusCode::PARTIAL_CONTENT;
+    let is_part = said.is_part || status == StatusCode::PARTIAL_CONTENT;
     wish.coding.filter(|_| is_allowed && !is_part)
 }
 

@@ -19,7 +19,7 @@ use crate::headers;
 use crate::headers::cache::Told;
 use crate::headers::encoding;
 use crate::headers::forwarded::is_https;
-use crate::headers::policy::{Dressed, Facts};
+use crate::headers::policy::{self, Dressed, Facts, HeaderPolicy};
 use crate::plan::{Action, Plan, Route};
 use crate::refusal::{Answer, Refusal};
 use crate::route::Found;
@@ -183,22 +183,52 @@ pub fn identify(exchange: &mut Exchange, downstream: &Downstream, request: Optio
 
 /// The fields that every answer to this request carries, ours and the application's.
 pub fn dress(exchange: &Exchange, response: &mut impl Dressed) {
-    let policy = match &exchange.route {
+    policy(exchange).finish(response, &facts(exchange));
+    if exchange.varies {
+        encoding::vary(response);
+    }
+    tell(exchange, response);
+}
+
+/// What of [`dress`] is the same for every request that is answered with this head, by this route and protocol.
+pub fn give(exchange: &Exchange, response: &mut impl Dressed) {
+    policy(exchange).give(response, exchange.https);
+    if exchange.varies {
+        encoding::vary(response);
+    }
+}
+
+/// What of [`dress`] is another one each time.
+pub fn sign(exchange: &Exchange, response: &mut impl Dressed) {
+    policy::sign(response, &facts(exchange));
+    tell(exchange, response);
+}
+
+/// Whether a head says something itself of what [`sign`] says.
+pub fn is_signed(response: &impl Dressed) -> bool {
+    headers::cache::is_said(response) || headers::limit::is_said(response)
+}
+
+fn policy(exchange: &Exchange) -> &HeaderPolicy {
+    match &exchange.route {
         Some(route) => &route.headers,
         None => &exchange.plan.default_headers,
-    };
-    let facts = Facts {
+    }
+}
+
+fn facts(exchange: &Exchange) -> Facts<'_> {
+    Facts {
         https: exchange.https,
         request_id: &exchange.request_id,
         elapsed: exchange.began.elapsed(),
         connect: exchange.attempt.connect_time(),
         first_byte: exchange.attempt.first_byte_time(),
         cache: exchange.cache.as_ref().map(Told::disposition),
-    };
-    policy.finish(response, &facts);
-    if exchange.varies {
-        encoding::vary(response);
     }
+}
+
+/// What the cache did, and how the client stands.
+fn tell(exchange: &Exchange, response: &mut impl Dressed) {
     if let Some(told) = &exchange.cache {
         told.finish(response);
     }

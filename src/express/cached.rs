@@ -79,14 +79,16 @@ impl Lane<'_> {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
             let mut tier = Tier::Memory;
-            let mut given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
+            let mut now = SystemTime::now();
+            let mut given = reuse(self.for_reuse(&found), &directives, now);
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
                 let further = self.look_further(caching, &key, &found, &mut patience);
                 if let Some(better) = further.await? {
                     found = better;
                     tier = Tier::Redis;
-                    given = reuse(self.for_reuse(&found), &directives, SystemTime::now());
+                    now = SystemTime::now();
+                    given = reuse(self.for_reuse(&found), &directives, now);
                 }
             }
             let why = match given {
@@ -102,13 +104,13 @@ impl Lane<'_> {
                     }
                     let is_due = match given {
                         Reuse::WhileRevalidating => true,
-                        Reuse::Fresh => entry.is_due(policy, SystemTime::now()),
+                        Reuse::Fresh => entry.is_due(policy, now),
                         _ => false,
                     };
                     if is_due {
                         self.refresh(caching, &key, &entry);
                     }
-                    return self.hit(forward, caching, &entry, None, tier).await;
+                    return self.hit(forward, caching, &entry, None, (tier, now)).await;
                 }
             };
             let stored = match found {
@@ -321,10 +323,10 @@ impl Lane<'_> {
         caching: &Caching,
         entry: &Arc<Entry>,
         detail: Option<&'static str>,
-        tier: Tier,
+        (tier, now): (Tier, SystemTime),
     ) -> Result<(), Unanswered> {
         let freshness = &entry.facts.freshness;
-        let told = Told::given(Outcome::Hit, freshness, SystemTime::now());
+        let told = Told::given(Outcome::Hit, freshness, now);
         let tier = Some(tier);
         self.tell(
             caching,
@@ -348,8 +350,9 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
+            let of_memory = (Tier::Memory, SystemTime::now());
             return self
-                .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
+                .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                 .await;
         }
         let reader = match &entry.content {
@@ -439,12 +442,14 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         let (status, stored) = match &source {
             Source::StaleIfError => {
+                let of_memory = (Tier::Memory, SystemTime::now());
                 return self
-                    .hit(forward, caching, entry, Some(STALE_IF_ERROR), Tier::Memory)
+                    .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                     .await;
             }
             Source::Redis => {
-                return self.hit(forward, caching, entry, None, Tier::Redis).await;
+                let of_redis = (Tier::Redis, SystemTime::now());
+                return self.hit(forward, caching, entry, None, of_redis).await;
             }
             Source::Origin { .. } => (None, true),
             Source::Validated { stored } => (Some(StatusCode::NOT_MODIFIED), *stored),

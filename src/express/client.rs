@@ -1,5 +1,6 @@
 //! The client's side of an exchange, in either version of HTTP.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,9 +16,11 @@ use pingora_http::ResponseHeader;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::fetch::Progress;
+use super::ready::Ready;
 use super::request::Request;
 use crate::downstream::connection::Connection;
 use crate::exchange::{Exchange, entry};
+use crate::headers::policy::Behind;
 use crate::http1::{Framing, Malformed, ResponseHead};
 use crate::refusal::{After, Answer};
 
@@ -135,6 +138,18 @@ impl Client<'_> {
         }
     }
 
+    /// Whether an answer may begin with a head that is ready.
+    pub fn takes_ready(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+
+    /// Begins an answer with a head that is ready, where the client takes such: its body follows as it is.
+    pub fn ready(&mut self, ready: &Ready, exchange: &Exchange) {
+        if let Self::Http1(client) = self {
+            client.ready(ready, exchange);
+        }
+    }
+
     /// Sends a piece of the body.
     pub async fn body(&mut self, piece: Bytes) -> io::Result<()> {
         match self {
@@ -213,10 +228,33 @@ impl Http1<'_> {
         if self.chunked && framing != Framing::Chunked {
             wire.put_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        if !self.keep {
-            wire.put_slice(b"Connection: close\r\n");
+        self.end_of_head();
+    }
+
+    fn end_of_head(&mut self) {
+        let end: &[u8] = match self.keep {
+            true => b"\r\n",
+            false => b"Connection: close\r\n\r\n",
+        };
+        self.connection.gather(end);
+    }
+
+    /// Gathers a head that lacks what is said of this request.
+    fn ready(&mut self, ready: &Ready, exchange: &Exchange) {
+        thread_local! {
+            static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        wire.put_slice(b"\r\n");
+        LINES.with_borrow_mut(|lines| {
+            lines.clear();
+            let status = ready.status;
+            entry::sign(exchange, &mut Behind { status, lines });
+            let room = ready.lines.len() + lines.len() + OWN_LINES;
+            let wire = self.connection.gathering(room);
+            wire.put_slice(&ready.lines);
+            wire.put_slice(lines);
+            self.chunked = false;
+            self.end_of_head();
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the cache had to do with an answer, as clients and records are told: `Age`, `Cache-Status`
 //! (RFC 9211), `X-Cache`.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::time::SystemTime;
 
 use super::policy::{Dressed, Name};
@@ -15,8 +15,11 @@ static X_CACHE: Name = Name::of("x-cache", "X-Cache");
 static X_CACHE_HITS: Name = Name::of("x-cache-hits", "X-Cache-Hits");
 static X_CACHE_MISSES: Name = Name::of("x-cache-misses", "X-Cache-Misses");
 
-/// Bytes of a `Cache-Status` that most do not exceed.
-const USUAL_STATUS: usize = 96;
+/// Whether a response says of itself what [`Told::finish`] may say.
+pub fn is_said(response: &impl Dressed) -> bool {
+    let names = [&AGE, &X_CACHE, &X_CACHE_HITS, &X_CACHE_MISSES];
+    names.iter().any(|name| response.has(name.name()))
+}
 
 /// How one answer came about. Never stored.
 #[derive(Clone, Debug)]
@@ -80,9 +83,9 @@ impl Told {
             seconds.push_decimal(age);
             response.set(&AGE, seconds.as_bytes());
         }
-        let mut text = String::with_capacity(USUAL_STATUS);
-        write!(text, "{status}").expect("a string takes all");
-        response.add(&CACHE_STATUS, text.as_bytes());
+        response.add_with(&CACHE_STATUS, |line| {
+            write!(line, "{status}").expect("it takes all");
+        });
         response.set(&X_CACHE, status.disposition().in_capitals().as_bytes());
         if let Some((hits, misses)) = self.counts {
             response.set(&X_CACHE_HITS, hits.to_string().as_bytes());

@@ -1,8 +1,6 @@
 //! How a client stands with its quotas, as it is told: `RateLimit` and `RateLimit-Policy`
 //! (draft-ietf-httpapi-ratelimit-headers-11), or `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
 
-use smallvec::SmallVec;
-
 use super::policy::{Dressed, Name};
 use crate::limit::quota::Unit;
 use crate::limit::{Concurrent, Fields, Stood, whole_seconds};
@@ -14,30 +12,44 @@ static X_LIMIT: Name = Name::of("x-ratelimit-limit", "X-RateLimit-Limit");
 static X_REMAINING: Name = Name::of("x-ratelimit-remaining", "X-RateLimit-Remaining");
 static X_RESET: Name = Name::of("x-ratelimit-reset", "X-RateLimit-Reset");
 
-/// A field value on the stack; of many quotas on the heap.
-type Line = SmallVec<[u8; 128]>;
+/// Whether a response says of itself what [`finish`] may say in its place.
+pub fn is_said(response: &impl Dressed) -> bool {
+    let names = [&X_LIMIT, &X_REMAINING, &X_RESET];
+    names.iter().any(|name| response.has(name.name()))
+}
 
 /// Gives a response the fields of every quota that the request met, and of every bound of what is under way.
 pub fn finish<'a>(
     response: &mut impl Dressed,
     stood: impl Iterator<Item = Stood<'a>> + Clone,
-    concurrency: impl Iterator<Item = Concurrent<'a>>,
+    concurrency: impl Iterator<Item = Concurrent<'a>> + Clone,
 ) {
-    let (mut policies, mut limits) = (Line::new(), Line::new());
-    for one in stood.clone().filter(|one| one.fields == Fields::Draft11) {
-        policy(&mut policies, &one);
-        limit(&mut limits, &one);
-    }
-    for one in concurrency {
-        name(&mut policies, one.policy);
-        number(&mut policies, b";q=", u64::from(one.most));
-        policies.extend_from_slice(b";qu=\"concurrent-requests\"");
-        name(&mut limits, one.policy);
-        number(&mut limits, b";r=", u64::from(one.left));
-    }
-    if !limits.is_empty() {
-        response.add(&RATE_LIMIT_POLICY, &policies);
-        response.add(&RATE_LIMIT, &limits);
+    let quotas = stood.clone().filter(|one| one.fields == Fields::Draft11);
+    if quotas.clone().next().is_some() || concurrency.clone().next().is_some() {
+        response.add_with(&RATE_LIMIT_POLICY, |line| {
+            let mut comma: &[u8] = b"";
+            for one in quotas.clone() {
+                name(line, std::mem::replace(&mut comma, b", "), one.policy);
+                policy(line, &one);
+            }
+            for one in concurrency.clone() {
+                name(line, std::mem::replace(&mut comma, b", "), one.policy);
+                number(line, b";q=", u64::from(one.most));
+                line.extend_from_slice(b";qu=\"concurrent-requests\"");
+            }
+        });
+        response.add_with(&RATE_LIMIT, |line| {
+            let mut comma: &[u8] = b"";
+            for one in quotas {
+                name(line, std::mem::replace(&mut comma, b", "), one.policy);
+                number(line, b";r=", one.standing.left);
+                number(line, b";t=", whole_seconds(one.standing.reset));
+            }
+            for one in concurrency {
+                name(line, std::mem::replace(&mut comma, b", "), one.policy);
+                number(line, b";r=", u64::from(one.left));
+            }
+        });
     }
     // It knows one quota only: the one that is nearest to its end.
     let of_form = stood.filter(|one| one.fields == Fields::XRateLimit);
@@ -52,9 +64,8 @@ pub fn finish<'a>(
     }
 }
 
-/// `"api";q=100;w=60`
-fn policy(line: &mut Line, stood: &Stood<'_>) {
-    name(line, stood.policy);
+/// Of `"api";q=100;w=60`, what follows the name.
+fn policy(line: &mut Vec<u8>, stood: &Stood<'_>) {
     number(line, b";q=", stood.quota.amount);
     number(line, b";w=", stood.quota.window_seconds());
     if stood.quota.unit == Unit::Bytes {
@@ -62,24 +73,14 @@ fn policy(line: &mut Line, stood: &Stood<'_>) {
     }
 }
 
-/// `"api";r=50;t=30`
-fn limit(line: &mut Line, stood: &Stood<'_>) {
-    name(line, stood.policy);
-    number(line, b";r=", stood.standing.left);
-    number(line, b";t=", whole_seconds(stood.standing.reset));
-}
-
 /// The names of limits need no escapes in a String (RFC 9651 3.3.3).
-fn name(line: &mut Line, name: &str) {
-    if !line.is_empty() {
-        line.extend_from_slice(b", ");
+fn name(line: &mut Vec<u8>, comma: &[u8], name: &str) {
+    for part in [comma, b"\"", name.as_bytes(), b"\""] {
+        line.extend_from_slice(part);
     }
-    line.push(b'"');
-    line.extend_from_slice(name.as_bytes());
-    line.push(b'"');
 }
 
-fn number(line: &mut Line, parameter: &[u8], number: u64) {
+fn number(line: &mut Vec<u8>, parameter: &[u8], number: u64) {
     line.extend_from_slice(parameter);
     line.extend_from_slice(decimal(number).as_bytes());
 }

@@ -133,11 +133,9 @@ pub struct Field {
 /// A compiled policy; cheap to apply, shared by all requests of its routes.
 #[derive(Clone, Debug)]
 pub struct HeaderPolicy {
-    /// Every name that is looked for in a response: first those that are removed.
+    /// Every name that is looked for in a response: first those that are removed, and of these first what is always ours.
     known: Names,
     removed: usize,
-    /// One of the fields is called like one that is always ours.
-    says_ours: bool,
     set: Box<[Field]>,
     default: Box<[Field]>,
     add: Box<[Field]>,
@@ -147,8 +145,8 @@ pub struct HeaderPolicy {
 
 impl HeaderPolicy {
     pub fn new(settings: &PolicySettings) -> Self {
-        let set = fields(&settings.set);
-        let mut wished = fields(&settings.default);
+        let set = said_fields(&settings.set);
+        let mut wished = said_fields(&settings.default);
         let remove = names(&settings.remove);
         let csp = settings.csp.value();
 
@@ -181,18 +179,16 @@ impl HeaderPolicy {
                 default.push(field);
             }
         }
-        let add = fields(&settings.add);
+        let add = said_fields(&settings.add);
         let revealing = settings.preset.removed().iter().copied();
-        let mut known: Vec<HeaderName> = revealing.map(HeaderName::from_static).collect();
+        let mut known = OURS.map(|ours| ours.name.clone()).to_vec();
+        known.extend(revealing.map(HeaderName::from_static));
         known.extend(remove);
         let removed = known.len();
-        let said = || set.iter().chain(&default).map(|field| &field.name.name);
-        known.extend(said().cloned());
-        known.extend(OURS.map(|ours| ours.name.clone()));
-        let mut all = said().chain(add.iter().map(|field| &field.name.name));
+        let said = set.iter().chain(&default).map(|field| &field.name.name);
+        known.extend(said.cloned());
 
         Self {
-            says_ours: all.any(|name| OURS.iter().any(|ours| ours.name == *name)),
             known: Names::new(known),
             removed,
             set: set.into(),
@@ -213,7 +209,8 @@ impl HeaderPolicy {
 
     /// What it does, in the words of the file and in the order in which it happens.
     pub fn rules(&self) -> Vec<String> {
-        let removed = (0..self.removed).map(|place| format!("remove {}", self.known[place]));
+        let removed =
+            (OURS.len()..self.removed).map(|place| format!("remove {}", self.known[place]));
         let given = [
             ("request_set", &self.request_set),
             ("set", &self.set),
@@ -251,10 +248,15 @@ impl HeaderPolicy {
     /// then `X-Request-ID`, `X-Request-Time` and `Server-Timing`. An informational response (101
     /// included) only receives its `X-Request-ID`.
     pub fn finish(&self, response: &mut impl Dressed, facts: &Facts<'_>) {
-        let id = facts.request_id.as_str().as_bytes();
         if response.status() < StatusCode::OK {
-            return response.set(&X_REQUEST_ID, id);
+            return response.set(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
         }
+        self.give(response, facts.https);
+        sign(response, facts);
+    }
+
+    /// What of [`Self::finish`] is the same for every request that is answered with this head.
+    pub fn give(&self, response: &mut impl Dressed, https: bool) {
         let mut said = Places::new();
         response.each_name(|name| said.extend(self.known.place(name)));
         said.retain(|place| {
@@ -265,13 +267,8 @@ impl HeaderPolicy {
             !removed
         });
         // Most responses say nothing of what is given here: then nothing is looked up.
-        let silent = said.is_empty() && !self.says_ours;
-        if silent {
-            response.add(&X_REQUEST_ID, id);
-        } else {
-            response.set(&X_REQUEST_ID, id);
-        }
-        let allowed = |field: &&Field| facts.https || !field.https_only;
+        let silent = said.is_empty();
+        let allowed = |field: &&Field| https || !field.https_only;
         for field in self.set.iter().filter(allowed) {
             if !silent {
                 response.remove(&field.name.name);
@@ -286,14 +283,14 @@ impl HeaderPolicy {
         for field in self.add.iter().filter(allowed) {
             response.add_field(field);
         }
-        let elapsed = request_time(facts.elapsed);
-        if silent {
-            response.add(&X_REQUEST_TIME, elapsed.as_bytes());
-        } else {
-            response.set(&X_REQUEST_TIME, elapsed.as_bytes());
-        }
-        response.add(&SERVER_TIMING, server_timing(facts).as_bytes());
     }
+}
+
+/// What of [`HeaderPolicy::finish`] is another one each time.
+pub fn sign(response: &mut impl Dressed, facts: &Facts<'_>) {
+    response.add(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+    response.add(&X_REQUEST_TIME, request_time(facts.elapsed).as_bytes());
+    response.add(&SERVER_TIMING, server_timing(facts).as_bytes());
 }
 
 /// A name for look-ups and as it is written on the wire.
@@ -309,6 +306,10 @@ impl Name {
             name: HeaderName::from_static(name),
             wire: Bytes::from_static(wire.as_bytes()),
         }
+    }
+
+    pub(super) fn name(&self) -> &HeaderName {
+        &self.name
     }
 }
 
@@ -332,6 +333,12 @@ pub trait Dressed {
     fn remove(&mut self, name: &HeaderName);
     /// One more line of this field. `value` is a valid one.
     fn add(&mut self, name: &Name, value: &[u8]);
+    /// The same with a value that is written piece by piece.
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = Vec::new();
+        write(&mut value);
+        self.add(name, &value);
+    }
     /// The same with a field that was made before.
     fn add_field(&mut self, field: &Field) {
         self.add(&field.name, field.value.as_bytes());
@@ -451,7 +458,48 @@ impl Dressed for OnWire<'_> {
     }
 
     fn add(&mut self, name: &Name, value: &[u8]) {
-        write_line(self.lines, name, value);
+        self.add_with(name, |line| line.extend_from_slice(value));
+    }
+
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        write_line(self.lines, name, write);
+    }
+
+    fn add_field(&mut self, field: &Field) {
+        self.lines.extend_from_slice(&field.line);
+    }
+}
+
+/// Lines behind a head that is written already, and says nothing of what they say.
+pub struct Behind<'a> {
+    pub status: StatusCode,
+    /// Field lines, each with its end.
+    pub lines: &'a mut Vec<u8>,
+}
+
+impl Dressed for Behind<'_> {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn each_name(&self, _visit: impl FnMut(&[u8])) {}
+
+    fn each_line(&self, _visit: impl FnMut(&[u8], &[u8])) {}
+
+    fn each(&self, _name: &HeaderName, _visit: impl FnMut(&[u8])) {}
+
+    fn has(&self, _name: &HeaderName) -> bool {
+        false
+    }
+
+    fn remove(&mut self, _name: &HeaderName) {}
+
+    fn add(&mut self, name: &Name, value: &[u8]) {
+        self.add_with(name, |line| line.extend_from_slice(value));
+    }
+
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        write_line(self.lines, name, write);
     }
 
     fn add_field(&mut self, field: &Field) {
@@ -486,11 +534,15 @@ impl Dressed for ResponseHead {
     }
 
     fn add(&mut self, name: &Name, value: &[u8]) {
-        self.add(&name.wire, value);
+        self.add_with(name, |line| line.extend_from_slice(value));
+    }
+
+    fn add_with(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) {
+        write_line(self.added(), name, write);
     }
 
     fn add_field(&mut self, field: &Field) {
-        self.add_line(&field.line);
+        self.added().extend_from_slice(&field.line);
     }
 }
 
@@ -510,10 +562,11 @@ fn each(fields: &HeaderMap, name: &HeaderName, visit: impl FnMut(&[u8])) {
     values.map(HeaderValue::as_bytes).for_each(visit);
 }
 
-fn write_line(lines: &mut Vec<u8>, name: &Name, value: &[u8]) {
-    for part in [&name.wire[..], b": ", value, b"\r\n"] {
-        lines.extend_from_slice(part);
-    }
+fn write_line(lines: &mut Vec<u8>, name: &Name, value: impl FnOnce(&mut Vec<u8>)) {
+    lines.extend_from_slice(&name.wire);
+    lines.extend_from_slice(b": ");
+    value(lines);
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// Seconds to the millisecond: `0.123s`.
@@ -583,7 +636,9 @@ impl Field {
         let https_only = name == STRICT_TRANSPORT_SECURITY;
         let name = Name { name, wire };
         let mut line = Vec::new();
-        write_line(&mut line, &name, value.as_bytes());
+        write_line(&mut line, &name, |line| {
+            line.extend_from_slice(value.as_bytes())
+        });
         Self {
             name,
             value,
@@ -598,6 +653,13 @@ impl Field {
         let when = if self.https_only { " (on https)" } else { "" };
         format!("{key} {name}: {value}{when}")
     }
+}
+
+/// What is said to clients: of what is always ours, nobody else has a word in it.
+fn said_fields(entries: &[(FieldName, HeaderValue)]) -> Vec<Field> {
+    let mut said = fields(entries);
+    said.retain(|field| OURS.iter().all(|ours| ours.name != field.name.name));
+    said
 }
 
 fn fields(entries: &[(FieldName, HeaderValue)]) -> Vec<Field> {

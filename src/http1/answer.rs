@@ -179,19 +179,12 @@ impl ResponseHead {
             .retain(|field| !same(part(bytes, &field.name), name));
     }
 
-    /// Gives it one more line. It is written behind the others, and look-ups do not see it. `value` is a valid one.
-    pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        for part in [name, b": ", value, b"\r\n"] {
-            self.add_line(part);
-        }
-    }
-
-    /// The same with a line that is written already, its end included.
-    pub fn add_line(&mut self, line: &[u8]) {
+    /// Lines that it gains, each valid and with its end. They are written behind the others, and look-ups do not see them.
+    pub fn added(&mut self) -> &mut Vec<u8> {
         if self.added.capacity() == 0 {
             self.added.reserve(USUAL_ADDED);
         }
-        self.added.extend_from_slice(line);
+        &mut self.added
     }
 
     /// How its body ends, for a response that has one (RFC 9112 6.3); `None` is the end of the connection.

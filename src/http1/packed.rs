@@ -75,6 +75,11 @@ impl PackedHead {
         self.status
     }
 
+    /// All of it in one piece, those lines included that are not sent.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     pub fn reason(&self) -> &[u8] {
         &self.text[STATUS..STATUS + usize::from(self.reason)]
     }
@@ -183,7 +188,7 @@ mod tests {
         let head = packed("", &[("a", "1"), ("b", "2"), ("c", "3")], &[]);
         let mut unpacked = head.unpack();
         unpacked.remove(&HeaderName::from_static("b"));
-        unpacked.add(b"X-D", b"4");
+        unpacked.added().extend_from_slice(b"X-D: 4\r\n");
         let mut out = BytesMut::new();
         unpacked.write(&mut out);
         assert_eq!(out, "HTTP/1.1 404 \r\na: 1\r\nc: 3\r\nX-D: 4\r\n");

@@ -9,8 +9,8 @@ use http::Method;
 
 use super::heavy::Known;
 use super::key::{Asker, Counted, Digest, network};
-use super::local::Moment;
 use super::shared::Source;
+use crate::moment::Moment;
 
 use super::waiting::{Bounds, Wait};
 use super::{Charge, Limited, Phase, Rule, Taken, cost_by};

@@ -1,7 +1,7 @@
 //! Buckets and counters of one gateway, in its memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Empty, Rate, Ticks, Turn};
 use super::calendar::{self, Calendar, Count};
@@ -9,22 +9,7 @@ use super::key::Digest;
 use super::quota::{Per, Quota};
 use super::shared::script::Shape;
 use super::table::Table;
-
-/// A moment by both clocks: one that only runs on, and that of the calendar.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    pub instant: Instant,
-    pub system: SystemTime,
-}
-
-impl Moment {
-    pub fn now() -> Self {
-        Self {
-            instant: Instant::now(),
-            system: SystemTime::now(),
-        }
-    }
-}
+use crate::moment::Moment;
 
 /// A quota ready to be counted by.
 #[derive(Clone, Debug)]

@@ -31,8 +31,9 @@ use self::script::{Answer, Shape};
 use self::store::{Store, ticks};
 use super::bucket::{Ticks, Turn};
 use super::key::Digest;
-use super::local::{Exceeded, Local, Meter, Moment, Standing};
+use super::local::{Exceeded, Local, Meter, Standing};
 use super::table::Table;
+use crate::moment::Moment;
 use crate::redis::Away;
 use crate::word::choice;
 

@@ -6,9 +6,10 @@ use super::heavy::Known;
 use super::key::name::Name;
 use super::key::network;
 use super::key::{Asker, Digest};
-use super::local::{Moment, Standing};
+use super::local::Standing;
 use super::quota::Quota;
 use super::{Phase, Rule};
+use crate::moment::Moment;
 
 /// How a client stands with a rule.
 #[derive(Debug)]

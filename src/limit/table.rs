@@ -21,7 +21,7 @@ pub struct Table<V> {
 const PIECE: usize = 1365;
 
 /// How many are looked at to find one that is the least loss.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 8;
 
 impl<V: Default> Table<V> {
     /// For at most `clients`, and as many again for every piece that is not whole.

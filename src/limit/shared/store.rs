@@ -15,7 +15,7 @@ use super::script::{Answer, FILL, Grant, LIVE, Question, Shape, Told};
 use crate::limit::bucket::Ticks;
 use crate::limit::calendar;
 use crate::limit::key::Secret;
-use crate::limit::local::Moment;
+use crate::moment::Moment;
 use crate::redis::{Away, Lane, Redis};
 
 /// How often a gateway says that it lives.
