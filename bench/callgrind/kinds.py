@@ -10,6 +10,8 @@ from harness.process import ProgramFailed
 from .site import BODY, ETAG
 
 TIMEOUT_S = 30.0
+# A page is stored a moment after its first visitor has it.
+SETTLING = 50
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Client:
 
     def settle(self, kind: Kind) -> None:
         """Until the answer is of its kind: the first one of a page comes from the origin, the first under a limit is let in."""
-        for _ in range(3):
+        for _ in range(SETTLING):
             self._stream.sendall(kind.request)
             head, _ = self._answer(kind)
             if _is_of(kind, head):
