@@ -48,6 +48,8 @@ pub struct AcceptSettings {
     pub keepalive_requests: u32,
     pub max_h2_streams: u32,
     pub limits: Limits,
+    /// Requests of HTTP/1.1 go through the full lane, plain ones too.
+    pub full_lane_only: bool,
 }
 
 /// Takes connections and serves them.

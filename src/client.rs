@@ -139,13 +139,16 @@ impl RequestId {
     }
 
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..usize::from(self.len)]).expect("ids are ASCII")
+        std::str::from_utf8(self.as_bytes()).expect("ids are ASCII")
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.len)]
     }
 
     /// The id as a field value.
     pub fn to_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.text[..usize::from(self.len)])
-            .expect("ids have no control bytes")
+        HeaderValue::from_bytes(self.as_bytes()).expect("ids have no control bytes")
     }
 }
 

@@ -21,6 +21,7 @@ use self::ingress::Admitted;
 use self::limiting::Limiting;
 use crate::client::RequestId;
 use crate::headers::cache::Told;
+use crate::moment::Moment;
 use crate::plan::{Plan, Route};
 use crate::refusal::Refusal;
 use crate::target::Host;
@@ -29,6 +30,8 @@ use crate::upstream::{Backend, Lease, Priority, Tried, Upstream};
 /// One request and its answer.
 pub struct Exchange {
     pub began: Instant,
+    /// When it last went on: what is decided without a wait is decided at one moment.
+    pub moment: Moment,
     /// Pinned for the whole request: no request sees a new route with an old upstream.
     pub plan: Arc<Plan>,
     pub request_id: RequestId,
@@ -115,8 +118,10 @@ pub struct Attempt {
 
 impl Exchange {
     pub fn new(plan: Arc<Plan>) -> Self {
+        let moment = Moment::now();
         Self {
-            began: Instant::now(),
+            began: moment.instant,
+            moment,
             plan,
             request_id: RequestId::make(),
             client: IpAddr::from([0, 0, 0, 0]),

@@ -657,8 +657,8 @@ impl Taken {
         }
     }
 
-    /// Takes what turned out to be the cost.
-    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent<'_>, now: Moment) {
+    /// Takes what turned out to be the cost, which for most is known before: then nobody asks `now`.
+    pub fn settle(&self, rules: &[Arc<Rule>], spent: Spent<'_>, now: impl Fn() -> Moment) {
         for charge in self.charges.iter().filter(|charge| charge.is_taken) {
             let rule = &rules[usize::from(charge.rule)];
             let (meter, _) = &rule.meters[usize::from(charge.meter)];
@@ -668,8 +668,10 @@ impl Taken {
                 _ => None,
             };
             match cost {
-                Some(cost) if cost > charge.cost => rule.debit(charge, cost - charge.cost, now),
-                Some(cost) if cost < charge.cost => rule.give_back(charge, charge.cost - cost, now),
+                Some(cost) if cost > charge.cost => rule.debit(charge, cost - charge.cost, now()),
+                Some(cost) if cost < charge.cost => {
+                    rule.give_back(charge, charge.cost - cost, now());
+                }
                 _ => {}
             }
         }

@@ -397,6 +397,35 @@ fn what_is_larger_than_allowed_streams_on_and_is_not_stored() {
     }
 }
 
+/// Gave only the rest of the page, and took the next answer for its end.
+#[test]
+fn a_page_whose_beginning_is_stored_is_given_whole_to_who_is_logged_in() {
+    let origin = Origin::with(|request| match request.fields("range").first() {
+        None => page("ETag: \"a\"\r\nCache-Control: max-age=60\r\n", "0123456789"),
+        Some(range) => {
+            let span = range.strip_prefix("bytes=").expect("a range of bytes");
+            let (first, last) = span.split_once('-').expect("a span");
+            let first: usize = first.parse().expect("a place");
+            let last = last.parse().unwrap_or(9);
+            let part = &"0123456789"[first..=last];
+            let length = part.len();
+            Reply::raw(format!(
+                "HTTP/1.1 206 Partial\r\nContent-Range: bytes {first}-{last}/10\r\nContent-Length: {length}\r\n\
+                 ETag: \"a\"\r\nCache-Control: max-age=60\r\n\r\n{part}"
+            ))
+        }
+    });
+    let gateway = in_front_of(&origin, "audience = \"rfc9111\"");
+    let part = ask(&gateway, "GET", "/", "Range: bytes=0-3\r\n");
+    assert_eq!((part.status(), part.text().as_str()), (206, "0123"));
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        send(&mut client, "GET", "/", "Authorization: Basic eA==\r\n");
+        let whole = client.response().expect("an answer");
+        assert_eq!((whole.status(), whole.text().as_str()), (200, "0123456789"));
+    }
+}
+
 #[test]
 fn a_stored_page_answers_conditions_ranges_and_head() {
     let origin = Origin::always(page(

@@ -63,7 +63,7 @@ pub async fn serve(acceptor: &Arc<Acceptor>, mut connection: Box<Connection>, sh
             false => 0,
         };
         let mut bytes = begin(&mut connection, &head);
-        if express::is_plain(&head) {
+        if express::is_plain(&head) && !settings.full_lane_only {
             let lane = express::serve(&acceptor.gateway, &mut connection, bytes, remaining > 0);
             match Box::pin(lane).await {
                 Outcome::Kept => continue,
@@ -141,9 +141,8 @@ async fn next_head<F: Future<Output = ()>>(
             return NextHead::Closed;
         };
     }
-    // The rest before it is the client's own, and no part of how long the request took.
-    let began = Instant::now();
-    let deadline = began + settings.header_timeout;
+    // The rest before it is the client's own, and no part of how long the request took. Most heads are there at once.
+    let mut began = None;
     let mut scanner = HeadScanner::new(settings.limits);
     let h2c = connection.downstream().listener.h2c;
     loop {
@@ -153,13 +152,21 @@ async fn next_head<F: Future<Output = ()>>(
                 let ahead = &connection.pending()[head.bytes.end..];
                 return match BodyScanner::new(head.framing).feed(ahead) {
                     Ok(_) => NextHead::Request(head),
-                    Err(malformed) => NextHead::Refused(Refusal::Malformed(malformed), began),
+                    Err(malformed) => {
+                        let began = began.unwrap_or_else(Instant::now);
+                        NextHead::Refused(Refusal::Malformed(malformed), began)
+                    }
                 };
             }
             Ok(None) => {}
             Err(Malformed::Http2Preface) if h2c && first => return NextHead::Http2,
-            Err(malformed) => return NextHead::Refused(Refusal::Malformed(malformed), began),
+            Err(malformed) => {
+                let began = began.unwrap_or_else(Instant::now);
+                return NextHead::Refused(Refusal::Malformed(malformed), began);
+            }
         }
+        let began = *began.get_or_insert_with(Instant::now);
+        let deadline = began + settings.header_timeout;
         match rest.read_until(connection, deadline).await {
             Some(Ok(1..)) => {}
             Some(Ok(0) | Err(_)) => return NextHead::Closed,

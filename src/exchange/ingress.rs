@@ -159,7 +159,7 @@ fn check_fields(version: Version, headers: &HeaderMap) -> Result<(), Malformed> 
     let mut expects = false;
     for (name, value) in headers {
         let value = value.as_bytes();
-        if !value.iter().all(|&byte| grammar::is_field_byte(byte)) {
+        if !grammar::all(value, grammar::is_field_byte) {
             return Err(Malformed::FieldValueInvalid);
         }
         if name == CONTENT_LENGTH {

@@ -57,6 +57,7 @@ pub async fn take(
     while let Some(asking) = try_take(exchange, method, fields, phase)? {
         let heard = Box::pin(asking.heard()).await;
         exchange.limiting.taken.hear(heard);
+        exchange.moment = Moment::now();
     }
     Ok(())
 }
@@ -73,6 +74,7 @@ fn try_take(
         asked: Some(asked),
         limiting,
         client,
+        moment,
         ..
     } = exchange
     else {
@@ -95,7 +97,7 @@ fn try_take(
     } = limiting;
     let rules = rules.as_deref().unwrap_or(&route.limits);
     let asker = asker(asked, (*client, verified), fields, &route.name);
-    match taken.take(rules, &asker, method, phase, Moment::now()) {
+    match taken.take(rules, &asker, method, phase, *moment) {
         Ok(()) => Ok(None),
         Err(Held::Until(asking)) => Ok(Some(asking)),
         Err(Held::Back(limited)) => Err(Refusal::Limited(limited)),
@@ -153,7 +155,7 @@ fn settle_by(exchange: &Exchange, spent: Spent<'_>) {
     };
     if !limiting.taken.is_empty() {
         let rules = limiting.rules(route);
-        limiting.taken.settle(rules, spent, Moment::now());
+        limiting.taken.settle(rules, spent, Moment::now);
     }
 }
 

@@ -7,6 +7,8 @@ use http::HeaderMap;
 
 use super::Exchange;
 use super::limiting::asker;
+use crate::moment::Moment;
+use crate::plan::Route;
 use crate::redis::Redis;
 
 /// Finds out under which rules the request is counted and how urgent it is. Waits only where the plan of a key stands in
@@ -24,6 +26,15 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
     if route.planned.is_empty() {
         return;
     }
+    Box::pin(choose_by_key(exchange, &route, fields, redis)).await;
+}
+
+async fn choose_by_key(
+    exchange: &mut Exchange,
+    route: &Route,
+    fields: &HeaderMap,
+    redis: Option<&Arc<Redis>>,
+) {
     let mut rules = route.limits.clone();
     let mut priority = None;
     for (place, planned) in &route.planned {
@@ -37,5 +48,6 @@ pub async fn choose(exchange: &mut Exchange, fields: &HeaderMap, redis: Option<&
         priority = priority.or(choice.priority);
     }
     exchange.limiting.rules = Some(rules);
+    exchange.moment = Moment::now();
     exchange.priority = priority.unwrap_or(exchange.priority);
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::RANGE;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
@@ -79,7 +80,7 @@ impl Lane<'_> {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
             let mut tier = Tier::Memory;
-            let mut now = SystemTime::now();
+            let mut now = self.exchange.moment.system;
             let mut given = reuse(self.for_reuse(&found), &directives, now);
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
@@ -87,7 +88,7 @@ impl Lane<'_> {
                 if let Some(better) = further.await? {
                     found = better;
                     tier = Tier::Redis;
-                    now = SystemTime::now();
+                    now = self.exchange.moment.system;
                     given = reuse(self.for_reuse(&found), &directives, now);
                 }
             }
@@ -217,7 +218,6 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         self.tell(caching, told);
         self.take(Phase::Origin).await?;
-        // In memory of its own, as all here that asks the origin: a hit would carry the room for it.
         Box::pin(self.forward(forward)).await
     }
 
@@ -254,7 +254,7 @@ impl Lane<'_> {
             received: SystemTime::now(),
         };
         fetch.learn(&stored, &head, times, asked);
-        self.deliver(origin, head).await
+        self.deliver(head, Bytes::new(), origin).await
     }
 
     /// In the words of the policy, for this request.
@@ -350,7 +350,7 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
-            let of_memory = (Tier::Memory, SystemTime::now());
+            let of_memory = (Tier::Memory, self.exchange.moment.system);
             return self
                 .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                 .await;
@@ -370,7 +370,10 @@ impl Lane<'_> {
             collapsed: true,
         };
         let freshness = &entry.facts.freshness;
-        self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
+        self.tell(
+            caching,
+            Told::given(outcome, freshness, self.exchange.moment.system),
+        );
         self.take(Phase::Origin).await?;
         self.give(forward, caching, entry, reader).await
     }
@@ -411,13 +414,14 @@ impl Lane<'_> {
             Fetched::Own {
                 origin,
                 head,
+                beginning,
                 attempt,
                 why: not_stored,
             } => {
                 self.exchange.attempt = attempt;
                 let detail = Some(not_stored.as_str());
                 self.tell(caching, Told { detail, ..told });
-                self.deliver(*origin, *head).await
+                self.deliver(*head, beginning, *origin).await
             }
             Fetched::Shared(shared) => {
                 let Shared {
@@ -442,13 +446,13 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         let (status, stored) = match &source {
             Source::StaleIfError => {
-                let of_memory = (Tier::Memory, SystemTime::now());
+                let of_memory = (Tier::Memory, self.exchange.moment.system);
                 return self
                     .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                     .await;
             }
             Source::Redis => {
-                let of_redis = (Tier::Redis, SystemTime::now());
+                let of_redis = (Tier::Redis, self.exchange.moment.system);
                 return self.hit(forward, caching, entry, None, of_redis).await;
             }
             Source::Origin { .. } => (None, true),
@@ -461,7 +465,7 @@ impl Lane<'_> {
             collapsed: false,
         };
         let freshness = &entry.facts.freshness;
-        let told = Told::given(outcome, freshness, SystemTime::now());
+        let told = Told::given(outcome, freshness, self.exchange.moment.system);
         let Source::Origin { mut head, body } = source else {
             self.tell(caching, told);
             return self.give(forward, caching, entry, None).await;

@@ -89,10 +89,10 @@ impl Client<'_> {
     }
 
     /// Sends an answer of ours.
-    pub async fn answer(&mut self, answer: Answer) -> io::Result<()> {
+    pub async fn answer(&mut self, answer: Box<Answer>) -> io::Result<()> {
         match self {
             Self::Http1(client) => client.answer(&answer).await,
-            Self::Http2(client) => client.answer(answer).await,
+            Self::Http2(client) => client.answer(*answer).await,
             Self::Own(_) | Self::Nobody(_) => Ok(()),
         }
     }

@@ -103,6 +103,8 @@ pub(super) enum Fetched {
     Own {
         origin: Box<Origin>,
         head: Box<ResponseHead>,
+        /// Of its body, where only the rest was asked for.
+        beginning: Bytes,
         attempt: Attempt,
         why: NotStored,
     },
@@ -546,6 +548,7 @@ impl Fetch {
                 self.tell(Fetched::Own {
                     origin: Box::new(origin),
                     head: Box::new(head),
+                    beginning,
                     attempt,
                     why,
                 });

@@ -1,5 +1,7 @@
 //! A plain request: its head as values for the decisions, and as text for a backend.
 
+use std::cell::RefCell;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::uri::Authority;
@@ -10,6 +12,19 @@ use crate::http1::{Malformed, grammar};
 
 /// Fields that most requests do not exceed, those included that they gain on their way.
 const USUAL_FIELDS: usize = 32;
+
+/// A map that is kept for the next request has no more room than for so many.
+const MOST_SPARE_FIELDS: usize = 128;
+
+thread_local! {
+    static SPARE: RefCell<Option<HeaderMap>> = const { RefCell::new(None) };
+}
+
+/// An empty map: that of the last request of this worker, where it is there.
+fn spare() -> HeaderMap {
+    let spare = SPARE.with_borrow_mut(Option::take);
+    spare.unwrap_or_else(|| HeaderMap::with_capacity(USUAL_FIELDS))
+}
 
 /// What a head says.
 #[derive(Clone)]
@@ -33,7 +48,7 @@ impl Request {
         let method =
             Method::from_bytes(&line[..method_end]).map_err(|_| Malformed::MethodInvalid)?;
         let target_end = memchr::memrchr(b' ', line).ok_or(Malformed::TargetForm)?;
-        let mut fields = HeaderMap::with_capacity(USUAL_FIELDS);
+        let mut fields = spare();
         let mut start = first + 1;
         for feed in lines {
             // Each line ends in CRLF, the last one is empty.
@@ -41,7 +56,8 @@ impl Request {
             if line.is_empty() {
                 break;
             }
-            let (name, value) = grammar::field(line).map_err(|_| Malformed::FieldValueInvalid)?;
+            let colon = memchr::memchr(b':', line).ok_or(Malformed::FieldValueInvalid)?;
+            let (name, value) = (&line[..colon], grammar::trim(&line[colon + 1..]));
             let name = HeaderName::from_bytes(name).map_err(|_| Malformed::FieldValueInvalid)?;
             let value = HeaderValue::from_maybe_shared(head.slice_ref(value))
                 .map_err(|_| Malformed::FieldValueInvalid)?;
@@ -55,6 +71,15 @@ impl Request {
             user_agent: fields.get(USER_AGENT).cloned(),
             fields,
         })
+    }
+
+    /// Is over: its map of fields serves another one on this worker.
+    pub fn spend(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        if fields.capacity() <= MOST_SPARE_FIELDS {
+            fields.clear();
+            SPARE.with_borrow_mut(|spare| *spare = Some(fields));
+        }
     }
 
     /// The head that a backend receives.

@@ -1,7 +1,6 @@
 //! A stored response as an answer: all of it, a part, or that it has not changed.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
@@ -30,7 +29,7 @@ impl Lane<'_> {
             &described.request(),
             entry.facts.status,
             &entry.validators(),
-            SystemTime::now(),
+            self.exchange.moment.system,
         )
     }
 
@@ -44,7 +43,7 @@ impl Lane<'_> {
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
         match self.condition(entry) {
-            Condition::NotModified => return self.not_modified(entry).await,
+            Condition::NotModified => return Box::pin(self.not_modified(entry)).await,
             Condition::AskOrigin => {
                 drop(reader);
                 let told = Told::forwarded(Why::Request, None);
@@ -55,7 +54,7 @@ impl Lane<'_> {
         let body = match (&entry.content, reader) {
             (_, Some(reader)) => {
                 self.begin_pieces(entry.head(), For::Everybody)?;
-                return self.stream(reader).await;
+                return Box::pin(self.stream(reader)).await;
             }
             (Content::Whole(body), None) => body.clone(),
             (Content::Growing(_), None) => unreachable!("who is given a growing body reads it"),
@@ -63,13 +62,27 @@ impl Lane<'_> {
         let held = Held::of(entry, body);
         match self.wanted(entry, held.complete) {
             Ranges::Whole => self.all(caching, entry, &held.bytes).await,
+            // In memory of its own, as all that few hits need.
+            wanted => Box::pin(self.some(entry, &held, wanted)).await,
+        }
+    }
+
+    /// Sends what is wanted of a stored response.
+    async fn some(
+        &mut self,
+        entry: &Arc<Entry>,
+        held: &Held,
+        wanted: Ranges,
+    ) -> Result<(), Unanswered> {
+        match wanted {
+            Ranges::Whole => self.whole(entry.head(), held.bytes.clone()).await,
             Ranges::One(span) => {
                 let fields = range::fields_of_part(&entry.fields(), span, held.complete);
                 let head = compose(StatusCode::PARTIAL_CONTENT, &fields);
                 compressing::depends(&mut self.exchange, &entry.head());
                 self.whole(head, held.part(span)).await
             }
-            Ranges::Many(spans) => self.parts(entry, &held, &spans).await,
+            Ranges::Many(spans) => self.parts(entry, held, &spans).await,
             Ranges::Unsatisfiable => {
                 let mut fields = HeaderMap::new();
                 let length = range::unsatisfied_range(held.complete);
@@ -89,7 +102,12 @@ impl Lane<'_> {
         }
         let described = self.described();
         let validators = entry.validators();
-        range::wanted(&described.request(), &validators, length, SystemTime::now())
+        range::wanted(
+            &described.request(),
+            &validators,
+            length,
+            self.exchange.moment.system,
+        )
     }
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {

@@ -1,7 +1,6 @@
 //! What the cache had to do with an answer, as clients and records are told: `Age`, `Cache-Status`
 //! (RFC 9211), `X-Cache`.
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use super::policy::{Dressed, Name};
@@ -83,9 +82,7 @@ impl Told {
             seconds.push_decimal(age);
             response.set(&AGE, seconds.as_bytes());
         }
-        response.add_with(&CACHE_STATUS, |line| {
-            write!(line, "{status}").expect("it takes all");
-        });
+        response.add_with(&CACHE_STATUS, |line| status.write(line));
         response.set(&X_CACHE, status.disposition().in_capitals().as_bytes());
         if let Some((hits, misses)) = self.counts {
             response.set(&X_CACHE_HITS, hits.to_string().as_bytes());

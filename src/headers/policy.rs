@@ -249,7 +249,7 @@ impl HeaderPolicy {
     /// included) only receives its `X-Request-ID`.
     pub fn finish(&self, response: &mut impl Dressed, facts: &Facts<'_>) {
         if response.status() < StatusCode::OK {
-            return response.set(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+            return response.set(&X_REQUEST_ID, facts.request_id.as_bytes());
         }
         self.give(response, facts.https);
         sign(response, facts);
@@ -288,7 +288,7 @@ impl HeaderPolicy {
 
 /// What of [`HeaderPolicy::finish`] is another one each time.
 pub fn sign(response: &mut impl Dressed, facts: &Facts<'_>) {
-    response.add(&X_REQUEST_ID, facts.request_id.as_str().as_bytes());
+    response.add(&X_REQUEST_ID, facts.request_id.as_bytes());
     response.add(&X_REQUEST_TIME, request_time(facts.elapsed).as_bytes());
     response.add(&SERVER_TIMING, server_timing(facts).as_bytes());
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::grammar::is_field_byte;
+use super::grammar::{all, is_field_byte};
 
 /// The sizes a head may have. Values below [`Bounds::LEAST`] are raised to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,11 +201,4 @@ impl Lines {
         self.fields += 1;
         Line::Field(line)
     }
-}
-
-/// Without early exit and in bytes, so that it compiles to vector instructions.
-fn all(text: &[u8], holds: impl Fn(u8) -> bool) -> bool {
-    text.iter()
-        .fold(0, |bad, &byte| bad | u8::from(!holds(byte)))
-        == 0
 }

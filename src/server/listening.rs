@@ -15,6 +15,10 @@ use crate::config::word::FilePath;
 use crate::listen::ListenerSettings;
 use crate::plan;
 
+/// With this variable in the environment the full lane serves what the express lane would. It is there for the tests
+/// that compare the lanes, and no setting: one gateway before the other answers alike, which is what they show.
+const FULL_LANE_ONLY: &str = "TOLLGATE_TEST_FULL_LANE_ONLY";
+
 /// How connections are taken.
 pub fn accept_settings(config: &Config) -> AcceptSettings {
     let server = &config.server;
@@ -27,6 +31,7 @@ pub fn accept_settings(config: &Config) -> AcceptSettings {
         keepalive_requests: server.keepalive_requests,
         max_h2_streams: server.max_h2_streams,
         limits: plan::limits(config),
+        full_lane_only: std::env::var_os(FULL_LANE_ONLY).is_some(),
     }
 }
 

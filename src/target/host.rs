@@ -92,21 +92,26 @@ impl<'a> Authority<'a> {
         if let Some(rest) = text.strip_prefix(b"[") {
             return Self::ip_literal(rest);
         }
-        let (name, port) = match memchr::memchr(b':', text) {
+        // The whole text: what comes after the colon of `user:password@host` is no port.
+        let mut colon = None;
+        let mut has_empty_label = false;
+        let mut before = 0;
+        for (place, &byte) in text.iter().enumerate() {
+            match byte {
+                b':' => colon = colon.or(Some(place)),
+                _ if NAME[usize::from(byte)] => {
+                    has_empty_label |= byte == b'.' && before == b'.' && colon.is_none();
+                }
+                b',' => return Err(BadHost::List),
+                b'@' => return Err(BadHost::UserInfo),
+                _ => return Err(BadHost::Character),
+            }
+            before = byte;
+        }
+        let (name, port) = match colon {
             Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
             None => (text, None),
         };
-        // The whole text: what comes after the colon of `user:password@host` is no port.
-        if let Some(&bad) = text
-            .iter()
-            .find(|&&byte| !NAME[usize::from(byte)] && byte != b':')
-        {
-            return Err(match bad {
-                b',' => BadHost::List,
-                b'@' => BadHost::UserInfo,
-                _ => BadHost::Character,
-            });
-        }
         let port = port.map(parse_port).transpose()?;
         let name = name.strip_suffix(b".").unwrap_or(name);
         if name.is_empty() {
@@ -115,7 +120,7 @@ impl<'a> Authority<'a> {
         if name.len() > LONGEST_NAME {
             return Err(BadHost::TooLong);
         }
-        if name[0] == b'.' || name.ends_with(b".") || name.windows(2).any(|pair| pair == b"..") {
+        if name[0] == b'.' || name.ends_with(b".") || has_empty_label {
             return Err(BadHost::EmptyLabel);
         }
         let name = std::str::from_utf8(name).expect("only ASCII name bytes are left");

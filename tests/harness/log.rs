@@ -34,6 +34,11 @@ impl Log {
         self.locked().clone()
     }
 
+    /// The lines so far, which are forgotten: for a test of so many that it looks at some at a time.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.locked())
+    }
+
     /// How many lines there are: the place from which [`Log::wait_after`] looks for new ones.
     pub fn position(&self) -> usize {
         self.locked().len()

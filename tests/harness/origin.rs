@@ -260,6 +260,11 @@ impl Origin {
         self.state.lock().received.clone()
     }
 
+    /// The requests so far, which are forgotten: for a test of so many that it looks at some at a time.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut self.state.lock().received)
+    }
+
     /// Waits until this many requests have arrived and returns them all.
     pub fn wait_for_requests(&self, count: usize) -> Vec<Received> {
         wait_for(&format!("{count} requests at {}", self.address), || {

@@ -356,8 +356,8 @@ fn what_turns_out_to_be_unused_of_yesterday_is_not_there_today() {
     asked.unwrap();
     let (asked, after) = ask(&rules, 1, at(midnight + 1_000));
     asked.unwrap();
-    before.settle(&rules, Spent::Said(&|_| Some(1)), at(midnight + 2_000));
+    before.settle(&rules, Spent::Said(&|_| Some(1)), || at(midnight + 2_000));
     assert!(ask(&rules, 1, at(midnight + 3_000)).0.is_err());
-    after.settle(&rules, Spent::Said(&|_| Some(0)), at(midnight + 4_000));
+    after.settle(&rules, Spent::Said(&|_| Some(0)), || at(midnight + 4_000));
     assert!(ask(&rules, 1, at(midnight + 5_000)).0.is_ok());
 }
