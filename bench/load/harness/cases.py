@@ -28,6 +28,20 @@ class Limit(Enum):
     """Once a minute: what is measured are refusals."""
 
 
+class Ask(Enum):
+    """What is wished of the page, and the status that answers it."""
+
+    PAGE = ("GET", "", 200)
+    HEAD = ("HEAD", "", 200)
+    IF_CHANGED = ("GET", 'If-None-Match: "1"', 304)
+    """By who has it already: the origin calls every page that."""
+
+    def __init__(self, method: str, field: str, status: int) -> None:
+        self.method = method
+        self.field = field
+        self.status = status
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Case:
     cache: Cache = Cache.OFF
@@ -38,7 +52,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class Load(_Case):
-    """Closed-loop load: every connection asks again as soon as it has its answer."""
+    """Closed-loop load, every connection asks again as soon as it has its answer; or open, at a fixed rate."""
 
     name: str
     title: str
@@ -46,6 +60,9 @@ class Load(_Case):
     body_bytes: int
     tls: bool
     h2: bool
+    ask: Ask = Ask.PAGE
+    pace: float | None = None
+    """Of what nginx answers at most: the rate at which is asked. None: the load is closed."""
 
     @property
     def is_refused(self) -> bool:
@@ -82,6 +99,8 @@ CASES: dict[str, Case] = {
         Load("tls-h2-1k", "TLS 1.3, HTTP/2, proxied, 1 KiB", *SMALL, tls=True, h2=True),
         Load("hit-1k", "Hit in memory, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.MEMORY),
         Load("hit-64k", "Hit in memory, 64 KiB", *LARGE, tls=False, h2=False, cache=Cache.MEMORY),
+        Load("hit-head", "Hit in memory, HEAD", *SMALL, tls=False, h2=False, cache=Cache.MEMORY, ask=Ask.HEAD),
+        Load("hit-unchanged", "Hit in memory, 304", *SMALL, tls=False, h2=False, cache=Cache.MEMORY, ask=Ask.IF_CHANGED),
         Load("tls-h1-hit-1k", "TLS 1.3, HTTP/1.1, hit in memory, 1 KiB", *SMALL, tls=True, h2=False, cache=Cache.MEMORY),
         Load("tls-h2-hit-1k", "TLS 1.3, HTTP/2, hit in memory, 1 KiB", *SMALL, tls=True, h2=True, cache=Cache.MEMORY),
         Load("redis-hit-1k", "Hit in Redis, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.REDIS, urls=IN_REDIS),
@@ -90,6 +109,8 @@ CASES: dict[str, Case] = {
         Load("tls-h2-refused", "TLS 1.3, HTTP/2, refused by a limit", *SMALL, tls=True, h2=True, limit=Limit.USED_UP),
         Load("limited-hit-1k", "Hit in memory under a limit, 1 KiB", *SMALL, tls=False, h2=False, cache=Cache.MEMORY,
              limit=Limit.AMPLE),
+        Load("paced-hit-1k", "Hit in memory under a limit, 1 KiB, at half of what nginx does at most", *SMALL, tls=False,
+             h2=False, cache=Cache.MEMORY, limit=Limit.AMPLE, pace=0.5),
         Idle("idle-1000", "1,000 idle keep-alive connections", 1_000),
         Idle("idle-10000", "10,000 idle keep-alive connections", 10_000),
     )

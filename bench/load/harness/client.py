@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .cases import Ask, Load
 from .process import ProgramFailed
 
 TIMEOUT_S = 10.0
@@ -19,13 +20,15 @@ LET_THROUGH = 10
 PER_SOURCE_ADDRESS = 5_000
 
 
-def check(port: int, path: str, body_bytes: int, tls: bool) -> str:
-    """One request; returns the TLS version and cipher, "" in plaintext.
+def check(port: int, case: Load) -> str:
+    """What the case asks, of a page that was asked for before; returns the TLS version and cipher, "" in plaintext.
 
     Every proxy must give the same bytes, or the figures compare different work.
     """
-    with _connected(port, tls) as stream:
-        _ask(stream, path, body_bytes)
+    with _connected(port, case.tls) as stream:
+        # What answers a HEAD need not be stored.
+        _exchange(stream, case.path, Ask.PAGE)
+        _check(stream, case.path, case.body_bytes, case.ask)
         return _negotiated(stream)
 
 
@@ -36,9 +39,9 @@ def check_refused(port: int, path: str, tls: bool) -> str:
     """
     with _connected(port, tls) as stream:
         for _ in range(LET_THROUGH):
-            if _exchange(stream, path).status == 429:
+            if _exchange(stream, path, Ask.PAGE).status == 429:
                 break
-        answer = _exchange(stream, path)
+        answer = _exchange(stream, path, Ask.PAGE)
         if answer.status != 429 or b"retry-after" not in answer.fields:
             raise ProgramFailed(f"{path}: expected 429 with Retry-After, got {answer.status} with {answer.fields}")
         return _negotiated(stream)
@@ -57,7 +60,7 @@ def idle(port: int, path: str, body_bytes: int, connections: int) -> Iterator[No
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             stream.bind((f"127.0.0.{2 + index // PER_SOURCE_ADDRESS}", 0))
             stream.connect(("127.0.0.1", port))
-            _ask(stream, path, body_bytes)
+            _check(stream, path, body_bytes, Ask.PAGE)
         yield
         _check_open(held)
     finally:
@@ -90,32 +93,44 @@ class _Answer:
     body: bytes
 
 
-def _ask(stream: socket.socket, path: str, body_bytes: int) -> None:
-    answer = _exchange(stream, path)
-    if answer.status != 200 or len(answer.body) != body_bytes:
-        raise ProgramFailed(f"{path}: expected 200 and {body_bytes} bytes, got {answer.status} and {len(answer.body)}")
+def _check(stream: socket.socket, path: str, body_bytes: int, ask: Ask) -> None:
+    """`body_bytes` are those of the page."""
+    answer = _exchange(stream, path, ask)
+    expected = body_bytes if ask is Ask.PAGE else 0
+    if answer.status != ask.status or len(answer.body) != expected:
+        raise ProgramFailed(f"{path}: expected {ask.status} and {expected} bytes, got {answer.status} and {len(answer.body)}")
+    if ask is Ask.HEAD and answer.fields.get(b"content-length") != b"%d" % body_bytes:
+        raise ProgramFailed(f"{path}: expected the Content-Length of the page, got {answer.fields}")
+    if ask is not Ask.PAGE:
+        return
     alphabet = bytes(range(ord("a"), ord("z") + 1))
     if answer.body != (alphabet * (body_bytes // 26 + 1))[:body_bytes]:
         raise ProgramFailed(f"{path}: the body differs from the origin's")
 
 
-def _exchange(stream: socket.socket, path: str) -> _Answer:
-    """One request and its answer, of a length that is told."""
+def _exchange(stream: socket.socket, path: str, ask: Ask) -> _Answer:
+    """One request and its answer, whose body, if it has one, is of a length that is told."""
+    # As the load generators call it: what is stored for one name is not for another.
+    host = f"127.0.0.1:{stream.getpeername()[1]}"
+    field = f"{ask.field}\r\n" if ask.field else ""
     try:
-        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        stream.sendall(f"{ask.method} {path} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n".encode())
         received = b""
         while b"\r\n\r\n" not in received:
             received += _receive(stream)
         head, _, body = received.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        status = int(first.split(b" ")[1])
+        if ask is Ask.HEAD or status == 304:
+            return _Answer(status, fields, body)
         if b"content-length" not in fields:
             raise ProgramFailed(f"{path}: expected Content-Length, got {head!r}")
         while len(body) < int(fields[b"content-length"]):
             body += _receive(stream)
     except ConnectionError as error:
         raise ProgramFailed(f"{path}: the connection was closed: {error}") from error
-    return _Answer(int(first.split(b" ")[1]), fields, body)
+    return _Answer(status, fields, body)
 
 
 def _receive(stream: socket.socket) -> bytes:

@@ -1,7 +1,11 @@
-"""Load generators: wrk for HTTP/1.1, h2load for HTTP/2. Runs them and reads what they print."""
+"""Load generators: wrk for HTTP/1.1, h2load for HTTP/2, our own visitors for what these two cannot ask.
+
+Runs them and reads what they print.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -9,9 +13,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import Load
-from .process import ProgramFailed
-from .site import Site
+from .cases import Ask, Load
+from .process import ProgramFailed, pinned
+from .site import Programs, Site
 
 # Asks for several URLs, if a case has them.
 URLS = Path(__file__).with_name("urls.lua")
@@ -32,8 +36,15 @@ class Throughput:
         return self.requests / self.seconds
 
 
-def generate(case: Load, site: Site, seconds: int, connections: int, core: int) -> Throughput:
-    """One bounded run against the proxy at `site`; any failed request fails the run."""
+def generate(programs: Programs, case: Load, site: Site, rate: float, seconds: int, connections: int,
+             core: int) -> Throughput:
+    """One bounded run against the proxy at `site`; any failed request fails the run.
+
+    `rate` is that of an open load, a second; 0 of a closed one.
+    """
+    if rate or case.ask is not Ask.PAGE:
+        command = visitors(programs, case, site, rate, seconds, connections)
+        return parse_visitors(_run(command, core, seconds), case.ask.status)
     port = site.tls_port if case.tls else site.plain_port
     url = f"{'https' if case.tls else 'http'}://127.0.0.1:{port}{case.path}"
     if not case.h2:
@@ -47,10 +58,16 @@ def generate(case: Load, site: Site, seconds: int, connections: int, core: int) 
     return parse_h2load(output, log.read_text(), seconds, case.is_refused)
 
 
+def visitors(programs: Programs, case: Load, site: Site, rate: float, seconds: int, connections: int) -> list[str]:
+    """Their command, in plaintext; `rate` as above."""
+    command = [str(programs.visitors), f"127.0.0.1:{site.plain_port}", str(connections), str(seconds), str(rate),
+               case.ask.method, case.path]
+    return command + [case.ask.field] * bool(case.ask.field)
+
+
 def _run(command: list[str], core: int, seconds: int) -> str:
-    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
     try:
-        done = subprocess.run(pinned, capture_output=True, text=True, timeout=seconds + GRACE_S)
+        done = subprocess.run(pinned(command, core), capture_output=True, text=True, timeout=seconds + GRACE_S)
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(f"{command[0]} did not end within {error.timeout:.0f} s") from error
     if done.returncode != 0:
@@ -95,6 +112,14 @@ def parse_h2load(output: str, log: str, seconds: int, refused: bool = False) -> 
         raise ProgramFailed(f"h2load: {counts[0]}; statuses {sorted(statuses)}")
     latencies = sorted(int(line.split("\t")[2]) for line in log.splitlines())
     return Throughput(done, float(seconds), percentile(latencies, 50), percentile(latencies, 99))
+
+
+def parse_visitors(output: str, status: int) -> Throughput:
+    """`status` is the one that every answer is to have."""
+    found = json.loads(output)
+    if set(found["statuses"]) != {str(status)}:
+        raise ProgramFailed(f"visitors: expected {status} alone, got {found['statuses']}")
+    return Throughput(found["requests"], found["seconds"], float(found["p50_us"]), float(found["p99_us"]))
 
 
 def _check_refused(refused: int, requests: int) -> None:

@@ -13,14 +13,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import measure, report, setup
+from .bounds import held
 from .cases import CASES, Load
 from .process import ProgramFailed, raise_descriptor_limit
-from .proxies import BASELINE, PROXIES
+from .proxies import BASELINE, PROXIES, REFERENCE
+from .publish import RESULTS, publish
 from .site import DESCRIPTORS, Programs
 
 SYSCALL_SECONDS = 2
@@ -37,16 +39,14 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    raw = options.out / "results.json"
-    raw.write_text(json.dumps(results, indent=1) + "\n")
-    table = options.out / "load.md"
-    table.write_text(report.markdown(results))
-    if plotting:
-        plot = setup.LOAD / "harness" / "plot.py"
-        subprocess.run([plotting, plot, raw, options.out / "load.png"], check=True)
-    print(table.read_text())
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(options.out, plotting)
+    print((options.out / "load.md").read_text())
+    bounds = held(results)
+    for bound in bounds:
+        print(f"bench: {bound}", file=sys.stderr)
     # A figure that is missing must not look like a finished run.
-    return 1 if results["failures"] else 0
+    return 0 if not results["failures"] and all(bound.is_met for bound in bounds) else 1
 
 
 def _options() -> argparse.Namespace:
@@ -62,7 +62,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--proxy-core", type=int, default=None, help="core of the proxy (default: the last)")
     parser.add_argument("--load-core", type=int, default=None, help="core of origin and load (default: the first)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of proxies within a round")
-    parser.add_argument("--out", type=Path, default=setup.ROOT / "bench" / "results", help="directory of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS,
+                        help="directory of the results; the README is renewed for the default one")
     parser.add_argument("--no-syscalls", action="store_true", help="leave out the strace runs")
     parser.add_argument("--no-plot", action="store_true", help="leave out the plot, and matplotlib with it")
     options = parser.parse_args()
@@ -105,6 +106,7 @@ def _measure(options: argparse.Namespace) -> dict:
                 programs, directory, memory, origin, origin_tree, certificate, key,
                 options.proxy_core, options.load_core, options.seconds, options.connections,
             )
+            bench = replace(bench, rates=_rates(bench, options))
             for place in _rounds(options):
                 with _recorded(failures, place):
                     sample = measure.take(bench, PROXIES[place["proxy"]], CASES[place["case"]])
@@ -116,11 +118,21 @@ def _measure(options: argparse.Namespace) -> dict:
                     calls.append({**place, "per_request": counts})
                     _progress(place, f"{sum(counts.values()):.2f} system calls per request")
     return {
-        "about": _about(options, programs),
+        "about": {**_about(options, programs), "rates": bench.rates},
         "samples": samples,
         "syscalls": calls,
         "failures": failures,
     }
+
+
+def _rates(bench: measure.Bench, options: argparse.Namespace) -> dict[str, float]:
+    """Of the cases whose load is open: the same for every proxy, so that their latencies are of the same work."""
+    rates = {}
+    for name in options.cases:
+        case = CASES[name]
+        if isinstance(case, Load) and case.pace is not None:
+            rates[name] = case.pace * measure.saturation(bench, PROXIES[REFERENCE], case)
+    return rates
 
 
 def _rounds(options: argparse.Namespace) -> Iterator[dict]:
@@ -139,7 +151,7 @@ def _traces(options: argparse.Namespace) -> Iterator[tuple[dict, Load]]:
         return
     for name in options.cases:
         case = CASES[name]
-        if isinstance(case, Load):
+        if isinstance(case, Load) and case.pace is None:
             for proxy in options.proxies:
                 if PROXIES[proxy].serves(case):
                     yield {"round": "strace", "case": name, "proxy": proxy}, case

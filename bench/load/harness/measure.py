@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import client, generate, redis, syscalls, tollgate
@@ -41,6 +41,8 @@ class Bench:
     load_core: int
     seconds: int
     connections: int
+    rates: dict[str, float] = field(default_factory=dict)
+    """A second, of the cases whose load is open."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,20 @@ def take(bench: Bench, proxy: Proxy, case: Case) -> Sample:
             return _take_idle(bench, proxy, case)
 
 
+def saturation(bench: Bench, proxy: Proxy, case: Load) -> float:
+    """How many of the requests of an open load the proxy answers a second, when each answer is followed by another."""
+    closed = replace(case, pace=None, name=f"{case.name}, closed")
+    return _take_load(bench, proxy, closed).per_second
+
+
 def count_syscalls(bench: Bench, proxy: Proxy, case: Load, seconds: int) -> dict[str, float]:
-    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site):
+    with running(bench, proxy, case) as (tree, site), _asked(bench, case, site):
         report = site.directory / "strace.txt"
         return syscalls.count(tree, report, lambda: _load(bench, case, site, seconds).requests)
 
 
 def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
-    with _running(bench, proxy, case) as (tree, site), _asked(bench, case, site) as tls:
+    with running(bench, proxy, case) as (tree, site), _asked(bench, case, site) as tls:
         tiers_before = _Tiers.of(site)
         core_before, tree_before, clock_before = core_cpu(bench.proxy_core), tree.cpu(), time.monotonic()
         load = _load(bench, case, site, bench.seconds)
@@ -123,8 +131,10 @@ def _take_load(bench: Bench, proxy: Proxy, case: Load) -> LoadSample:
 
 def _take_idle(bench: Bench, proxy: Proxy, case: Idle) -> IdleSample:
     path, body_bytes = SMALL
-    with _running(bench, proxy, case) as (tree, site):
-        client.check(site.plain_port, path, body_bytes, tls=False)
+    with running(bench, proxy, case) as (tree, site):
+        # What the first of all costs is none of the connections' own.
+        with client.idle(site.plain_port, path, body_bytes, connections=1):
+            pass
         before = _settled_bytes(tree)
         with client.idle(site.plain_port, path, body_bytes, case.connections):
             held = _settled_bytes(tree)
@@ -146,7 +156,7 @@ def _asked(bench: Bench, case: Load, site: Site) -> Iterator[str]:
     if case.is_refused:
         tls = client.check_refused(port, case.path, case.tls)
     else:
-        tls = client.check(port, case.path, case.body_bytes, case.tls)
+        tls = client.check(port, case)
     _warm_up(bench, case, site)
     if case.asks_origin:
         yield tls
@@ -168,7 +178,8 @@ def _warm_up(bench: Bench, case: Load, site: Site) -> None:
 
 
 def _load(bench: Bench, case: Load, site: Site, seconds: int) -> generate.Throughput:
-    return generate.generate(case, site, seconds, bench.connections, bench.load_core)
+    rate = bench.rates.get(case.name, 0.0)
+    return generate.generate(bench.programs, case, site, rate, seconds, bench.connections, bench.load_core)
 
 
 def _settled_bytes(tree: Tree) -> int:
@@ -198,7 +209,8 @@ class _Tiers:
 
 
 @contextmanager
-def _running(bench: Bench, proxy: Proxy, case: Case) -> Iterator[tuple[Tree, Site]]:
+def running(bench: Bench, proxy: Proxy, case: Case) -> Iterator[tuple[Tree, Site]]:
+    """A proxy that has been started for the case, and what it was given."""
     with (
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.directory) as directory,
         tempfile.TemporaryDirectory(prefix=f"{proxy.name}-", dir=bench.memory) as memory,

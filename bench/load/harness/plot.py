@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.cases import CASES, Cache, Idle, Limit  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
-from harness.report import IDLE_FIGURE, LOAD_FIGURE, counted, spread  # noqa: E402
+from harness.report import IDLE_FIGURE, LOAD_FIGURE, PACED_FIGURE, counted, spread  # noqa: E402
 
 # One colour per program, a lighter shade for its variant.
 COLOURS = {
@@ -41,6 +41,8 @@ SHORT = {
     "tls-h2-1k": "TLS HTTP/2\n1 KiB",
     "hit-1k": "1 KiB",
     "hit-64k": "64 KiB",
+    "hit-head": "HEAD",
+    "hit-unchanged": "304",
     "tls-h1-hit-1k": "TLS HTTP/1.1\n1 KiB",
     "tls-h2-hit-1k": "TLS HTTP/2\n1 KiB",
     "redis-hit-1k": "1 KiB\n(others: in memory)",
@@ -48,6 +50,7 @@ SHORT = {
     "refused": "refused",
     "tls-h2-refused": "TLS HTTP/2\nrefused",
     "limited-hit-1k": "hit in memory\n1 KiB",
+    "paced-hit-1k": "hit in memory\n1 KiB",
     "idle-1000": "1,000\nconnections",
     "idle-10000": "10,000\nconnections",
 }
@@ -64,7 +67,8 @@ class Panel:
 
 def draw(results: dict, picture: Path) -> None:
     about = results["about"]
-    load = [case for case in about["cases"] if not isinstance(CASES[case], Idle)]
+    load = [case for case in about["cases"] if not isinstance(CASES[case], Idle) and CASES[case].pace is None]
+    paced = [case for case in about["cases"] if not isinstance(CASES[case], Idle) and CASES[case].pace is not None]
     limited = [case for case in load if CASES[case].limit is not Limit.OFF]
     from_cache = {cache: [case for case in load if CASES[case].cache is cache and case not in limited]
                   for cache in Cache}
@@ -74,6 +78,7 @@ def draw(results: dict, picture: Path) -> None:
         Panel(from_cache[Cache.MEMORY], LOAD_FIGURE, "CPU per hit in memory", "µs, user + kernel"),
         Panel(from_cache[Cache.REDIS], LOAD_FIGURE, "CPU per hit in Redis", "µs, user + kernel, without Redis itself"),
         Panel(limited, LOAD_FIGURE, "CPU per request under a limit", "µs, user + kernel"),
+        Panel(paced, PACED_FIGURE, "p99 at half of what nginx does at most", "µs"),
         Panel(idle, IDLE_FIGURE, "Memory of an idle connection", "KiB of RSS above the base"),
     ) if panel.cases]
     rows = [panels[at:at + IN_A_ROW] for at in range(0, len(panels), IN_A_ROW)]

@@ -118,20 +118,21 @@ class Tree:
 
 @contextmanager
 def started(name: str, command: list[str], core: int, log: Path) -> Iterator[Tree]:
-    """The program, pinned to `core`, for the length of a `with` block.
-
-    It dies with the harness even if that is killed: setpriv asks the kernel for a SIGTERM then.
-    """
-    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
+    """The program, pinned to `core`, for the length of a `with` block."""
     with log.open("ab") as output:
         popen = subprocess.Popen(
-            pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            pinned(command, core), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     tree = Tree(name, popen, log)
     try:
         yield tree
     finally:
         tree.stop()
+
+
+def pinned(command: list[str], core: int) -> list[str]:
+    """On that core alone. It dies with the harness even if that is killed: setpriv asks the kernel for a SIGTERM then."""
+    return ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
 
 
 def core_cpu(core: int) -> Cpu:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import tollgate
-from .cases import Cache, Case, Limit, Load
+from .cases import Ask, Cache, Case, Limit, Load
 from .site import AMPLE, CONNECTIONS, DESCRIPTORS, Programs, Site
 
 
@@ -26,10 +26,16 @@ class Proxy:
     """It speaks no TLS, and is there for what it has in memory."""
     has_redis: bool = False
     """Its cache has a tier in Redis."""
+    has_limits: bool = True
+    is_conditional: bool = True
+    """It tells who has the page already that it is unchanged."""
 
     def serves(self, case: Case) -> bool:
+        if isinstance(case, Load) and case.ask is Ask.IF_CHANGED and not self.is_conditional:
+            return False
         return not self.only_plain_hits or (
-            isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls and case.limit is Limit.OFF
+            isinstance(case, Load) and case.cache is not Cache.OFF and not case.tls
+            and (self.has_limits or case.limit is Limit.OFF)
         )
 
     def ports(self, site: Site) -> list[int]:
@@ -201,22 +207,26 @@ def _varnish(_: Programs, site: Site) -> list[str]:
 
 
 def _floor(programs: Programs, site: Site) -> list[str]:
-    return [str(programs.origin), f"127.0.0.1:{site.plain_port}"]
+    unchanged = isinstance(site.case, Load) and site.case.ask is Ask.IF_CHANGED
+    return [str(programs.origin), f"127.0.0.1:{site.plain_port}", *["unchanged"] * unchanged]
 
 
+SUBJECT = "tollgate"
 BASELINE = "bare"
 REFERENCE = "nginx"
+# What the figures of a table are divided by.
+COMPARED = {BASELINE: "bare", REFERENCE: "nginx", "nginx-headers": "nginx, same headers", "floor": "floor"}
 
 PROXIES = {
     proxy.name: proxy
     for proxy in (
-        Proxy("bare", "bare pingora", _bare),
+        Proxy("bare", "bare pingora", _bare, is_conditional=False),
         Proxy("tollgate", "Tollgate", tollgate.proxy("basic"), has_redis=True),
         Proxy("tollgate-headers-off", "Tollgate, headers off", tollgate.proxy("off"), has_redis=True),
         Proxy("nginx", "nginx", _nginx("")),
         Proxy("nginx-headers", "nginx, same headers", _nginx(_NGINX_SAME_HEADERS)),
         Proxy("haproxy", "HAProxy", _haproxy),
-        Proxy("varnish", "Varnish", _varnish, only_plain_hits=True),
+        Proxy("varnish", "Varnish", _varnish, only_plain_hits=True, has_limits=False),
         Proxy("floor", "floor", _floor, only_plain_hits=True),
     )
 }

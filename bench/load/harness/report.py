@@ -8,10 +8,11 @@ from statistics import median
 
 from .cases import CASES, Idle
 from .measure import IdleSample, LoadSample, Sample
-from .proxies import BASELINE, PROXIES, REFERENCE
+from .proxies import COMPARED, PROXIES
 
 # What the ratios are taken of.
 LOAD_FIGURE = "cpu_us"
+PACED_FIGURE = "p99_us"
 IDLE_FIGURE = "kib_each"
 
 
@@ -77,22 +78,26 @@ def markdown(results: dict) -> str:
     for case in about["cases"]:
         table = _idle_table if isinstance(CASES[case], Idle) else _load_table
         lines += [f"## {CASES[case].title}", "", *table(results, case), ""]
+        if rate := about.get("rates", {}).get(case):
+            lines += [f"Asked for at {rate:,.0f} requests/s.", ""]
     lines += _noise(results["samples"])
     return "\n".join(lines) + "\n"
 
 
 def _load_table(results: dict, case: str) -> list[str]:
-    rows = _header("proxy", "CPU µs/request", "of it kernel", "× bare", "× nginx", "requests/s", "p50 µs",
+    # At a rate that all keep up with latencies tell them apart.
+    figure, prefix = (LOAD_FIGURE, "") if CASES[case].pace is None else (PACED_FIGURE, "p99 ")
+    compared = _compared(results, case, prefix)
+    rows = _header("proxy", "CPU µs/request", "of it kernel", *compared.values(), "requests/s", "p50 µs",
                    "p99 µs", "RSS MiB", "syscalls/request", "core busy")
     samples = results["samples"]
     for proxy in _serving(results, case):
         of = partial(spread, samples, case, proxy)
-        rows.append(_row(
+        rows.append(row(
             PROXIES[proxy].label,
             _ranged(of("cpu_us"), 1),
             _plain(of("system_us"), 1),
-            _ranged(ratio(samples, case, proxy, BASELINE, LOAD_FIGURE), 2),
-            _ranged(ratio(samples, case, proxy, REFERENCE, LOAD_FIGURE), 2),
+            *(_ranged(ratio(samples, case, proxy, other, figure), 2) for other in compared),
             _ranged(of("per_second"), 0),
             _plain(of("p50_us"), 0),
             _plain(of("p99_us"), 0),
@@ -118,14 +123,14 @@ def _redis(samples: list[dict], case: str, proxy: str) -> list[str]:
 
 
 def _idle_table(results: dict, case: str) -> list[str]:
-    rows = _header("proxy", "KiB per connection", "× bare", "× nginx", "RSS before MiB", "RSS with them MiB")
+    compared = _compared(results, case)
+    rows = _header("proxy", "KiB per connection", *compared.values(), "RSS before MiB", "RSS with them MiB")
     samples = results["samples"]
     for proxy in _serving(results, case):
-        rows.append(_row(
+        rows.append(row(
             PROXIES[proxy].label,
             _ranged(spread(samples, case, proxy, "kib_each"), 1),
-            _ranged(ratio(samples, case, proxy, BASELINE, IDLE_FIGURE), 2),
-            _ranged(ratio(samples, case, proxy, REFERENCE, IDLE_FIGURE), 2),
+            *(_ranged(ratio(samples, case, proxy, other, IDLE_FIGURE), 2) for other in compared),
             _plain(spread(samples, case, proxy, "base_mib"), 1),
             _plain(spread(samples, case, proxy, "held_mib"), 1),
         ))
@@ -134,6 +139,11 @@ def _idle_table(results: dict, case: str) -> list[str]:
 
 def _serving(results: dict, case: str) -> list[str]:
     return [proxy for proxy in results["about"]["proxies"] if PROXIES[proxy].serves(CASES[case])]
+
+
+def _compared(results: dict, case: str, prefix: str = "") -> dict[str, str]:
+    """By name of a proxy, the heading of a column of quotients."""
+    return {proxy: f"{prefix}× {COMPARED[proxy]}" for proxy in COMPARED if proxy in _serving(results, case)}
 
 
 def _noise(samples: list[dict]) -> list[str]:
@@ -156,10 +166,10 @@ def _syscalls(calls: list[dict], case: str, proxy: str) -> str:
 
 
 def _header(*names: str) -> list[str]:
-    return [_row(*names), _row("---", *["---:"] * (len(names) - 1))]
+    return [row(*names), row("---", *["---:"] * (len(names) - 1))]
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 

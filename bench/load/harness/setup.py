@@ -16,6 +16,7 @@ from .site import Programs
 ROOT = Path(__file__).resolve().parents[3]
 LOAD = ROOT / "bench" / "load"
 VENV = ROOT / "target" / "bench-venv"
+TOLLGATE = ROOT / "target" / "release" / "tollgate"
 PEERS_TARGET = ROOT / "target" / "bench-peers"
 
 # Program → the Debian package that brings it.
@@ -73,10 +74,9 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
     """
     peers = {**os.environ, "CARGO_TARGET_DIR": str(PEERS_TARGET)}
     _build(LOAD / "peers" / "Cargo.toml", peers)
-    if wanted and tollgate is None:
-        _build(ROOT / "Cargo.toml", {**os.environ, "CARGO_TARGET_DIR": str(ROOT / "target")})
-    tollgate = tollgate or ROOT / "target" / "release" / "tollgate"
-    if wanted and not tollgate.is_file():
+    if tollgate is None:
+        tollgate = build_tollgate() if wanted else TOLLGATE
+    elif wanted and not tollgate.is_file():
         raise ProgramFailed(f"no Tollgate at {tollgate}")
     release = PEERS_TARGET / "release"
     return Programs(
@@ -85,7 +85,14 @@ def build(tollgate: Path | None, wanted: bool) -> Programs:
         bare_hit=release / "bare_hit",
         bare_limit=release / "bare_limit",
         origin=release / "origin",
+        visitors=release / "visitors",
     )
+
+
+def build_tollgate() -> Path:
+    """The release build of this tree."""
+    _build(ROOT / "Cargo.toml", {**os.environ, "CARGO_TARGET_DIR": str(ROOT / "target")})
+    return TOLLGATE
 
 
 def _build(manifest: Path, environment: dict[str, str]) -> None:

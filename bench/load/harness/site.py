@@ -67,3 +67,4 @@ class Programs:
     bare_hit: Path
     bare_limit: Path
     origin: Path
+    visitors: Path

@@ -13,8 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import client  # noqa: E402
+from harness.bounds import held  # noqa: E402
 from harness.cases import CASES  # noqa: E402
-from harness.generate import parse_h2load, parse_wrk, percentile  # noqa: E402
+from harness.generate import parse_h2load, parse_visitors, parse_wrk, percentile  # noqa: E402
+from harness.growth import Growth  # noqa: E402
 from harness.process import TICKS_PER_SECOND, ProgramFailed, parse_stat, started  # noqa: E402
 from harness.proxies import PROXIES  # noqa: E402
 from harness.report import ratio, spread  # noqa: E402
@@ -104,6 +106,13 @@ class Reading(unittest.TestCase):
         self.assertEqual((load.requests, load.p50_us), (300, 5.0))
         with self.assertRaisesRegex(ProgramFailed, "only 150 of 300"):
             parse_h2load(failed, "1\t429\t5\n1\t200\t5\n" * 150, seconds=2, refused=True)
+
+    def test_visitors_tell_what_they_saw(self):
+        told = '{"requests": 300, "seconds": 2.0, "p50_us": 40, "p99_us": 97, "statuses": {"304": 300}}'
+        load = parse_visitors(told, 304)
+        self.assertEqual((load.requests, load.per_second, load.p50_us, load.p99_us), (300, 150.0, 40.0, 97.0))
+        with self.assertRaisesRegex(ProgramFailed, "expected 200 alone"):
+            parse_visitors(told, 200)
 
     def test_a_run_without_a_single_answer_gives_no_figure(self):
         nothing = "Application protocol: h2\nrequests: 0 total, 64 started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout\n"
@@ -196,11 +205,50 @@ class Reckoning(unittest.TestCase):
         self.assertEqual(percentile([7], 99), 7.0)
 
 
+class Growing(unittest.TestCase):
+    MIB = 2**20
+
+    def test_pages_that_come_and_go_are_no_growth(self):
+        readings = [40 * self.MIB, 41 * self.MIB] * 90
+        self.assertTrue(Growth.of(readings).is_none)
+
+    def test_a_leak_is_growth(self):
+        # 8 KiB a second for nine minutes.
+        growth = Growth.of([40 * self.MIB + 8192 * second for second in range(540)])
+        self.assertEqual(growth.grown, 8192 * 360)
+        self.assertFalse(growth.is_none)
+
+    def test_memory_that_is_given_back_is_no_growth(self):
+        self.assertTrue(Growth.of([60 * self.MIB] * 30 + [40 * self.MIB] * 60).is_none)
+
+
+class Bounds(unittest.TestCase):
+    def held(self, *kib):
+        samples = [{"round": number, "case": "idle-10000", "proxy": proxy, "kib_each": value}
+                   for number, value in enumerate(kib) for proxy in ("tollgate", "bare")]
+        return held({"about": {"cases": ["hit-1k", "idle-10000"]}, "samples": samples})
+
+    def test_idle_connections_above_four_kib_are_too_much(self):
+        (bound,) = self.held(3.9, 4.1, 4.2)
+        self.assertFalse(bound.is_met)
+        self.assertEqual(str(bound), "10,000 idle keep-alive connections: Tollgate 4.10 KiB each, wanted at most 4: missed")
+
+    def test_the_median_decides(self):
+        self.assertTrue(self.held(2.9, 4.0, 9.0)[0].is_met)
+
+    def test_what_was_not_measured_has_no_bound(self):
+        self.assertEqual(self.held(), [])
+
+
 class Serving(unittest.TestCase):
     def test_varnish_takes_part_in_plain_hits_alone(self):
         served = [name for name, case in CASES.items() if PROXIES["varnish"].serves(case)]
-        self.assertEqual(served, ["hit-1k", "hit-64k", "redis-hit-1k", "redis-hit-64k"])
+        self.assertEqual(served, ["hit-1k", "hit-64k", "hit-head", "hit-unchanged", "redis-hit-1k", "redis-hit-64k"])
         self.assertTrue(all(PROXIES["nginx"].serves(case) for case in CASES.values()))
+
+    def test_the_floor_decides_nothing_and_so_takes_part_in_hits_under_a_limit_that_nobody_reaches(self):
+        self.assertTrue(PROXIES["floor"].serves(CASES["limited-hit-1k"]))
+        self.assertFalse(PROXIES["floor"].serves(CASES["refused"]))
 
     def test_a_paused_program_does_nothing_until_it_goes_on(self):
         with tempfile.TemporaryDirectory() as directory:

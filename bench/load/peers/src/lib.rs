@@ -1,5 +1,8 @@
 //! What the bare pingora proxies have in common: arguments, one thread, listeners, stock modules; a map of answers.
+//! And what origin and visitors have: epoll, heads.
 
+pub mod epoll;
+pub mod head;
 pub mod pages;
 
 use std::process::exit;

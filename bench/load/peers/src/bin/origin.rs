@@ -2,14 +2,18 @@
 //! than any proxy measured against it, so it does nothing per request but find the end of the head
 //! and write bytes that were made at start.
 //!
-//! `origin ADDRESS:PORT`. Answers `GET /1k` and `GET /64k`, whatever their query, with 1 KiB and 64 KiB, keeps
-//! connections alive, serves pipelined requests in order. Anything else is answered 404 and closed. Bodies of
-//! requests are not read: no case of the bench sends one.
+//! `origin ADDRESS:PORT [unchanged]`. Answers `GET /1k` and `GET /64k`, whatever their query, with 1 KiB and 64 KiB, and
+//! `HEAD /1k` without them; where it is `unchanged`, `GET /1k` with 304. Keeps connections alive, serves pipelined
+//! requests in order. Anything else is answered 404 and closed. Bodies of requests are not read: no case of the bench
+//! sends one.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::exit;
+
+use peers::epoll::Epoll;
+use peers::head::end_of_head;
 
 /// A head that has not ended within this many bytes closes its connection.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -18,26 +22,39 @@ const EVENTS: usize = 256;
 /// Longer than any run: who stores answers asks once.
 const LIFETIME: &str = "Cache-Control: public, max-age=3600\r\n";
 
+/// Of both answers; the load generator asks for 304 with it.
+const ETAG: &str = "ETag: \"1\"\r\n";
+
 struct Answers {
     small: Vec<u8>,
+    small_head: Vec<u8>,
     large: Vec<u8>,
     missing: Vec<u8>,
 }
 
 impl Answers {
-    fn prepare() -> Self {
-        let answer = |status: &str, field: &str, body: usize| {
-            let head = format!(
+    fn prepare(unchanged: bool) -> Self {
+        let head = |status: &str, fields: &str, body: usize| {
+            format!(
                 "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n\
-                 Content-Length: {body}\r\n{field}\r\n"
-            );
+                 Content-Length: {body}\r\n{fields}\r\n"
+            )
+            .into_bytes()
+        };
+        let page = |body: usize| {
             let filler = (b'a'..=b'z').cycle().take(body);
-            head.into_bytes().into_iter().chain(filler).collect()
+            let head = head("200 OK", &format!("{LIFETIME}{ETAG}"), body);
+            head.into_iter().chain(filler).collect()
         };
         Self {
-            small: answer("200 OK", LIFETIME, 1024),
-            large: answer("200 OK", LIFETIME, 64 * 1024),
-            missing: answer("404 Not Found", "Connection: close\r\n", 0),
+            small: if unchanged {
+                format!("HTTP/1.1 304 Not Modified\r\n{LIFETIME}{ETAG}\r\n").into_bytes()
+            } else {
+                page(1024)
+            },
+            small_head: head("200 OK", &format!("{LIFETIME}{ETAG}"), 1024),
+            large: page(64 * 1024),
+            missing: head("404 Not Found", "Connection: close\r\n", 0),
         }
     }
 
@@ -47,6 +64,8 @@ impl Answers {
             (&self.small, false)
         } else if asks_for(head, b"GET /64k") {
             (&self.large, false)
+        } else if asks_for(head, b"HEAD /1k") {
+            (&self.small_head, false)
         } else {
             (&self.missing, true)
         }
@@ -165,55 +184,10 @@ impl Connection {
     }
 }
 
-/// Index after the blank line that ends the first head.
-fn end_of_head(input: &[u8]) -> Option<usize> {
-    let blank = input.windows(4).position(|window| window == b"\r\n\r\n")?;
-    Some(blank + 4)
-}
-
 fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into a buffer we hold exclusively.
     let received = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
-}
-
-struct Epoll {
-    descriptor: RawFd,
-}
-
-impl Epoll {
-    fn new() -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        match unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } {
-            -1 => Err(io::Error::last_os_error()),
-            descriptor => Ok(Self { descriptor }),
-        }
-    }
-
-    fn control(&self, operation: i32, socket: RawFd, interest: u32) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: interest,
-            u64: socket as u64,
-        };
-        // SAFETY: `event` outlives the call, which only reads it.
-        match unsafe { libc::epoll_ctl(self.descriptor, operation, socket, &mut event) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    }
-
-    fn wait<'a>(&self, events: &'a mut [libc::epoll_event]) -> io::Result<&'a [libc::epoll_event]> {
-        let room = i32::try_from(events.len()).expect("a few hundred events");
-        // SAFETY: the kernel writes at most `room` events into a slice of that length.
-        let ready = unsafe { libc::epoll_wait(self.descriptor, events.as_mut_ptr(), room, -1) };
-        match usize::try_from(ready) {
-            Ok(ready) => Ok(&events[..ready]),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => Ok(&[]),
-                error => Err(error),
-            },
-        }
-    }
 }
 
 /// Connections by descriptor: descriptors are small integers, so a table beats a map.
@@ -230,8 +204,7 @@ impl Connections {
     }
 }
 
-fn serve(listener: &TcpListener) -> io::Result<()> {
-    let answers = Answers::prepare();
+fn serve(listener: &TcpListener, answers: &Answers) -> io::Result<()> {
     let epoll = Epoll::new()?;
     let mut connections = Connections::default();
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
@@ -257,7 +230,7 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
             let fate = if event.events & libc::EPOLLOUT as u32 != 0 {
                 connection.writable()
             } else {
-                connection.readable(&answers, &mut buffer)
+                connection.readable(answers, &mut buffer)
             };
             if fate == Fate::Closed {
                 // Closing the descriptor also takes it out of the epoll.
@@ -289,11 +262,18 @@ fn accept(listener: &TcpListener, epoll: &Epoll, connections: &mut Connections) 
 }
 
 fn main() {
-    let Some(address) = std::env::args().nth(1) else {
-        eprintln!("usage: origin ADDRESS:PORT");
-        exit(2);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (address, unchanged) = match words[..] {
+        [address] => (address, false),
+        [address, "unchanged"] => (address, true),
+        _ => {
+            eprintln!("usage: origin ADDRESS:PORT [unchanged]");
+            exit(2);
+        }
     };
-    let outcome = TcpListener::bind(&address).and_then(|listener| serve(&listener));
+    let answers = Answers::prepare(unchanged);
+    let outcome = TcpListener::bind(address).and_then(|listener| serve(&listener, &answers));
     if let Err(error) = outcome {
         eprintln!("origin on {address}: {error}");
         exit(1);
