@@ -25,7 +25,7 @@ use http::{Method, StatusCode};
 use pingora_core::protocols::http::v2::server::HttpSession;
 
 use self::client::{Client, Http1, Http2, Own};
-use self::ready::Ready;
+use self::ready::Head;
 pub use self::request::Request;
 use crate::cache::status::Disposition;
 use crate::compression::encoder::Encoder;
@@ -447,12 +447,12 @@ impl<'a> Lane<'a> {
     }
 
     /// Sends the answer of a hit, all of which is there.
-    async fn answer_ready(&mut self, ready: &Ready, body: Bytes) -> Result<(), Gone> {
+    async fn answer_ready(&mut self, head: &Head, body: Bytes) -> Result<(), Gone> {
         if self.gateway.is_draining() {
             self.client.keep_no_longer();
         }
-        self.exchange.status = ready.status.as_u16();
-        self.client.ready(ready, &self.exchange);
+        self.exchange.status = head.status.as_u16();
+        self.client.ready(head, &self.exchange);
         match self.request.method == Method::HEAD || body.is_empty() {
             true => self.end_answer().await,
             false => self.end_with(body).await,

@@ -20,7 +20,7 @@ pub struct Described<'a> {
     exchange: &'a Exchange,
     method: &'a Method,
     fields: &'a HeaderMap,
-    host: String,
+    host: &'a str,
 }
 
 impl<'a> Described<'a> {
@@ -30,7 +30,7 @@ impl<'a> Described<'a> {
             exchange,
             method,
             fields,
-            host: asked.host.as_ref().map(Host::to_text).unwrap_or_default(),
+            host: asked.host.as_ref().map_or("", Host::as_str),
         }
     }
 
@@ -40,7 +40,7 @@ impl<'a> Described<'a> {
         Request {
             method: self.method,
             scheme: if self.exchange.https { "https" } else { "http" },
-            host: &self.host,
+            host: self.host,
             path: &asked.path,
             path_rules: plan.limits.path,
             query: asked.query.as_deref(),

@@ -127,17 +127,21 @@ pub fn is_known_weakly(
         return false;
     };
     let mut is_weak = false;
-    response.each(&ETAG, |value| {
-        let Some(tag) = EntityTag::parse(value).filter(|tag| !tag.weak) else {
-            return;
-        };
-        is_weak =
-            entity::list_has(request, IF_NONE_MATCH, |known| {
-                known.weak && known.weakly_equals(&tag)
-            }) && !entity::list_has(request, IF_NONE_MATCH, |known| known.strongly_equals(&tag));
-    });
+    response.each(&ETAG, |value| is_weak = names_weakly(request, value));
     if is_weak {
         exchange.varies = !Said::of(response, &compression).varies;
     }
     is_weak
+}
+
+/// Whether a request names the version of this strong tag weakly, and not as it is.
+pub fn names_weakly(request: &HeaderMap, tag: &[u8]) -> bool {
+    let Some(tag) = EntityTag::parse(tag).filter(|tag| !tag.weak) else {
+        return false;
+    };
+    let lists = |is: &dyn Fn(&EntityTag<'_>) -> bool| {
+        entity::list_has(request, IF_NONE_MATCH, |known| is(&known))
+    };
+    lists(&|known| known.weak && known.weakly_equals(&tag))
+        && !lists(&|known| known.strongly_equals(&tag))
 }

@@ -472,7 +472,7 @@ impl Lane<'_> {
         };
         // As the origin sent it, Age included.
         self.tell(caching, Told { age: None, ..told });
-        match self.condition(entry) {
+        match self.condition(entry, None) {
             Condition::NotModified => self.not_modified(entry).await,
             Condition::AskOrigin => {
                 // Who forwards does not read, and must not hold back those who do.

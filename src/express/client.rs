@@ -15,7 +15,7 @@ use pingora_http::ResponseHeader;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::fetch::Progress;
-use super::ready::Ready;
+use super::ready::Head;
 use super::request::Request;
 use crate::downstream::connection::Connection;
 use crate::exchange::{Exchange, entry};
@@ -144,9 +144,9 @@ impl Client<'_> {
     }
 
     /// Begins an answer with a head that is ready, where the client takes such: its body follows as it is.
-    pub fn ready(&mut self, ready: &Ready, exchange: &Exchange) {
+    pub fn ready(&mut self, head: &Head, exchange: &Exchange) {
         if let Self::Http1(client) = self {
-            client.ready(ready, exchange);
+            client.ready(head, exchange);
         }
     }
 
@@ -246,17 +246,17 @@ impl Http1<'_> {
     }
 
     /// Gathers a head that lacks what is said of this request.
-    fn ready(&mut self, ready: &Ready, exchange: &Exchange) {
+    fn ready(&mut self, head: &Head, exchange: &Exchange) {
         thread_local! {
             static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         LINES.with_borrow_mut(|lines| {
             lines.clear();
-            let status = ready.status;
+            let status = head.status;
             entry::sign(exchange, &mut Behind { status, lines });
-            let room = ready.lines.len() + lines.len() + OWN_LINES;
+            let room = head.lines.len() + lines.len() + OWN_LINES;
             let wire = self.connection.gathering(room);
-            wire.put_slice(&ready.lines);
+            wire.put_slice(&head.lines);
             wire.put_slice(lines);
             self.chunked = false;
             self.end_of_head();

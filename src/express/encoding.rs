@@ -9,16 +9,14 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::fetch::fields_of;
-use super::ready::{self, Of, Ready};
+use super::ready::{self, Ready};
 use super::{Gone, Lane, Unanswered, watched};
 use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::cache::room::NoRoom;
-use crate::cache::status::Outcome;
 use crate::compression::{Coding, representation};
 use crate::exchange::compressing::{self, For};
 use crate::gateway::Gateway;
-use crate::headers::cache::Told;
 use crate::http1::ResponseHead;
 use crate::plan::Caching;
 
@@ -70,37 +68,39 @@ impl Lane<'_> {
         self.present(waited)
     }
 
-    /// Sends all of a stored response.
+    /// Sends all of a stored response, whose head may be ready.
     pub(super) async fn all(
         &mut self,
         caching: &Caching,
         entry: &Arc<Entry>,
+        stored: Option<Arc<Ready>>,
         body: &Bytes,
     ) -> Result<(), Unanswered> {
-        if let Some((ready, body)) = self.ready(entry, body) {
-            return Ok(self.answer_ready(&ready, body).await?);
+        if let Some(stored) = stored
+            && let Some((ready, body)) = self.ready(entry, stored, body)
+        {
+            return Ok(self.answer_ready(&ready.head, body).await?);
         }
         Box::pin(self.all_dressed(caching, entry, body)).await
     }
 
-    /// An answer of which everything is there, and a head that is ready for it: most hits.
-    fn ready(&mut self, entry: &Arc<Entry>, body: &Bytes) -> Option<(Ready, Bytes)> {
-        let is_hit = |told: &Told| told.outcome == Outcome::Hit;
-        if !self.exchange.cache.as_ref().is_some_and(is_hit) || !self.client.takes_ready() {
-            return None;
-        }
+    /// Head and body of an answer of which everything is there.
+    fn ready(
+        &mut self,
+        entry: &Entry,
+        stored: Arc<Ready>,
+        body: &Bytes,
+    ) -> Option<(Arc<Ready>, Bytes)> {
         let exchange = &mut self.exchange;
-        let stored = ready::head(exchange, entry.packed(), Of::Stored)?;
-        let coding = compressing::coding_by(exchange, stored.status, stored.said, For::Everybody);
+        let status = stored.head.status;
+        let coding = compressing::coding_by(exchange, status, stored.said, For::Everybody);
         let Some(coding) = coding else {
             return Some((stored, body.clone()));
         };
-        let Some(form) = entry.form(coding)? else {
-            return Some((stored, body.clone()));
-        };
-        let varies = exchange.varies;
-        let head = ready::head(exchange, form.head, Of::Form { varies })?;
-        Some((head, form.body.clone()))
+        match entry.form(coding)? {
+            None => Some((stored, body.clone())),
+            Some(form) => Some((ready::form(exchange, form.head)?, form.body.clone())),
+        }
     }
 
     async fn all_dressed(

@@ -8,29 +8,42 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::DATE;
 
+use crate::cache::conditional;
+use crate::cache::entity::Validators;
+use crate::cache::entry::Entry;
 use crate::exchange::{Exchange, compressing, entry};
 use crate::headers::encoding::Said;
-use crate::http1::{Framing, PackedHead};
+use crate::http1::{Framing, PackedHead, ResponseHead};
 use crate::plan::Route;
 
 /// Heads that a worker keeps.
 const SLOTS: usize = 512;
-/// Bytes of a head that is kept, at most: those of all are 2 MiB.
+/// Bytes of a head that is kept, at most. It is there three times, and all of them take 6 MiB at the most.
 const LONGEST: usize = 4096;
 
-/// A head that lacks only what is said of one request, and its end.
-#[derive(Clone)]
-pub struct Ready {
+/// Status line and field lines, each with its end. What is said of one request is missing, and the end of the head.
+pub struct Head {
     pub status: StatusCode,
-    /// Status line and field lines, each with its end.
     pub lines: Bytes,
-    /// What the stored head says of being encoded.
+}
+
+/// What is ready of a stored head.
+pub struct Ready {
+    pub head: Head,
+    /// What it says of being encoded.
     pub said: Option<Said>,
+    /// Of the body as it is stored: how a client that has it already is answered.
+    pub known: Option<Known>,
+}
+
+pub struct Known {
+    pub validators: Validators,
+    pub not_modified: Head,
 }
 
 /// Whose head it is, which decides what `Vary` says.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Of {
+enum Of {
     /// Of the body as it is stored.
     Stored,
     /// Of an encoded form of it. `varies`: as [`Exchange::varies`] was for the stored one.
@@ -45,7 +58,7 @@ struct Slot {
     https: bool,
     of: Of,
     /// `None`: it has to be dressed each time.
-    ready: Option<Ready>,
+    ready: Option<Arc<Ready>>,
 }
 
 thread_local! {
@@ -53,8 +66,34 @@ thread_local! {
         RefCell::new((0..SLOTS).map(|_| None).collect());
 }
 
-/// The head for this exchange; `None` for one that has to be dressed each time.
-pub fn head(exchange: &mut Exchange, packed: &PackedHead, of: Of) -> Option<Ready> {
+/// What is ready for this exchange of the head of an entry; `None` for one that has to be dressed each time.
+pub fn stored(exchange: &mut Exchange, entry: &Entry) -> Option<Arc<Ready>> {
+    ready(exchange, entry.packed(), Of::Stored, |exchange| {
+        let fields = entry.fields();
+        let kept = conditional::not_modified_fields(&fields);
+        let status = StatusCode::NOT_MODIFIED;
+        Some(Known {
+            validators: entry.validators(),
+            not_modified: written(
+                exchange,
+                ResponseHead::compose(status, b"Not Modified", kept),
+            ),
+        })
+    })
+}
+
+/// The same of an encoded form of it, behind [`stored`] and what follows from it for `Vary`.
+pub fn form(exchange: &mut Exchange, packed: &PackedHead) -> Option<Arc<Ready>> {
+    let varies = exchange.varies;
+    ready(exchange, packed, Of::Form { varies }, |_| None)
+}
+
+fn ready(
+    exchange: &mut Exchange,
+    packed: &PackedHead,
+    of: Of,
+    known: impl FnOnce(&Exchange) -> Option<Known>,
+) -> Option<Arc<Ready>> {
     let route = exchange.route.clone()?;
     let text = packed.text();
     if text.len() > LONGEST {
@@ -72,7 +111,7 @@ pub fn head(exchange: &mut Exchange, packed: &PackedHead, of: Of) -> Option<Read
         if let Some(slot) = slot.as_ref().filter(is_it) {
             return slot.ready.clone();
         }
-        let ready = dressed(exchange, packed, of);
+        let ready = dressed(exchange, packed, of, known).map(Arc::new);
         *slot = Some(Slot {
             text: text.clone(),
             route: Arc::downgrade(&route),
@@ -90,8 +129,13 @@ fn place(text: &Bytes, route: &Arc<Route>) -> usize {
     (both.wrapping_mul(MIX) >> 48) as usize % SLOTS
 }
 
-fn dressed(exchange: &mut Exchange, packed: &PackedHead, of: Of) -> Option<Ready> {
-    let mut head = packed.unpack();
+fn dressed(
+    exchange: &mut Exchange,
+    packed: &PackedHead,
+    of: Of,
+    known: impl FnOnce(&Exchange) -> Option<Known>,
+) -> Option<Ready> {
+    let head = packed.unpack();
     let is_plain =
         matches!(head.framing(), Framing::Length(_)) && head.has(&DATE) && !entry::is_signed(&head);
     if !is_plain {
@@ -105,12 +149,19 @@ fn dressed(exchange: &mut Exchange, packed: &PackedHead, of: Of) -> Option<Ready
             exchange.varies
         }
     };
+    Some(Ready {
+        head: written(exchange, head),
+        said,
+        known: known(exchange),
+    })
+}
+
+fn written(exchange: &Exchange, mut head: ResponseHead) -> Head {
     entry::give(exchange, &mut head);
     let mut lines = BytesMut::with_capacity(head.longest());
     head.write(&mut lines);
-    Some(Ready {
+    Head {
         status: head.status(),
         lines: lines.freeze(),
-        said,
-    })
+    }
 }

@@ -1,17 +1,19 @@
 //! A stored response as an answer: all of it, a part, or that it has not changed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::ready::{self, Known, Ready};
 use super::{Lane, Unanswered};
 use crate::cache::body::Reader;
 use crate::cache::conditional::{self, Condition};
 use crate::cache::entry::{Content, Entry};
 use crate::cache::range::{self, Multipart, Ranges, Span};
-use crate::cache::status::Forward as Why;
+use crate::cache::status::{Forward as Why, Outcome};
 use crate::cache::stored::is_for_us;
 use crate::client::RequestId;
 use crate::exchange::compressing::{self, For};
@@ -20,17 +22,32 @@ use crate::http1::ResponseHead;
 use crate::plan::{Caching, Forward};
 
 impl Lane<'_> {
-    pub(super) fn condition(&self, entry: &Entry) -> Condition {
+    pub(super) fn condition(&self, entry: &Entry, ready: Option<&Ready>) -> Condition {
         if !conditional::is_conditional(&self.request.fields) {
             return Condition::Answer;
         }
         let described = self.described();
+        let known = ready.and_then(|ready| ready.known.as_ref());
+        let validators = known.map_or_else(
+            || Cow::Owned(entry.validators()),
+            |known| Cow::Borrowed(&known.validators),
+        );
         conditional::evaluate(
             &described.request(),
             entry.facts.status,
-            &entry.validators(),
+            &validators,
             self.exchange.moment.system,
         )
+    }
+
+    /// The head of a hit, where one is ready and the client takes it.
+    fn ready_head(&mut self, entry: &Entry) -> Option<Arc<Ready>> {
+        let is_hit = |told: &Told| told.outcome == Outcome::Hit;
+        let is_hit = self.exchange.cache.as_ref().is_some_and(is_hit);
+        if !is_hit || !self.client.takes_ready() {
+            return None;
+        }
+        ready::stored(&mut self.exchange, entry)
     }
 
     /// Sends a stored response, or as much of it as is asked for. `reader` has the body of one that is
@@ -42,8 +59,20 @@ impl Lane<'_> {
         entry: &Arc<Entry>,
         reader: Option<Reader>,
     ) -> Result<(), Unanswered> {
-        match self.condition(entry) {
-            Condition::NotModified => return Box::pin(self.not_modified(entry)).await,
+        let ready = match reader {
+            Some(_) => None,
+            None => self.ready_head(entry),
+        };
+        match self.condition(entry, ready.as_deref()) {
+            Condition::NotModified => {
+                if let Some(ready) = ready
+                    && let Some(known) = &ready.known
+                    && !self.is_known_weakly(known)
+                {
+                    return Ok(self.answer_ready(&known.not_modified, Bytes::new()).await?);
+                }
+                return Box::pin(self.not_modified(entry)).await;
+            }
             Condition::AskOrigin => {
                 drop(reader);
                 let told = Told::forwarded(Why::Request, None);
@@ -61,7 +90,7 @@ impl Lane<'_> {
         };
         let held = Held::of(entry, body);
         match self.wanted(entry, held.complete) {
-            Ranges::Whole => self.all(caching, entry, &held.bytes).await,
+            Ranges::Whole => self.all(caching, entry, ready, &held.bytes).await,
             // In memory of its own, as all that few hits need.
             wanted => Box::pin(self.some(entry, &held, wanted)).await,
         }
@@ -118,6 +147,12 @@ impl Lane<'_> {
             head = self.not_modified_as_known(head);
         }
         self.whole(head, Bytes::new()).await
+    }
+
+    /// Whether the client names the version it has as that of an encoded body.
+    fn is_known_weakly(&self, known: &Known) -> bool {
+        let etag = known.validators.etag_value();
+        etag.is_some_and(|etag| compressing::names_weakly(&self.request.fields, etag.as_bytes()))
     }
 
     async fn parts(

@@ -169,7 +169,10 @@ impl<'a> Authority<'a> {
 /// brackets, the port apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: Box<str>,
+    /// As it prints.
+    text: Box<str>,
+    /// Bytes of the name, which the text begins with.
+    name: usize,
     port: Option<u16>,
 }
 
@@ -181,21 +184,12 @@ impl Host {
 
     /// The name alone, what routes are looked up by: `shop.example`, `192.0.2.1`, `[2001:db8::1]`.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[..self.name]
     }
 
-    /// What it prints as, without the way through a formatter.
-    pub fn to_text(&self) -> String {
-        const LONGEST_PORT: usize = ":65535".len();
-        let mut text = String::with_capacity(self.name.len() + LONGEST_PORT);
-        text.push_str(&self.name);
-        if let Some(port) = self.port {
-            let mut digits = Short::<LONGEST_PORT>::default();
-            digits.push(b":");
-            digits.push_decimal(port);
-            text.push_str(digits.as_str());
-        }
-        text
+    /// Name and port, where one was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The port that was written, if any.
@@ -206,12 +200,20 @@ impl Host {
 
 impl From<Authority<'_>> for Host {
     fn from(authority: Authority<'_>) -> Self {
-        let name = match authority.name {
+        let mut text = match authority.name {
             Name::Registered(name) => name.to_ascii_lowercase(),
             Name::V6(address) => format!("[{address}]"),
         };
+        let name = text.len();
+        if let Some(port) = authority.port {
+            let mut digits = Short::<{ ":65535".len() }>::default();
+            digits.push(b":");
+            digits.push_decimal(port);
+            text.push_str(digits.as_str());
+        }
         Host {
-            name: name.into_boxed_str(),
+            text: text.into_boxed_str(),
+            name,
             port: authority.port,
         }
     }
@@ -219,7 +221,7 @@ impl From<Authority<'_>> for Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_text())
+        f.write_str(&self.text)
     }
 }
 
