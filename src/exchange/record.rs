@@ -1,11 +1,12 @@
 //! The one record of a request, read out of what its exchange has learned.
 
+use std::time::SystemTime;
+
 use http::{HeaderValue, Method, Version};
 
 use super::{Exchange, barring, limiting};
 use crate::cache::status::Tier;
 use crate::downstream::Downstream;
-use crate::moment::system_now;
 use crate::target::Host;
 use crate::telemetry::Log;
 use crate::telemetry::access::Record;
@@ -104,7 +105,7 @@ pub fn unparsed(log: &Log, exchange: &Exchange, downstream: &Downstream, read: &
 /// What is known before the request is.
 fn of_connection<'a>(exchange: &'a Exchange, downstream: &'a Downstream) -> Record<'a> {
     Record {
-        time: system_now(),
+        time: SystemTime::now(),
         id: exchange.request_id.as_str(),
         client: exchange.client,
         peer: downstream.peer_ip(),

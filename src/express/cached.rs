@@ -80,7 +80,7 @@ impl Lane<'_> {
             let memory = self.gateway.memory();
             let mut found = memory.find(&key, &self.request.fields, policy);
             let mut tier = Tier::Memory;
-            let mut now = self.exchange.moment.system;
+            let mut now = SystemTime::now();
             let mut given = reuse(self.for_reuse(&found), &directives, now);
             if matches!(given, Reuse::Ask(_) | Reuse::NotCached) && !has_looked {
                 has_looked = true;
@@ -88,7 +88,7 @@ impl Lane<'_> {
                 if let Some(better) = further.await? {
                     found = better;
                     tier = Tier::Redis;
-                    now = self.exchange.moment.system;
+                    now = SystemTime::now();
                     given = reuse(self.for_reuse(&found), &directives, now);
                 }
             }
@@ -350,7 +350,7 @@ impl Lane<'_> {
         why: Why,
     ) -> Result<(), Unanswered> {
         if matches!(stored, Stored::Stale(stale) if Arc::ptr_eq(stale, entry)) {
-            let of_memory = (Tier::Memory, self.exchange.moment.system);
+            let of_memory = (Tier::Memory, SystemTime::now());
             return self
                 .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                 .await;
@@ -370,10 +370,7 @@ impl Lane<'_> {
             collapsed: true,
         };
         let freshness = &entry.facts.freshness;
-        self.tell(
-            caching,
-            Told::given(outcome, freshness, self.exchange.moment.system),
-        );
+        self.tell(caching, Told::given(outcome, freshness, SystemTime::now()));
         self.take(Phase::Origin).await?;
         self.give(forward, caching, entry, reader).await
     }
@@ -446,13 +443,13 @@ impl Lane<'_> {
     ) -> Result<(), Unanswered> {
         let (status, stored) = match &source {
             Source::StaleIfError => {
-                let of_memory = (Tier::Memory, self.exchange.moment.system);
+                let of_memory = (Tier::Memory, SystemTime::now());
                 return self
                     .hit(forward, caching, entry, Some(STALE_IF_ERROR), of_memory)
                     .await;
             }
             Source::Redis => {
-                let of_redis = (Tier::Redis, self.exchange.moment.system);
+                let of_redis = (Tier::Redis, SystemTime::now());
                 return self.hit(forward, caching, entry, None, of_redis).await;
             }
             Source::Origin { .. } => (None, true),
@@ -465,7 +462,7 @@ impl Lane<'_> {
             collapsed: false,
         };
         let freshness = &entry.facts.freshness;
-        let told = Told::given(outcome, freshness, self.exchange.moment.system);
+        let told = Told::given(outcome, freshness, SystemTime::now());
         let Source::Origin { mut head, body } = source else {
             self.tell(caching, told);
             return self.give(forward, caching, entry, None).await;

@@ -142,6 +142,7 @@ fn dressed(
         return None;
     }
     let said = compressing::said(exchange, &head);
+    let before = exchange.varies;
     exchange.varies = match of {
         Of::Form { varies } => varies,
         Of::Stored => {
@@ -149,11 +150,14 @@ fn dressed(
             exchange.varies
         }
     };
-    Some(Ready {
+    let ready = Ready {
         head: written(exchange, head),
         said,
         known: known(exchange),
-    })
+    };
+    // It is not said yet that this head is the one that is sent.
+    exchange.varies = before;
+    Some(ready)
 }
 
 fn written(exchange: &Exchange, mut head: ResponseHead) -> Head {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
@@ -36,7 +37,7 @@ impl Lane<'_> {
             &described.request(),
             entry.facts.status,
             &validators,
-            self.exchange.moment.system,
+            SystemTime::now(),
         )
     }
 
@@ -131,12 +132,7 @@ impl Lane<'_> {
         }
         let described = self.described();
         let validators = entry.validators();
-        range::wanted(
-            &described.request(),
-            &validators,
-            length,
-            self.exchange.moment.system,
-        )
+        range::wanted(&described.request(), &validators, length, SystemTime::now())
     }
 
     pub(super) async fn not_modified(&mut self, entry: &Entry) -> Result<(), Unanswered> {
