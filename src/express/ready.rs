@@ -18,7 +18,8 @@ use crate::plan::Route;
 
 /// Heads that a worker keeps.
 const SLOTS: usize = 512;
-/// Bytes of a head that is kept, at most. It is there three times, and all of them take 6 MiB at the most.
+/// Bytes of a head that is kept, at most. It is there up to three times: all of them take 6 MiB at the most, and as often what
+/// policies give.
 const LONGEST: usize = 4096;
 
 /// Status line and field lines, each with its end. What is said of one request is missing, and the end of the head.
