@@ -10,6 +10,9 @@ from .report import IDLE_FIGURE, Spread, spread
 
 MOST_IDLE_KIB = 4.0
 
+# Caches of a worker are there once: of 1,000 connections each would carry 1 KiB of them.
+MANY = 10_000
+
 
 @dataclass(frozen=True)
 class Held:
@@ -28,7 +31,8 @@ class Held:
 
 
 def held(results: dict) -> list[Held]:
-    """Of each case of idle connections in which Tollgate was measured."""
+    """Of each case in which Tollgate held so many idle connections that what is there once does not count."""
     found = ((case, spread(results["samples"], case, SUBJECT, IDLE_FIGURE))
-             for case in results["about"]["cases"] if isinstance(CASES[case], Idle))
+             for case in results["about"]["cases"]
+             if isinstance(CASES[case], Idle) and CASES[case].connections >= MANY)
     return [Held(case, value) for case, value in found if value]
